@@ -1,0 +1,52 @@
+"""What differs between the parameters that are wanted and those that are found."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from hyperprompt_jax.errors import UserError
+
+MAX_LISTED = 20
+
+
+def shapes_by_path(tree: Any) -> dict[str, tuple[int, ...]]:
+  """Maps `a/b/c` to the shape of each array of a nested mapping."""
+
+  def name(path) -> str:
+    return '/'.join(str(getattr(entry, 'key', entry)) for entry in path)
+
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, 'shape'))
+  return {name(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def check_same_parameters(where: str, wanted: Any, found: Mapping[str, Any]) -> None:
+  """Checks that two trees have the same paths and shapes.
+
+  Args:
+    where: what was read, for the message.
+    wanted: tree of arrays or shapes that the network has.
+    found: tree of arrays or shapes (or Orbax's metadata) that was read.
+
+  Raises:
+    UserError: with a table of path, shape wanted and shape found, both ways.
+  """
+  wanted_shapes, found_shapes = shapes_by_path(wanted), shapes_by_path(found)
+  rows = [
+    (path, wanted_shapes.get(path), found_shapes.get(path))
+    for path in sorted({*wanted_shapes, *found_shapes})
+    if wanted_shapes.get(path) != found_shapes.get(path)
+  ]
+  if not rows:
+    return
+  show = lambda shape: 'absent' if shape is None else str(list(shape))
+  lines = [
+    f'  {path}: wanted {show(wanted_shape)}, found {show(found_shape)}'
+    for path, wanted_shape, found_shape in rows[:MAX_LISTED]
+  ]
+  if len(rows) > MAX_LISTED:
+    lines.append(f'  … and {len(rows) - MAX_LISTED} more')
+  raise UserError(
+    f'checkpoint {where} is of another network, {len(rows)} parameter(s) differ; use '
+    'the model and method that it was trained with:\n' + '\n'.join(lines)
+  )

@@ -1,0 +1,220 @@
+"""A run's checkpoints: what is in one, which are kept, and what is checked on the way."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax import struct
+
+from hyperprompt_jax.checkpoints.compare import check_same_parameters
+from hyperprompt_jax.checkpoints.iterator import (
+  IteratorHandler,
+  IteratorRestore,
+  IteratorSave,
+)
+from hyperprompt_jax.errors import UserError
+
+# The score by which the best single checkpoint is chosen; the others bear tasks' names.
+AVERAGE = 'average'
+Scores = Mapping[str, float]
+
+SUBDIRECTORY = 'checkpoints'
+
+
+@struct.dataclass
+class TrainState:
+  """What a training step changes.
+
+  Attributes:
+    step: int32 scalar, steps done.
+    params: the network's parameters.
+    opt_state: the optimizer's state.
+  """
+
+  step: Any
+  params: Any
+  opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention:
+  """Which checkpoints are kept; one that any rule keeps is kept.
+
+  Attributes:
+    keep: the latest so many; None keeps all.
+    keep_best: the best so many by average score.
+    keep_best_per_task: the best of each task by its own score (T5's tables take each
+      task's best checkpoint).
+  """
+
+  keep: int | None = 3
+  keep_best: int = 1
+  keep_best_per_task: bool = True
+
+  def should_preserve(
+    self, steps: Sequence[int], scores: Mapping[int, Scores]
+  ) -> list[bool]:
+    """Which of some steps, in ascending order, are kept."""
+    kept = set(steps if self.keep is None else steps[max(0, len(steps) - self.keep) :])
+    names = {name for step in steps for name in scores.get(step, ())}
+    for name in names:
+      scored = [step for step in steps if name in scores.get(step, ())]
+      best_first = sorted(scored, key=lambda s: (-scores[s][name], s))
+      number = self.keep_best if name == AVERAGE else int(self.keep_best_per_task)
+      kept.update(best_first[:number])
+    return [step in kept for step in steps]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Policy:
+  """A `Retention` as one of Orbax's preservation policies."""
+
+  retention: Retention
+  scores: Mapping[int, Scores]
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    del context
+    return self.retention.should_preserve([c.step for c in checkpoints], self.scores)
+
+
+class Checkpointer:
+  """Saves and restores the checkpoints in `MODEL_DIR/checkpoints`.
+
+  A checkpoint holds the parameters, the optimizer's state, the position in the training
+  data, and the task list. Saving is asynchronous and atomic: a step is there whole, or not
+  at all.
+
+  Args:
+    model_dir: the run's folder.
+    task_list: the conditioned tasks that the run's task ids index.
+    retention: what to keep; None opens the folder for reading alone.
+    scores: by step, the scores of its evaluation: of each task, and `AVERAGE`. Read
+      anew at every save.
+  """
+
+  def __init__(
+    self,
+    model_dir: str,
+    task_list: Sequence[str],
+    retention: Retention | None = None,
+    scores: Mapping[int, Scores] | None = None,
+  ):
+    self.directory = pathlib.Path(model_dir).absolute() / SUBDIRECTORY
+    self._task_list = list(task_list)
+    if retention is None and not self.directory.is_dir():
+      raise UserError(f'no checkpoints in {model_dir}: train there first')
+    self._manager = ocp.CheckpointManager(
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        read_only=retention is None,
+        preservation_policy=retention and _Policy(retention, scores or {}),
+      ),
+      item_handlers={
+        'params': ocp.StandardCheckpointHandler(),
+        'optimizer': ocp.StandardCheckpointHandler(),
+        'run': ocp.JsonCheckpointHandler(),
+        'data': IteratorHandler(),
+      },
+    )
+
+  def steps(self) -> list[int]:
+    """Steps with a whole checkpoint, in ascending order."""
+    return sorted(self._manager.all_steps())
+
+  def latest_step(self) -> int | None:
+    """The last step with a whole checkpoint."""
+    return self._manager.latest_step()
+
+  def save(self, state: TrainState, iterator: Iterator) -> None:
+    """Begins to save a step; returns when the state may be changed again."""
+    self._manager.save(
+      int(state.step),
+      args=ocp.args.Composite(
+        params=ocp.args.StandardSave(state.params),
+        optimizer=ocp.args.StandardSave(state.opt_state),
+        run=ocp.args.JsonSave({'task_list': self._task_list}),
+        data=IteratorSave(iterator),
+      ),
+      force=True,
+    )
+
+  def restore(self, step: int, like: TrainState, iterator: Iterator) -> TrainState:
+    """Restores a run: its state, and its position in the data, into `iterator`.
+
+    Args:
+      step: one of `steps()`.
+      like: shapes, dtypes and shardings of the state.
+      iterator: a fresh iterator of the run's training data.
+
+    Raises:
+      UserError: if the checkpoint cannot be read or is of another network or task list.
+    """
+    self._check(step, like.params)
+    items = self._restore(
+      step,
+      params=ocp.args.StandardRestore(like.params),
+      optimizer=ocp.args.StandardRestore(like.opt_state),
+      data=IteratorRestore(iterator),
+    )
+    restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
+    return TrainState(restored_step, items.params, items.optimizer)
+
+  def restore_params(self, step: int, like: Any) -> Any:
+    """Restores the parameters alone, into the shapes and shardings of `like`.
+
+    Raises:
+      UserError: if the checkpoint cannot be read or is of another network or task list.
+    """
+    self._check(step, like)
+    return self._restore(step, params=ocp.args.StandardRestore(like)).params
+
+  def wait(self) -> None:
+    """Waits until what is being saved is on disk; raises what went wrong with it."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, and lets go of the folder."""
+    self._manager.close()
+
+  def _check(self, step: int, params: Any) -> None:
+    if step not in self.steps():
+      raise UserError(
+        f'{self.directory} has no checkpoint of step {step}; it has '
+        f'{", ".join(map(str, self.steps())) or "none"}'
+      )
+    where = str(self.directory / str(step))
+    saved = self._restore(step, run=ocp.args.JsonRestore()).run['task_list']
+    if saved != self._task_list:
+      raise UserError(
+        f'checkpoint {where} is of the task list {", ".join(saved)}; this run has '
+        f'{", ".join(self._task_list)}: use the same mixture'
+      )
+    with _reading(where):
+      found = self._manager.item_metadata(step)['params'].tree
+    check_same_parameters(where, wanted=params, found=found)
+
+  def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
+    with _reading(str(self.directory / str(step))):
+      return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+
+class _reading:
+  """Turns whatever goes wrong in reading a checkpoint into one line that names it."""
+
+  def __init__(self, where: str):
+    self._where = where
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, traceback):
+    if isinstance(error, Exception) and not isinstance(error, UserError):
+      reason = (str(error).strip().splitlines() or [kind.__name__])[0]
+      raise UserError(
+        f'checkpoint {self._where} cannot be read, it is damaged or incomplete: '
+        f'{reason[:300]}'
+      ) from error
+    return False

@@ -1,0 +1,99 @@
+"""The `hyperprompt` command: one verb for each module that it runs."""
+
+import contextlib
+import importlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+# Each verb's module, and what it does. Modules are imported when their verb is run: the
+# help must not wait for TensorFlow and JAX.
+VERBS = {
+  'demo': ('demo', 'train on a built-in mixture on a CPU, in minutes'),
+  'train': ('train', 'train, evaluate and checkpoint; goes on where it stopped'),
+  'eval': ('evaluate', 'evaluate checkpoints: one, all, or the best of each task'),
+  'infer': ('infer', 'predictions for a JSONL file or a SeqIO task'),
+}
+
+USAGE = 'usage: hyperprompt VERB [--help] [flags]\n\n' + '\n'.join(
+  f'  {verb:8}{text}' for verb, (_, text) in VERBS.items()
+)
+
+INTERRUPTED_STATUS = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs a verb; returns the exit status, 2 for a user's mistake."""
+  arguments = sys.argv[1:] if arguments is None else list(arguments)
+  if not arguments or arguments[0] in ('-h', '--help'):
+    print(USAGE)
+    return 0 if arguments else 2
+  verb, *rest = arguments
+  if verb not in VERBS:
+    return _mistake(f'there is no verb {verb!r}; there are {", ".join(VERBS)}')
+  _quieten_libraries()
+  from hyperprompt_jax.errors import UserError
+  from hyperprompt_jax.interrupts import Interrupted
+
+  try:
+    module = importlib.import_module(f'hyperprompt_jax.{VERBS[verb][0]}')
+    from hyperprompt_tasks import DataError, UnknownNameError, VocabularyError
+
+    try:
+      module.main(rest)
+    except (UserError, DataError, UnknownNameError, VocabularyError) as error:
+      return _mistake(str(error))
+  except Interrupted as interrupted:
+    return interrupted.exit_status
+  except KeyboardInterrupt:
+    return INTERRUPTED_STATUS
+  return 0
+
+
+def _mistake(message: str) -> int:
+  # What gin appends says through which configurable the error came.
+  own, *_ = message.split('\n  In call to ')
+  print(f'hyperprompt: {own}', file=sys.stderr)
+  return 2
+
+
+def _quieten_libraries() -> None:
+  """Keeps libraries' notes off the terminal; their errors and our notes stay."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  # Else TensorFlow takes the accelerators' memory that JAX needs.
+  os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
+  handler = logging.StreamHandler()
+  handler.addFilter(
+    lambda record: record.levelno >= logging.ERROR or 'hyperprompt' in record.pathname
+  )
+  logging.basicConfig(level=logging.WARNING, handlers=[handler], format='%(message)s')
+  with _without_notes():
+    import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+  """Holds standard error back, and lets through what is no note of TensorFlow's.
+
+  On import it writes, from C++ and whatever the log level is, that it finds no GPU.
+  """
+  sys.stderr.flush()
+  kept = os.dup(2)
+  with tempfile.TemporaryFile() as held:
+    os.dup2(held.fileno(), 2)
+    try:
+      yield
+    finally:
+      os.dup2(kept, 2)
+      os.close(kept)
+      held.seek(0)
+      for line in held.read().decode('utf-8', 'replace').splitlines():
+        if not re.match(r'WARNING: All log messages before absl|[IW]\d{4} ', line):
+          print(line, file=sys.stderr)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,157 @@
+"""`hyperprompt eval`: evaluates checkpoints of a run: one, all, or each task's best."""
+
+import argparse
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gin
+
+import hyperprompt_tasks
+from hyperprompt_jax import configuration, datasets, reporting, runs, summary
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluator import Evaluator, Results
+
+ALL = 'all'
+BEST_PER_TASK = 'best_per_task'
+
+
+def evaluate(
+  run: runs.Run,
+  mixture_or_task_name: str,
+  task_feature_lengths: datasets.Lengths,
+  batch_size: int,
+  eval_steps: int,
+  choice: str,
+  use_cached: bool = False,
+  num_eval_examples: int | None = None,
+) -> dict[str, Any]:
+  """Evaluates checkpoints on the validation splits of a mixture.
+
+  Args:
+    run: whose checkpoints.
+    mixture_or_task_name: on what; its task list must be the run's.
+    task_feature_lengths: of `inputs` and `targets`, for the loss.
+    batch_size: rows of a batch.
+    eval_steps: batches of each task for the loss; 0 for none.
+    choice: a step, 'latest', 'best', 'all', or 'best_per_task'.
+    use_cached: whether to read SeqIO's cache in place of the sources.
+    num_eval_examples: of each task, to generate for; None for all.
+
+  Returns:
+    `checkpoints`, a list of `step`, `average`, `scores`, `metrics` and `losses` each;
+    with 'best_per_task' also `best_per_task`, of `step` and `score` by task, and
+    `best_per_task_average`.
+
+  Raises:
+    UserError: if there is no such checkpoint, mixture or split.
+  """
+  datasets.check_mixture(mixture_or_task_name, 'validation')
+  run.partitioner.check(batch_size=batch_size)
+  groups = hyperprompt_tasks.groups(mixture_or_task_name)
+  wanted = _wanted(run, choice, list(groups))
+  progress = reporting.stderr_console()
+  with run.partitioner.activate():
+    evaluator = Evaluator(
+      run.model,
+      run.partitioner,
+      mixture_or_task_name,
+      task_feature_lengths,
+      batch_size=batch_size,
+      eval_steps=eval_steps,
+      use_cached=use_cached,
+      num_examples=num_eval_examples,
+    )
+    results: dict[int, Results] = {}
+    for number, step in enumerate(sorted(set(wanted.values())), 1):
+      progress.print(f'step {step} ({number} of {len(set(wanted.values()))})')
+      results[step] = evaluator.evaluate(run.restore(step), step)
+  report: dict[str, Any] = {'checkpoints': [_report(s, results[s]) for s in results]}
+  if choice == BEST_PER_TASK:
+    best = {
+      task: {'step': step, 'score': results[step].scores[task]}
+      for task, step in wanted.items()
+    }
+    report[BEST_PER_TASK] = best
+    report['best_per_task_average'] = sum(b['score'] for b in best.values()) / len(best)
+  return report
+
+
+def _wanted(run: runs.Run, choice: str, tasks: Sequence[str]) -> dict[str, int]:
+  """The steps to evaluate, by what they are wanted for."""
+  steps = run.checkpointer().steps()
+  if choice == ALL:
+    if not steps:
+      raise UserError(f'no checkpoint in {run.model_dir}')
+    return {str(step): step for step in steps}
+  if choice != BEST_PER_TASK:
+    return {choice: run.step(choice)}
+  kept = {step: scores for step, scores in run.scores().items() if step in steps}
+  best = {task: summary.best_step(kept, task) for task in tasks}
+  missing = [task for task, step in best.items() if step is None]
+  if missing:
+    raise UserError(
+      f'no checkpoint of {run.model_dir} has a score of {", ".join(missing)} yet: '
+      'evaluate --step=all'
+    )
+  return {task: step for task, step in best.items() if step is not None}
+
+
+def _report(step: int, results: Results) -> dict[str, Any]:
+  return {
+    'step': step,
+    'average': results.average,
+    'scores': dict(results.scores),
+    'metrics': {task: dict(of) for task, of in results.metrics.items()},
+    'losses': dict(results.losses),
+  }
+
+
+def _print(report: Mapping[str, Any]) -> None:
+  checkpoints = report['checkpoints']
+  tasks = sorted({task for c in checkpoints for task in c['scores']})
+  best = report.get(BEST_PER_TASK)
+  show = lambda value: '-' if value is None else f'{value:.2f}'
+  rows = [
+    [
+      task,
+      *(show(c['scores'].get(task)) for c in checkpoints),
+      *([f'{show(best[task]["score"])} @ {best[task]["step"]}'] if best else []),
+    ]
+    for task in tasks
+  ]
+  rows.append(
+    [
+      'average',
+      *(show(c['average']) for c in checkpoints),
+      *([show(report['best_per_task_average'])] if best else []),
+    ]
+  )
+  columns = ['task', *(f'step {c["step"]}' for c in checkpoints)]
+  columns += ['best of task'] if best else []
+  reporting.print_table('Validation scores (x 100)', columns, rows, ruled=1)
+  for checkpoint in checkpoints:
+    for task, metrics in checkpoint['metrics'].items():
+      values = '  '.join(f'{name} {value:.2f}' for name, value in metrics.items())
+      print(f'step {checkpoint["step"]}  {task}  {values}')
+
+
+def main(arguments: Sequence[str]) -> None:
+  """`hyperprompt eval`."""
+  parser = argparse.ArgumentParser('hyperprompt eval', description=__doc__)
+  runs.add_arguments(parser)
+  parser.add_argument(
+    '--step',
+    default='latest',
+    help="a step, 'latest' (the default), 'best' (by average score), 'all', or "
+    "'best_per_task'",
+  )
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  flags, bindings = configuration.parse_arguments(parser, arguments)
+  runs.configure(flags.model_dir, 'runs/eval.gin', flags.gin_file, bindings)
+  report = functools.partial(gin.get_configurable(evaluate), choice=flags.step)()
+  if flags.json:
+    print(json.dumps(report))
+  else:
+    _print(report)

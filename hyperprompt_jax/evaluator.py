@@ -1,0 +1,169 @@
+"""Evaluating parameters: each task's own metrics on what is generated, and its loss."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import seqio
+import tensorflow as tf
+
+import hyperprompt_tasks
+from hyperprompt_jax import datasets, features
+from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.model import Batch, Model
+from hyperprompt_jax.partitioning import Partitioner
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """What an evaluation found.
+
+  Attributes:
+    metrics: by SeqIO task and metric.
+    losses: mean loss of a target token, by SeqIO task.
+    scores: by conditioned task: the mean of its metrics.
+    average: mean of the scores; None if one is missing.
+  """
+
+  metrics: Mapping[str, Mapping[str, float]]
+  losses: Mapping[str, float]
+  scores: Mapping[str, float]
+  average: float | None
+
+  def scalars(self) -> dict[str, float]:
+    """All of it as flat names: `TASK/METRIC`, `TASK/loss`, `score/TASK`, `average`."""
+    flat = {f'{task}/{k}': v for task, of in self.metrics.items() for k, v in of.items()}
+    flat |= {f'{task}/loss': loss for task, loss in self.losses.items()}
+    flat |= {f'score/{task}': score for task, score in self.scores.items()}
+    return flat | ({} if self.average is None else {AVERAGE: self.average})
+
+  def ranking(self) -> dict[str, float]:
+    """The scores by which checkpoints are ranked: each task's, and the average."""
+    overall = {} if self.average is None else {AVERAGE: self.average}
+    return {**self.scores, **overall}
+
+
+class Evaluator:
+  """Evaluates parameters on the validation splits of a mixture.
+
+  Args:
+    model: what to evaluate.
+    partitioner: where; the caller has activated it.
+    mixture_or_task_name: whose tasks with a validation split and metrics are evaluated.
+    task_feature_lengths: cut for the loss; generation sees each input as a whole.
+    batch_size: rows of a batch.
+    eval_steps: batches of each task for the loss; 0 for none.
+    use_cached: whether to read SeqIO's cache in place of the sources.
+    num_examples: of each task, for generation; None for all.
+    log_dir: where SeqIO writes predictions and metrics; None for nowhere.
+    between_batches: called before each batch; may raise to end the evaluation.
+  """
+
+  def __init__(
+    self,
+    model: Model,
+    partitioner: Partitioner,
+    mixture_or_task_name: str,
+    task_feature_lengths: datasets.Lengths,
+    *,
+    batch_size: int,
+    eval_steps: int,
+    use_cached: bool = False,
+    num_examples: int | None = None,
+    log_dir: str | None = None,
+    between_batches: Callable[[], None] = lambda: None,
+  ):
+    self._name = mixture_or_task_name
+    self._model, self._partitioner = model, partitioner
+    self._batch_size = batch_size
+    self._between_batches = between_batches
+    self._losses = (
+      datasets.validation_datasets(
+        mixture_or_task_name,
+        task_feature_lengths,
+        batch_size=batch_size,
+        num_batches=eval_steps,
+        use_cached=use_cached,
+      )
+      if eval_steps
+      else {}
+    )
+    if log_dir:
+      pathlib.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
+    self._evaluator = seqio.Evaluator(
+      mixture_or_task_name,
+      feature_converter=features.ConditionedEncDecFeatureConverter(),
+      eval_split='validation',
+      use_cached=use_cached,
+      num_examples=num_examples,
+      logger_cls=[seqio.JSONLogger] if log_dir else [],
+      log_dir=log_dir,
+    )
+    self._condition = jax.jit(model.condition)
+    self._loss = jax.jit(functools.partial(model.loss, dropout_rng=None))
+    self._predict = jax.jit(model.predict, static_argnames='max_decode_length')
+
+  def evaluate(self, params: Any, step: int) -> Results:
+    """Evaluates one state of the parameters.
+
+    Args:
+      params: of the network.
+      step: that they are of, for the files in `log_dir`.
+    """
+    # The hypernetworks run here, once; decoding only reads what they made.
+    conditioning = self._condition(params)
+    losses = {name: self._mean_loss(params, ds) for name, ds in self._losses.items()}
+    metrics: Mapping[str, Mapping[str, float]] = {}
+    if self._evaluator.eval_tasks:
+      future, _ = self._evaluator.evaluate(
+        compute_metrics=True,
+        step=step,
+        predict_fn=functools.partial(self._predict_all, params, conditioning),
+      )
+      metrics = {
+        task: {name: float(value) for name, value in of.items()}
+        for task, of in future.result().items()
+      }
+    return Results(
+      metrics=metrics,
+      losses=losses,
+      scores=hyperprompt_tasks.task_scores(self._name, metrics),
+      average=hyperprompt_tasks.average(self._name, metrics),
+    )
+
+  def _mean_loss(self, params: Any, dataset: tf.data.Dataset) -> float:
+    loss = tokens = 0.0
+    for batch in dataset.as_numpy_iterator():
+      self._between_batches()
+      _, sums = self._loss(params, self._put(batch))
+      loss, tokens = loss + float(sums['loss']), tokens + float(sums['tokens'])
+    return loss / max(tokens, 1.0)
+
+  def _predict_all(
+    self, params: Any, conditioning: Any, dataset: tf.data.Dataset
+  ) -> list[tuple[int, list[int]]]:
+    """Decodes an enumerated dataset of model features (SeqIO's `predict_fn`)."""
+    results: list[tuple[int, list[int]]] = []
+    for indices, batch in dataset.batch(self._batch_size).as_numpy_iterator():
+      self._between_batches()
+      length = batch['decoder_target_tokens'].shape[1]
+      inputs = {k: batch[k] for k in ('encoder_input_tokens', features.TASK_IDS)}
+      tokens = self._predict(
+        params, conditioning, self._put(inputs), max_decode_length=length
+      )
+      decoded = np.asarray(tokens)[: len(indices)].tolist()
+      results.extend(zip(indices.tolist(), decoded, strict=True))
+    return results
+
+  def _put(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    """Fills a short batch up with rows of padding, and puts it on the devices."""
+    missing = self._batch_size - len(next(iter(batch.values())))
+    filled = {
+      name: np.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:])))
+      for name, x in batch.items()
+    }
+    return jax.device_put(filled, self._partitioner.batch_sharding)

@@ -1,0 +1,189 @@
+"""`hyperprompt infer`: predictions for a JSONL file or for a split of a SeqIO task."""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+import rich.progress
+import seqio
+
+import hyperprompt_tasks
+from hyperprompt_jax import configuration, datasets, features, reporting, runs
+from hyperprompt_jax.configuration import nearest
+from hyperprompt_jax.errors import UserError
+
+# An example to predict for: what is written besides the prediction, the conditioned
+# task's id, and the tokens, EOS included.
+Example = tuple[dict[str, Any], int, Sequence[int]]
+
+
+def infer(
+  run: runs.Run,
+  task_feature_lengths: datasets.Lengths,
+  batch_size: int,
+  output: str,
+  step: str = 'latest',
+  input_file: str | None = None,
+  task_name: str | None = None,
+  split: str = 'validation',
+) -> int:
+  """Writes a prediction for every example, in the order that they come in.
+
+  The output is JSONL: `task`, `inputs` and `prediction` of each example, and `targets`
+  where they are known. It appears whole, when the last example is done.
+
+  Args:
+    run: whose checkpoint predicts.
+    task_feature_lengths: longer inputs are cut, and so much is generated at most.
+    batch_size: rows of a batch.
+    output: the file to write.
+    step: a step, 'latest' or 'best'.
+    input_file: JSONL with a conditioned `task` and its text, `inputs`, on each line.
+    task_name: in place of `input_file`, a SeqIO task.
+    split: of `task_name`.
+
+  Returns:
+    The number of predictions.
+
+  Raises:
+    UserError: if there is no such checkpoint, task or file, or a line cannot be used.
+  """
+  datasets.check_lengths(task_feature_lengths)
+  run.partitioner.check(batch_size=batch_size)
+  vocabulary = hyperprompt_tasks.use_vocabulary(run.vocabulary)
+  if input_file is not None:
+    examples = _read_jsonl(input_file, run.model.task_list, vocabulary)
+  elif task_name is not None:
+    examples = list(_read_task(task_name, split, run.model.task_list))
+  else:
+    raise UserError('nothing to predict for: give --input or --task')
+  chosen = run.step(step)
+  length = task_feature_lengths['inputs']
+  temporary = pathlib.Path(f'{output}.tmp')
+  try:
+    file = temporary.open('w', encoding='utf-8')
+  except OSError as error:
+    raise UserError(f'--output {output} cannot be written: {error}') from error
+  with file, run.partitioner.activate():
+    params = run.restore(chosen)
+    conditioning = jax.jit(run.model.condition)(params)
+    predict = jax.jit(
+      functools.partial(
+        run.model.predict, max_decode_length=task_feature_lengths['targets']
+      )
+    )
+    progress = rich.progress.track(
+      range(0, len(examples), batch_size),
+      description=f'predicting with step {chosen}',
+      console=reporting.stderr_console(),
+    )
+    for start in progress:
+      rows = examples[start : start + batch_size]
+      tokens = np.zeros((batch_size, length), np.int32)
+      task_ids = np.zeros((batch_size, 1), np.int32)
+      for row, (_, task_id, ids) in enumerate(rows):
+        # A cut input still ends in EOS, as in training.
+        kept = [*ids[: length - 1], ids[-1]]
+        tokens[row, : len(kept)] = kept
+        task_ids[row] = task_id
+      batch = {'encoder_input_tokens': tokens, features.TASK_IDS: task_ids}
+      batch = jax.device_put(batch, run.partitioner.batch_sharding)
+      predicted = np.asarray(predict(params, conditioning, batch))
+      for (record, _, _), ids in zip(rows, predicted.tolist(), strict=False):
+        record['prediction'] = vocabulary.decode(ids)
+        file.write(json.dumps(record, ensure_ascii=False) + '\n')
+  os.replace(temporary, output)
+  return len(examples)
+
+
+def _read_jsonl(
+  path: str, task_list: Sequence[str], vocabulary: seqio.Vocabulary
+) -> list[Example]:
+  """Reads and checks every line before anything is computed."""
+  examples: list[Example] = []
+  try:
+    lines = pathlib.Path(path).read_bytes().split(b'\n')
+  except OSError as error:
+    raise UserError(f'--input {path} cannot be read: {error}') from error
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    record = _parse_line(f'{path}:{number}', line)
+    if record['task'] not in task_list:
+      raise UserError(
+        f'{path}:{number}: task {record["task"]!r} is not one of this model'
+        f'{nearest(record["task"], task_list)}; it knows {", ".join(task_list)}'
+      )
+    tokens = [*vocabulary.encode(record['inputs']), vocabulary.eos_id]
+    examples.append((record, task_list.index(record['task']), tokens))
+  return examples
+
+
+def _parse_line(where: str, line: bytes) -> dict[str, Any]:
+  try:
+    record = json.loads(line.decode('utf-8'))
+  except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    raise UserError(f'{where}: no JSON in UTF-8: {error}') from error
+  if not isinstance(record, dict) or not all(
+    isinstance(record.get(key), str) for key in ('task', 'inputs')
+  ):
+    raise UserError(
+      f'{where}: expected an object with strings "task" and "inputs", got '
+      f'{line[:80].decode("utf-8", "replace")}'
+    )
+  return record
+
+
+def _read_task(name: str, split: str, task_list: Sequence[str]) -> Iterator[Example]:
+  """The examples of a SeqIO task's split, in its order."""
+  datasets.check_mixture(name, split)
+  if tuple(hyperprompt_tasks.task_list(name)) != tuple(task_list):
+    raise UserError(
+      f'--task {name} is of the task list '
+      f'{", ".join(hyperprompt_tasks.task_list(name))}; this model has '
+      f'{", ".join(task_list)}'
+    )
+  dataset = seqio.get_mixture_or_task(name).get_dataset(
+    sequence_length=None, split=split, shuffle=False
+  )
+  text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
+  for example in dataset.as_numpy_iterator():
+    task_id = int(example[features.TASK_IDS][0])
+    record = {'task': task_list[task_id], 'inputs': text(example, 'inputs')}
+    if 'targets_pretokenized' in example:
+      record['targets'] = text(example, 'targets')
+    yield record, task_id, example['inputs'].tolist()
+
+
+def main(arguments: Sequence[str]) -> None:
+  """`hyperprompt infer`."""
+  parser = argparse.ArgumentParser('hyperprompt infer', description=__doc__)
+  runs.add_arguments(parser)
+  source = parser.add_mutually_exclusive_group(required=True)
+  source.add_argument(
+    '--input', help='JSONL with "task" (of the model\'s list) and "inputs" on each line'
+  )
+  source.add_argument('--task', help='a SeqIO task of the same task list')
+  parser.add_argument('--split', default='validation', help='of --task')
+  parser.add_argument('--output', required=True, help='JSONL file to write')
+  parser.add_argument(
+    '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
+  )
+  flags, bindings = configuration.parse_arguments(parser, arguments)
+  runs.configure(flags.model_dir, 'runs/infer.gin', flags.gin_file, bindings)
+  configured: Mapping[str, Any] = {
+    'output': flags.output,
+    'step': flags.step,
+    'input_file': flags.input,
+    'task_name': flags.task,
+    'split': flags.split,
+  }
+  number = gin.get_configurable(infer)(**configured)
+  reporting.stderr_console().print(f'{number} predictions in {flags.output}')

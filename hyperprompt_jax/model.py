@@ -1,0 +1,247 @@
+"""Loss, predictions and scores of one batch."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+from flax.linen import partitioning as nn_partitioning
+
+from hyperprompt_jax import decoding
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.nn.conditioning import Conditioning, Method
+from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.transformer import Transformer
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+Params = Mapping[str, Any]
+
+EOS_ID = 1  # of T5's, SeqIO's byte and most SentencePiece vocabularies
+
+
+def cross_entropy(
+  logits: Array, targets: Array, *, label_smoothing: float, z_loss: float
+) -> tuple[Array, Array]:
+  """Cross entropy with T5's auxiliary z-loss, and with label smoothing.
+
+  Smoothed labels leave `label_smoothing` of the mass to the other classes, evenly; the
+  entropy of the labels is taken off, so that a perfect prediction costs 0 (T5X,
+  `t5x/losses.py`).
+
+  Args:
+    logits: `[..., v]` float32.
+    targets: `[...]` int32.
+    label_smoothing: mass that the label gives away.
+    z_loss: weight of `log(Z) ** 2`, which keeps logits from drifting.
+
+  Returns:
+    The loss with both terms, and the part of it that is z-loss: `[...]` float32 each.
+  """
+  log_z = jax.nn.logsumexp(logits, axis=-1)
+  target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  loss = log_z - target_logit
+  if label_smoothing:
+    vocab_size = logits.shape[-1]
+    low = label_smoothing / (vocab_size - 1)
+    high = 1.0 - label_smoothing
+    others = vocab_size * log_z - jnp.sum(logits, axis=-1) - loss
+    entropy = -(high * jnp.log(high) + label_smoothing * jnp.log(low))
+    loss = high * loss + low * others - entropy
+  z_term = z_loss * jnp.square(log_z)
+  return loss + z_term, z_term
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """The network, its losses and how it decodes.
+
+  Attributes:
+    config: the network's sizes and options.
+    method: the method of task-conditioning.
+    task_list: conditioned tasks in the order that task ids index.
+    z_loss: weight of the z-loss.
+    label_smoothing: mass taken from each label.
+    decode_fn: one of `hyperprompt_jax.decoding`.
+  """
+
+  config: Config
+  method: Method
+  task_list: tuple[str, ...]
+  z_loss: float = 1e-4
+  label_smoothing: float = 0.0
+  decode_fn: Callable[..., tuple[Array, Array]] = decoding.greedy
+
+  @property
+  def module(self) -> Transformer:
+    """The Flax module."""
+    return Transformer(self.config, self.method, num_tasks=len(self.task_list))
+
+  def _apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
+    return self.module.apply({'params': params}, *args, **kwargs)
+
+  def _init(self, rng: Array) -> Mapping[str, Any]:
+    tokens = jnp.ones((1, 1), jnp.int32)
+    return self.module.init(
+      rng, tokens, tokens, tokens, jnp.zeros((1, 1), jnp.int32), enable_dropout=False
+    )
+
+  def init(self, rng: Array) -> Params:
+    """Fresh parameters, float32."""
+    return self._init(rng)['params']
+
+  def param_shapes(self) -> Params:
+    """The parameters' shapes and dtypes, with no memory taken."""
+    return jax.eval_shape(self.init, jax.random.key(0))
+
+  def param_axes(self) -> Params:
+    """The parameters' logical axes: a tree of `PartitionSpec` of names."""
+    variables = jax.eval_shape(self._init, jax.random.key(0))
+    return flax.core.unfreeze(nn_partitioning.get_axis_names(variables['params_axes']))
+
+  def condition(self, params: Params) -> Conditioning:
+    """The conditioning of all tasks; for evaluation, once per checkpoint."""
+    return self._apply(params, method=Transformer.condition)
+
+  def loss(
+    self, params: Params, batch: Batch, dropout_rng: Array | None
+  ) -> tuple[Array, dict[str, Array]]:
+    """The loss of a batch, summed over its target tokens.
+
+    Args:
+      params: of the network.
+      batch: features of `ConditionedEncDecFeatureConverter`, `[b, ...]`.
+      dropout_rng: None turns dropout off.
+
+    Returns:
+      The summed loss, a float32 scalar, and sums to make metrics of: `loss`, `z_loss`,
+      `correct` and `tokens` (scalars), `task_loss` and `task_tokens` (`[t]`). All float32.
+    """
+    logits = self._apply(
+      params,
+      batch['encoder_input_tokens'],
+      batch['decoder_input_tokens'],
+      batch['decoder_target_tokens'],
+      batch['task_ids'],
+      enable_dropout=dropout_rng is not None,
+      rngs=None if dropout_rng is None else {'dropout': dropout_rng},
+    )
+    targets = batch['decoder_target_tokens']
+    weights = batch['decoder_loss_weights'].astype(jnp.float32)
+    token_loss, token_z_loss = cross_entropy(
+      logits, targets, label_smoothing=self.label_smoothing, z_loss=self.z_loss
+    )
+    token_loss, token_z_loss = token_loss * weights, token_z_loss * weights
+    loss = jnp.sum(token_loss)
+    by_task = functools.partial(
+      jax.ops.segment_sum,
+      segment_ids=batch['task_ids'][:, 0],
+      num_segments=len(self.task_list),
+    )
+    return loss, {
+      'loss': loss,
+      'z_loss': jnp.sum(token_z_loss),
+      'correct': jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
+      'tokens': jnp.sum(weights),
+      'task_loss': by_task(jnp.sum(token_loss, axis=1)),
+      'task_tokens': by_task(jnp.sum(weights, axis=1)),
+    }
+
+  def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
+    """Log likelihood of each row's targets, `[b]` float32."""
+    logits = self._apply(
+      params,
+      batch['encoder_input_tokens'],
+      batch['decoder_input_tokens'],
+      batch['decoder_target_tokens'],
+      batch['task_ids'],
+      enable_dropout=False,
+      conditioning=conditioning,
+    )
+    loss, _ = cross_entropy(
+      logits, batch['decoder_target_tokens'], label_smoothing=0.0, z_loss=0.0
+    )
+    return -jnp.sum(loss * batch['decoder_loss_weights'], axis=1)
+
+  def predict(
+    self,
+    params: Params,
+    conditioning: Conditioning,
+    batch: Batch,
+    max_decode_length: int,
+  ) -> Array:
+    """Decodes a batch.
+
+    Args:
+      params: of the network.
+      conditioning: from `condition`; the hypernetworks do not run here.
+      batch: `encoder_input_tokens` `[b, k]` and `task_ids` `[b, s]`, int32.
+      max_decode_length: the longest target, EOS included.
+
+    Returns:
+      `[b, max_decode_length]` int32; 0 after EOS.
+    """
+    inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
+    encoded = self._apply(
+      params,
+      inputs,
+      task_ids,
+      conditioning,
+      enable_dropout=False,
+      method=Transformer.encode,
+    )
+
+    def step(tokens: Array, cache: Any, index: Array) -> tuple[Array, Any]:
+      # Several beams of a row follow one another; they share what the row has.
+      per_row = lambda x: jnp.repeat(x, tokens.shape[0] // x.shape[0], axis=0)
+      variables = (
+        {'params': params} if cache is None else {'params': params, 'cache': cache}
+      )
+      logits, mutated = self.module.apply(
+        variables,
+        per_row(encoded),
+        per_row(inputs),
+        tokens[:, None],
+        per_row(task_ids),
+        conditioning,
+        index,
+        max_decode_length=max_decode_length,
+        method=Transformer.decode_step,
+        mutable=['cache'],
+      )
+      return logits, mutated['cache']
+
+    # The first call makes the cache; position 0 is written again by the first step.
+    _, cache = step(jnp.zeros(inputs.shape[0], jnp.int32), None, jnp.int32(0))
+    tokens, _ = self.decode_fn(
+      step,
+      cache,
+      batch_size=inputs.shape[0],
+      max_decode_len=max_decode_length,
+      eos_id=EOS_ID,
+      batch_axis=1 if self.config.scan_layers else 0,
+    )
+    # Of several decodes the best comes first.
+    return tokens if tokens.ndim == 2 else tokens[:, 0]
+
+
+def check_vocabulary(vocabulary: Any, config: Config) -> None:
+  """Checks that a `seqio.Vocabulary` fits the network.
+
+  Raises:
+    UserError: if the embedding lacks a row for an id, or EOS is not 1.
+  """
+  if vocabulary.vocab_size > config.vocab_size:
+    raise UserError(
+      f'VOCABULARY has {vocabulary.vocab_size} ids but Config.vocab_size is '
+      f'{config.vocab_size}: set config.Config.vocab_size to at least '
+      f'{vocabulary.vocab_size}'
+    )
+  if vocabulary.eos_id != EOS_ID:
+    raise UserError(
+      f'VOCABULARY ends sequences with id {vocabulary.eos_id}; T5 vocabularies do with '
+      f'{EOS_ID}'
+    )

@@ -1,0 +1,57 @@
+"""Scanned and unrolled layers: from one parameter tree to the other, losslessly."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# The key under which a scanned stack keeps its layers, stacked along a leading axis.
+STACK = 'layers'
+_LAYER = re.compile(rf'{STACK}_(\d+)')
+
+
+def unstack_layers(tree: Any) -> Any:
+  """Turns every `layers` subtree into `layers_0`, `layers_1`, ….
+
+  Args:
+    tree: nested mapping of arrays; below a key `layers`, all have the same leading axis.
+
+  Returns:
+    Nested dict, with what is outside such subtrees unchanged.
+  """
+  if not isinstance(tree, Mapping):
+    return tree
+  result = {}
+  for key, value in tree.items():
+    if key == STACK:
+      for index in range(jax.tree.leaves(value)[0].shape[0]):
+        result[f'{STACK}_{index}'] = jax.tree.map(lambda x, i=index: x[i], dict(value))
+    else:
+      result[key] = unstack_layers(value)
+  return result
+
+
+def stack_layers(tree: Any) -> Any:
+  """The inverse of `unstack_layers`.
+
+  Args:
+    tree: nested mapping of arrays; subtrees `layers_0` … `layers_{n-1}` are alike.
+
+  Returns:
+    Nested dict with one subtree `layers`, a leading axis n in each of its arrays.
+
+  Raises:
+    ValueError: if a layer is missing or differs in structure from the others.
+  """
+  if not isinstance(tree, Mapping):
+    return tree
+  layers = {int(m[1]): key for key in tree if (m := _LAYER.fullmatch(key))}
+  if sorted(layers) != list(range(len(layers))):
+    raise ValueError(f'layers are not numbered from 0 without a gap: {sorted(layers)}')
+  result = {k: stack_layers(v) for k, v in tree.items() if not _LAYER.fullmatch(k)}
+  if layers:
+    ordered = [dict(tree[layers[i]]) for i in range(len(layers))]
+    result[STACK] = jax.tree.map(lambda *xs: jnp.stack(xs), *ordered)
+  return result

@@ -1,0 +1,190 @@
+"""What a run tells: metric files, the terminal's progress, the final table."""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.progress
+import rich.table
+from clu import metric_writers
+
+METRICS_FILE = 'metrics.jsonl'
+
+Scalars = Mapping[str, float]
+
+
+def stderr_console() -> rich.console.Console:
+  """The console for progress and messages; standard output is for results."""
+  return rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class JsonlWriter(metric_writers.MetricWriter):
+  """Appends scalars to a file, one JSON object `{"step": …, name: value}` a line."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Appends one line, whole."""
+    record = {'step': step, **{name: float(x) for name, x in scalars.items()}}
+    with self._path.open('a', encoding='utf-8') as file:
+      file.write(json.dumps(record) + '\n')
+
+  def flush(self) -> None:
+    """Nothing is buffered."""
+
+  def close(self) -> None:
+    """Nothing is held open."""
+
+  def _unsupported(self, *args, **kwargs) -> None:
+    raise TypeError(f'{METRICS_FILE} holds scalars only')
+
+  write_summaries = write_images = write_videos = write_audios = _unsupported
+  write_texts = write_histograms = write_pointcloud = write_hparams = _unsupported
+
+
+class Metrics:
+  """A run's metrics, in `MODEL_DIR/metrics.jsonl` and for TensorBoard.
+
+  Args:
+    model_dir: the run's folder.
+    restored_step: the step the run goes on from; what was recorded of later steps is
+      dropped, since those steps are about to be done again.
+  """
+
+  def __init__(self, model_dir: str, restored_step: int):
+    self._path = pathlib.Path(model_dir) / METRICS_FILE
+    self._drop_after(restored_step)
+    self._writer = metric_writers.MultiWriter(
+      [JsonlWriter(self._path), metric_writers.SummaryWriter(model_dir)]
+    )
+
+  def write(self, step: int, kind: str, scalars: Scalars) -> None:
+    """Writes `kind/name` for each name."""
+    named = {f'{kind}/{name}': value for name, value in scalars.items()}
+    self._writer.write_scalars(step, named)
+    self._writer.flush()
+
+  def read(self) -> list[dict[str, float]]:
+    """All records so far; a last line that a kill cut short is left out."""
+    return read_metrics(self._path)
+
+  def close(self) -> None:
+    """Closes the files."""
+    self._writer.close()
+
+  def _drop_after(self, step: int) -> None:
+    kept = [record for record in self.read() if record['step'] <= step]
+    temporary = self._path.with_suffix('.tmp')
+    temporary.write_text(
+      ''.join(json.dumps(record) + '\n' for record in kept), encoding='utf-8'
+    )
+    os.replace(temporary, self._path)
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+  """The records of a `metrics.jsonl`; without a last line that was cut short."""
+  if not path.exists():
+    return []
+  records = []
+  for line in path.read_text(encoding='utf-8').splitlines():
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return records
+
+
+class Progress:
+  """Training's progress: a bar in a terminal, else a line for each report.
+
+  Args:
+    total_steps: where training ends.
+    step: where it begins.
+    batch_size: examples of a step.
+    enabled: False for the processes that keep silent.
+  """
+
+  def __init__(self, total_steps: int, step: int, batch_size: int, enabled: bool):
+    self._total, self._batch_size = total_steps, batch_size
+    self._console = stderr_console()
+    self._mark = (time.monotonic(), step)
+    self._enabled = enabled
+    self._bar = None
+    if enabled and self._console.is_terminal:
+      self._bar = rich.progress.Progress(
+        '[progress.description]{task.description}',
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        '{task.fields[note]}',
+        console=self._console,
+      )
+      self._task = self._bar.add_task('train', total=total_steps, completed=step, note='')
+      self._bar.start()
+
+  def pause(self) -> None:
+    """Leaves the time until `resume` out of the rates."""
+    self._paused = time.monotonic()
+
+  def resume(self) -> None:
+    """Ends a pause."""
+    start, step = self._mark
+    self._mark = (start + time.monotonic() - self._paused, step)
+
+  def report(self, step: int, loss: float) -> Scalars:
+    """Shows a step, and returns the rates since the last report."""
+    now = time.monotonic()
+    start, last_step = self._mark
+    self._mark = (now, step)
+    rate = (step - last_step) / max(now - start, 1e-9)
+    remaining = (self._total - step) / rate if rate else math.inf
+    note = (
+      f'loss {loss:.4f}  {rate:.2f} steps/s  {rate * self._batch_size:.0f} examples/s'
+      f'  ETA {duration(remaining)}'
+    )
+    if self._bar:
+      self._bar.update(self._task, completed=step, note=note)
+    else:
+      self.message(f'step {step}/{self._total}  {note}')
+    return {'steps_per_second': rate, 'examples_per_second': rate * self._batch_size}
+
+  def message(self, text: str) -> None:
+    """Prints a line, above the bar if there is one."""
+    if self._enabled:
+      self._console.print(text, markup=False)
+
+  def close(self) -> None:
+    """Leaves the bar as it is."""
+    if self._bar:
+      self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+  """Hours, minutes and seconds as `1:02:03`."""
+  if not math.isfinite(seconds):
+    return '-'
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02d}:{rest:02d}'
+
+
+def print_table(
+  title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], ruled: int = 0
+) -> None:
+  """Prints a table on standard output; the last `ruled` rows stand below a rule."""
+  table = rich.table.Table(title=title, title_justify='left', box=rich.box.SIMPLE)
+  for index, column in enumerate(columns):
+    table.add_column(column, justify='right' if index else 'left', no_wrap=True)
+  for index, row in enumerate(rows):
+    table.add_row(*row, end_section=index == len(rows) - ruled - 1)
+  console = rich.console.Console(highlight=False, file=sys.stdout)
+  if not console.is_terminal:
+    console.width = 160  # a file or pipe has no width to fit into
+  console.print(table)

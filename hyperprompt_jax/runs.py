@@ -1,0 +1,114 @@
+"""A finished or running MODEL_DIR, opened for use: its configuration and checkpoints."""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+import hyperprompt_tasks
+from hyperprompt_jax import configuration, reporting, summary
+from hyperprompt_jax.checkpoints import AVERAGE, Checkpointer
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Model, check_vocabulary
+from hyperprompt_jax.partitioning import Partitioner
+
+CONFIG_FILE = 'config.gin'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags that name a run and override its configuration."""
+  parser.add_argument(
+    '--model_dir',
+    required=True,
+    help=f'folder of a training run; its {CONFIG_FILE} says which model it is',
+  )
+  configuration.add_arguments(parser)
+
+
+def configure(
+  model_dir: str, run_file: str, files: Sequence[str], bindings: Sequence[str]
+) -> None:
+  """Parses a run's own configuration, then what a verb adds to it.
+
+  Args:
+    model_dir: the run's folder.
+    run_file: the verb's own gin file.
+    files: the user's further gin files.
+    bindings: the user's bindings.
+
+  Raises:
+    UserError: if the folder is not that of a run, or anything does not parse.
+  """
+  config = pathlib.Path(model_dir) / CONFIG_FILE
+  if not config.is_file():
+    raise UserError(f'{model_dir} is no folder of a training run: it has no {CONFIG_FILE}')
+  # The folder may have been moved since it was trained.
+  moved = f'MODEL_DIR={model_dir!r}'
+  configuration.parse([str(config.absolute()), run_file, *files], [moved, *bindings])
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run's model, and where its checkpoints are.
+
+  Attributes:
+    model: the network.
+    model_dir: the run's folder.
+    vocabulary: 'bytes' or a SentencePiece file.
+    partitioner: the device mesh to restore onto.
+  """
+
+  model: Model
+  model_dir: str
+  vocabulary: str
+  partitioner: Partitioner
+
+  def __post_init__(self):
+    check_vocabulary(hyperprompt_tasks.use_vocabulary(self.vocabulary), self.model.config)
+
+  def checkpointer(self) -> Checkpointer:
+    """The run's checkpoints, for reading."""
+    return Checkpointer(self.model_dir, self.model.task_list)
+
+  def scores(self) -> summary.ScoresByStep:
+    """The scores that training recorded."""
+    path = pathlib.Path(self.model_dir) / reporting.METRICS_FILE
+    return summary.scores_by_step(reporting.read_metrics(path))
+
+  def restore(self, step: int) -> Any:
+    """The parameters of a step, on the run's mesh."""
+    like = jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      self.model.param_shapes(),
+      self.partitioner.shardings(self.model.param_axes()),
+    )
+    return self.checkpointer().restore_params(step, like)
+
+  def step(self, choice: str) -> int:
+    """The step that `choice` means: a number, 'latest' or 'best'.
+
+    Raises:
+      UserError: if there is no such checkpoint.
+    """
+    steps = self.checkpointer().steps()
+    if not steps:
+      raise UserError(f'no checkpoint in {self.model_dir}')
+    if choice == 'latest':
+      return steps[-1]
+    if choice == 'best':
+      kept = {step: s for step, s in self.scores().items() if step in steps}
+      best = summary.best_step(kept, AVERAGE)
+      if best is None:
+        raise UserError(f'no checkpoint in {self.model_dir} has an average score yet')
+      return best
+    if not choice.isdigit() or int(choice) not in steps:
+      raise UserError(
+        f'--step={choice}: there is no such checkpoint; there are '
+        f'{", ".join(map(str, steps))}, latest and best'
+      )
+    return int(choice)

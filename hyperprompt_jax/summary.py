@@ -1,0 +1,95 @@
+"""The scores of a run over its steps, and the table that closes it."""
+
+from collections.abc import Mapping, Sequence
+
+from hyperprompt_jax import reporting
+from hyperprompt_jax.checkpoints import AVERAGE
+
+EVAL = 'eval'
+_SCORE = f'{EVAL}/score/'
+
+# By step, the scores of each conditioned task and, under AVERAGE, their mean.
+ScoresByStep = dict[int, dict[str, float]]
+
+
+def scores_by_step(records: Sequence[Mapping[str, float]]) -> ScoresByStep:
+  """The scores in the records of a `metrics.jsonl`; of evaluated steps alone."""
+  result: ScoresByStep = {}
+  for record in records:
+    scores = {
+      name.removeprefix(_SCORE): value
+      for name, value in record.items()
+      if name.startswith(_SCORE)
+    }
+    if f'{EVAL}/{AVERAGE}' in record:
+      scores[AVERAGE] = record[f'{EVAL}/{AVERAGE}']
+    if scores:
+      result[int(record['step'])] = scores
+  return result
+
+
+def best_step(scores: Mapping[int, Mapping[str, float]], name: str) -> int | None:
+  """The step of the highest score of that name, the first of equals."""
+  steps = [step for step in scores if name in scores[step]]
+  return max(steps, key=lambda step: (scores[step][name], -step), default=None)
+
+
+def print_summary(
+  records: Sequence[Mapping[str, float]],
+  groups: Mapping[str, Sequence[tuple[str, str]]],
+) -> None:
+  """Prints, for each task, its metrics at the best single checkpoint and its best score.
+
+  Args:
+    records: of `metrics.jsonl`.
+    groups: for each conditioned task, the `(SeqIO task, metric)` that its score means.
+  """
+  scores = scores_by_step(records)
+  if not scores:
+    return
+  # Without an average (a task was not evaluated) the last step stands in.
+  single = best_step(scores, AVERAGE)
+  shown = max(scores) if single is None else single
+  values = {
+    name: value
+    for record in records
+    if record['step'] == shown
+    for name, value in record.items()
+  }
+  rows, best_scores = [], []
+  for task, metrics in groups.items():
+    step = best_step(scores, task)
+    if step is None:
+      continue
+    best_scores.append(scores[step][task])
+    detail = '  '.join(
+      f'{metric} {values.get(f"{EVAL}/{name}/{metric}", float("nan")):.2f}'
+      for name, metric in metrics
+    )
+    at_shown = scores[shown].get(task)
+    rows.append(
+      (
+        task,
+        detail,
+        '-' if at_shown is None else f'{at_shown:.2f}',
+        f'{best_scores[-1]:.2f}',
+        str(step),
+      )
+    )
+  averaged = single is not None
+  rows.append(
+    (
+      AVERAGE,
+      '',
+      f'{scores[shown][AVERAGE]:.2f}' if averaged else '-',
+      f'{sum(best_scores) / len(best_scores):.2f}' if averaged else '-',
+      '',
+    )
+  )
+  name = 'best single checkpoint' if averaged else 'last evaluation'
+  reporting.print_table(
+    f'Validation scores (x 100), {name}: step {shown}',
+    ('task', 'metrics', f'step {shown}', 'best of task', 'at step'),
+    rows,
+    ruled=1,
+  )

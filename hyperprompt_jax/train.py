@@ -1,0 +1,311 @@
+"""Training: steps, evaluations and checkpoints, resumed wherever it was cut off."""
+
+import argparse
+import contextlib
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+import optax
+
+import hyperprompt_tasks
+from hyperprompt_jax import configuration, datasets, reporting, summary
+from hyperprompt_jax.checkpoints import Checkpointer, Retention, TrainState
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluator import Evaluator
+from hyperprompt_jax.interrupts import Interrupted, Interrupts
+from hyperprompt_jax.model import Model, check_vocabulary
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.train_step import (
+  StepFn,
+  abstract_state,
+  initial_state,
+  make_train_step,
+)
+
+CONFIG_FILE = 'config.gin'
+
+
+def train(
+  model: Model,
+  model_dir: str,
+  mixture_or_task_name: str,
+  task_feature_lengths: datasets.Lengths,
+  vocabulary: str,
+  optimizer: optax.GradientTransformation,
+  partitioner: Partitioner,
+  total_steps: int,
+  batch_size: int,
+  eval_period: int,
+  eval_steps: int,
+  checkpoint_period: int,
+  retention: Retention,
+  num_microbatches: int = 1,
+  log_period: int = 50,
+  random_seed: int = 0,
+  use_cached: bool = False,
+  num_eval_examples: int | None = None,
+) -> None:
+  """Trains a model on a mixture, from the start or from where `model_dir` has got to.
+
+  A run that is interrupted, however often and by whatever means, and started again ends
+  with the same parameters, bit for bit, as one that is not.
+
+  Args:
+    model: the network and its losses.
+    model_dir: the run's folder: checkpoints, metrics, configuration, predictions.
+    mixture_or_task_name: SeqIO mixture or task, with a task list.
+    task_feature_lengths: of `inputs` and `targets`.
+    vocabulary: 'bytes' or a SentencePiece file.
+    optimizer: what turns gradients into updates.
+    partitioner: the device mesh.
+    total_steps: where training ends.
+    batch_size: examples of a step, over all devices.
+    eval_period: steps between evaluations; the last step is evaluated too.
+    eval_steps: batches of each task for the validation loss.
+    checkpoint_period: steps between checkpoints; the last step is saved too.
+    retention: which checkpoints are kept.
+    num_microbatches: parts that a batch is worked through in, to save memory.
+    log_period: steps between reports of the training metrics.
+    random_seed: of initialisation, dropout, shuffling and mixing.
+    use_cached: whether to read SeqIO's cache in place of the sources.
+    num_eval_examples: of each task, to generate for; None for all.
+
+  Raises:
+    UserError: for what the user can mend; see docs of each part.
+    Interrupted: after SIGTERM or SIGINT, when the state has been saved.
+  """
+  check_vocabulary(hyperprompt_tasks.use_vocabulary(vocabulary), model.config)
+  _check(
+    model,
+    mixture_or_task_name,
+    task_feature_lengths,
+    partitioner,
+    batch_size=batch_size,
+    num_microbatches=num_microbatches,
+    periods={
+      'EVAL_PERIOD': eval_period,
+      'CHECKPOINT_PERIOD': checkpoint_period,
+      'TRAIN_STEPS': total_steps,
+      'LOG_PERIOD': log_period,
+    },
+  )
+  _make_folder(model_dir)
+  interrupts = Interrupts()
+  with partitioner.activate(), interrupts.handled():
+    iterator = iter(
+      datasets.training_dataset(
+        mixture_or_task_name,
+        task_feature_lengths,
+        batch_size=batch_size,
+        seed=random_seed,
+        use_cached=use_cached,
+      )
+    )
+    like = abstract_state(model, optimizer, partitioner)
+    scores: summary.ScoresByStep = {}
+    checkpointer = Checkpointer(model_dir, model.task_list, retention, scores)
+    latest = checkpointer.latest_step()
+    if latest is None:
+      state = initial_state(model, optimizer, like, random_seed)
+    else:
+      state = checkpointer.restore(latest, like, iterator)
+    metrics = reporting.Metrics(model_dir, restored_step=latest or 0)
+    scores.update(summary.scores_by_step(metrics.read()))
+    run = _Run(
+      train_step=make_train_step(
+        model, optimizer, like, seed=random_seed, num_microbatches=num_microbatches
+      ),
+      evaluator=Evaluator(
+        model,
+        partitioner,
+        mixture_or_task_name,
+        task_feature_lengths,
+        batch_size=batch_size,
+        eval_steps=eval_steps,
+        use_cached=use_cached,
+        num_examples=num_eval_examples,
+        log_dir=str(pathlib.Path(model_dir) / 'inference_eval'),
+        between_batches=interrupts.check,
+      ),
+      partitioner=partitioner,
+      checkpointer=checkpointer,
+      metrics=metrics,
+      progress=reporting.Progress(
+        total_steps, latest or 0, batch_size, enabled=jax.process_index() == 0
+      ),
+      scores=scores,
+      task_list=model.task_list,
+      interrupts=interrupts,
+      iterator=iterator,
+      total_steps=total_steps,
+      eval_period=eval_period,
+      checkpoint_period=checkpoint_period,
+      log_period=log_period,
+    )
+    with contextlib.closing(run):
+      if latest is not None:
+        run.progress.message(f'resuming from step {latest} of {model_dir}')
+      run.loop(state)
+    summary.print_summary(metrics.read(), hyperprompt_tasks.groups(mixture_or_task_name))
+
+
+@dataclasses.dataclass
+class _Run:
+  """The loop and what it holds."""
+
+  train_step: StepFn
+  evaluator: Evaluator
+  partitioner: Partitioner
+  checkpointer: Checkpointer
+  metrics: reporting.Metrics
+  progress: reporting.Progress
+  scores: summary.ScoresByStep
+  task_list: Sequence[str]
+  interrupts: Interrupts
+  iterator: Iterator
+  total_steps: int
+  eval_period: int
+  checkpoint_period: int
+  log_period: int
+
+  def loop(self, state: TrainState) -> None:
+    """Trains from `state` to the last step."""
+    step = int(state.step)
+    pending: list[Any] = []  # metrics of the steps since the last report
+    try:
+      # An evaluation that the last start did not live to finish.
+      self._evaluate_if_due(state, step)
+      while step < self.total_steps:
+        self.interrupts.check()
+        state, sums = self.train_step(state, self._next_batch())
+        pending.append(sums)
+        step += 1
+        if self._due(step, self.log_period) or self._at_boundary(step):
+          self._report(step, pending)
+        self._evaluate_if_due(state, step)
+        if self._due(step, self.checkpoint_period):
+          self._save(state)
+    except Interrupted as interrupted:
+      self._report(step, pending)
+      self._save(state)
+      self.checkpointer.wait()
+      self.progress.message(
+        f'{interrupted}: saved step {step}; the same command goes on from there'
+      )
+      raise
+
+  def close(self) -> None:
+    """Waits for the last checkpoint, and closes files."""
+    self.checkpointer.close()
+    self.metrics.close()
+    self.progress.close()
+
+  def _due(self, step: int, period: int) -> bool:
+    return step > 0 and (step % period == 0 or step == self.total_steps)
+
+  def _at_boundary(self, step: int) -> bool:
+    return self._due(step, self.eval_period) or self._due(step, self.checkpoint_period)
+
+  def _next_batch(self) -> Any:
+    return {
+      name: jax.make_array_from_process_local_data(
+        self.partitioner.batch_sharding, np.asarray(x)
+      )
+      for name, x in next(self.iterator).items()
+    }
+
+  def _report(self, step: int, pending: list[Any]) -> None:
+    """Writes the means over the pending steps; refuses to go on from a NaN."""
+    if not pending:
+      return
+    sums: Any = jax.device_get(pending)
+    pending.clear()
+    total = {name: np.sum([s[name] for s in sums], axis=0) for name in sums[0]}
+    loss = float(total['loss'] / total['tokens'])
+    if not math.isfinite(loss) or not math.isfinite(total['grad_norm']):
+      raise UserError(
+        f'loss {loss} or gradient norm {total["grad_norm"]} is not finite between steps '
+        f'{step - len(sums) + 1} and {step}; the last good checkpoint is of step '
+        f'{self.checkpointer.latest_step()}: lower the learning rate'
+      )
+    scalars = {
+      'loss': loss,
+      'z_loss': float(total['z_loss'] / total['tokens']),
+      'accuracy': float(total['correct'] / total['tokens']),
+      'grad_norm': float(total['grad_norm'] / len(sums)),
+    }
+    for task, task_loss, tokens in zip(
+      self.task_list, total['task_loss'], total['task_tokens'], strict=True
+    ):
+      if tokens:
+        scalars[f'loss/{task}'] = float(task_loss / tokens)
+    scalars |= self.progress.report(step, loss)
+    self.metrics.write(step, 'train', scalars)
+
+  def _evaluate_if_due(self, state: TrainState, step: int) -> None:
+    if not self._due(step, self.eval_period) or step in self.scores:
+      return
+    self.progress.pause()
+    results = self.evaluator.evaluate(state.params, step)
+    self.metrics.write(step, summary.EVAL, results.scalars())
+    self.scores[step] = results.ranking()
+    average = '-' if results.average is None else f'{results.average:.2f}'
+    self.progress.message(f'step {step}: validation average {average}')
+    self.progress.resume()
+
+  def _save(self, state: TrainState) -> None:
+    if int(state.step) not in self.checkpointer.steps():
+      self.checkpointer.save(state, self.iterator)
+
+
+def _check(
+  model: Model,
+  mixture_or_task_name: str,
+  task_feature_lengths: datasets.Lengths,
+  partitioner: Partitioner,
+  *,
+  batch_size: int,
+  num_microbatches: int,
+  periods: dict[str, int],
+) -> None:
+  """Finds the user's mistakes before anything is written or compiled."""
+  for name, period in {'BATCH_SIZE': batch_size, **periods}.items():
+    if not isinstance(period, int) or period < 1:
+      raise UserError(f'{name} must be a positive integer, not {period!r}')
+  datasets.check_mixture(mixture_or_task_name, 'train')
+  datasets.check_lengths(task_feature_lengths)
+  if batch_size % num_microbatches:
+    raise UserError(
+      f'BATCH_SIZE={batch_size} is not divided by num_microbatches={num_microbatches}'
+    )
+  partitioner.check(
+    batch_size=batch_size // num_microbatches,
+    num_heads=model.config.num_heads,
+    mlp_dim=model.config.mlp_dim,
+    vocab_size=model.config.vocab_size,
+  )
+
+
+def _make_folder(model_dir: str) -> None:
+  """Makes MODEL_DIR and writes the configuration there."""
+  try:
+    folder = pathlib.Path(model_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(gin.config_str(), encoding='utf-8')
+  except OSError as error:
+    raise UserError(f'MODEL_DIR {model_dir} cannot be written: {error}') from error
+
+
+def main(arguments: Sequence[str]) -> None:
+  """`hyperprompt train`."""
+  parser = argparse.ArgumentParser('hyperprompt train', description=__doc__)
+  configuration.add_arguments(parser)
+  flags, bindings = configuration.parse_arguments(parser, arguments)
+  configuration.parse(flags.gin_file, bindings)
+  gin.get_configurable(train)()

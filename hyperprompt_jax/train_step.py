@@ -1,0 +1,113 @@
+"""One step of training, and a fresh state to begin with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hyperprompt_jax.checkpoints import TrainState
+from hyperprompt_jax.model import Batch, Model
+from hyperprompt_jax.partitioning import Partitioner
+
+Array = jax.Array
+StepMetrics = dict[str, Array]
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+
+def abstract_state(
+  model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
+) -> TrainState:
+  """Shapes, dtypes and shardings of the state; no memory is taken."""
+  params = model.param_shapes()
+  axes = model.param_axes()
+  opt_state = jax.eval_shape(optimizer.init, params)
+  shardings = TrainState(
+    step=partitioner.replicated,
+    params=partitioner.shardings(axes),
+    opt_state=partitioner.optimizer_shardings(opt_state, params, axes),
+  )
+  shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+    shapes,
+    shardings,
+  )
+
+
+def initial_state(
+  model: Model,
+  optimizer: optax.GradientTransformation,
+  like: TrainState,
+  seed: int,
+) -> TrainState:
+  """Fresh parameters and optimizer state, made where `like` says that they live."""
+
+  def make(rng: Array) -> TrainState:
+    params = model.init(rng)
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+  return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+
+
+def make_train_step(
+  model: Model,
+  optimizer: optax.GradientTransformation,
+  like: TrainState,
+  *,
+  seed: int,
+  num_microbatches: int = 1,
+) -> StepFn:
+  """The jitted training step; the state it is given is donated.
+
+  The gradient is that of the mean loss over the batch's target tokens, whatever the
+  number of microbatches. Dropout depends on the seed, the step and the microbatch.
+
+  Args:
+    model: what to train.
+    optimizer: how.
+    like: shapes and shardings of the state.
+    seed: of dropout.
+    num_microbatches: parts that a batch is worked through in, to save memory.
+
+  Returns:
+    Maps a state and a batch `[b, ...]` to the next state and the sums that
+    `Model.loss` returns, with `grad_norm` besides.
+  """
+
+  def gradients(params: Any, batch: Batch, rng: Array) -> tuple[Any, StepMetrics]:
+    grad_fn = jax.grad(model.loss, has_aux=True)
+    if num_microbatches == 1:
+      return grad_fn(params, batch, jax.random.fold_in(rng, 0))
+    # Row i goes to microbatch i mod n, so that each takes an equal part of every device.
+    parts = jax.tree.map(
+      lambda x: jnp.moveaxis(x.reshape(-1, num_microbatches, *x.shape[1:]), 1, 0), batch
+    )
+
+    def accumulate(total, part):
+      index, microbatch = part
+      new = grad_fn(params, microbatch, jax.random.fold_in(rng, index))
+      return jax.tree.map(jnp.add, total, new), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(
+      lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(grad_fn, params, first, rng)
+    )
+    total, _ = jax.lax.scan(accumulate, zeros, (jnp.arange(num_microbatches), parts))
+    return total
+
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    summed, metrics = gradients(state.params, batch, rng)
+    # A batch of padding alone has no token and no gradient.
+    tokens = jnp.maximum(metrics['tokens'], 1.0)
+    grads = jax.tree.map(lambda g: g / tokens, summed)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics['grad_norm'] = optax.global_norm(grads)
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+  return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))

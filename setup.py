@@ -1,0 +1,50 @@
+"""Packages hyperprompt_jax, hyperprompt_tasks and the gin files in one distribution."""
+
+import pathlib
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+# gin/ stands at the top, where people look for it, and travels in the wheel as the
+# data package hyperprompt_jax.gin (it has no __init__.py: it would shadow gin-config).
+GIN_PACKAGES = {
+  '.'.join(('hyperprompt_jax', *path.relative_to(HERE).parts)): str(path.relative_to(HERE))
+  for path in (HERE / 'gin', *(p for p in (HERE / 'gin').rglob('*') if p.is_dir()))
+}
+
+setuptools.setup(
+  name='hyperprompt-jax',
+  version='0.1.0',
+  description='HyperPrompt: prompt-based task-conditioning of T5, in JAX and Flax.',
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  python_requires='>=3.11',
+  packages=[
+    *setuptools.find_packages(include=['hyperprompt_jax', 'hyperprompt_jax.*']),
+    'hyperprompt_tasks',
+    *GIN_PACKAGES,
+  ],
+  package_dir={'hyperprompt_tasks': 'tasks/hyperprompt_tasks', **GIN_PACKAGES},
+  package_data={name: ['*.gin'] for name in GIN_PACKAGES},
+  install_requires=[
+    'clu>=0.0.12',
+    'flax>=0.12',
+    'gin-config>=0.5',
+    'jax>=0.10',
+    'matplotlib>=3.9',
+    'optax>=0.2.5',
+    'orbax-checkpoint>=0.11.20',
+    'rich>=13',
+    'scikit-learn>=1.4',
+    'scipy>=1.11',
+    'seqio>=0.0.20',
+    'tensorboard>=2.18',
+    'tensorflow-datasets>=4.9.6',
+    'typing-extensions>=4.5',
+  ],
+  extras_require={
+    'test': ['mypy>=1.11', 'pytest>=8', 'pytest-xdist>=3', 'ruff>=0.6'],
+    'tpu': ['jax[tpu]>=0.10'],
+  },
+  entry_points={'console_scripts': ['hyperprompt = hyperprompt_jax.cli:main']},
+)

@@ -1,0 +1,42 @@
+"""SeqIO tasks and mixtures whose examples carry the id of their conditioned task.
+
+Importing this package registers them and does nothing else: no data is read, no
+vocabulary loaded. It needs neither JAX nor Flax of its own.
+"""
+
+from hyperprompt_tasks.averages import (
+  average,
+  groups,
+  task_scores,
+)
+from hyperprompt_tasks.builtin import chance
+from hyperprompt_tasks.errors import DataError, UnknownNameError, VocabularyError
+from hyperprompt_tasks.registration import add_mixture, add_task
+from hyperprompt_tasks.sources import super_glue_dir
+from hyperprompt_tasks.super_glue import super_glue_average
+from hyperprompt_tasks.task_lists import TaskList, declare, task_list
+from hyperprompt_tasks.vocabulary import (
+  DEFAULT_VOCABULARY,
+  TaskVocabulary,
+  use_vocabulary,
+)
+
+__all__ = [
+  'DEFAULT_VOCABULARY',
+  'DataError',
+  'TaskList',
+  'TaskVocabulary',
+  'UnknownNameError',
+  'VocabularyError',
+  'add_mixture',
+  'add_task',
+  'average',
+  'chance',
+  'declare',
+  'groups',
+  'super_glue_average',
+  'super_glue_dir',
+  'task_list',
+  'task_scores',
+  'use_vocabulary',
+]

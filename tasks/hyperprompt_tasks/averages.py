@@ -1,0 +1,62 @@
+"""Scores of tasks and of a benchmark from the metrics of its SeqIO tasks (spec 7)."""
+
+from collections.abc import Mapping
+
+from hyperprompt_tasks import task_lists
+
+# {SeqIO task: {metric: value}}, as seqio.Evaluator gives it.
+AllMetrics = Mapping[str, Mapping[str, float]]
+
+
+def groups(name: str) -> dict[str, task_lists.Metrics]:
+  """Returns what scores each conditioned task of the SeqIO task or mixture `name`.
+
+  Conditioned tasks whose scoring SeqIO tasks are not in `name` are left out.
+
+  Raises:
+    UnknownNameError: nothing of that name is registered, or it has no task list.
+  """
+  members = set(task_lists.seqio_tasks(name))
+  scores = task_lists.resolve(name).scores
+  return {
+    group: metrics
+    for group, metrics in scores.items()
+    if members.issuperset(task for task, _ in metrics)
+  }
+
+
+def task_scores(name: str, metrics: AllMetrics) -> dict[str, float]:
+  """Returns the score of each conditioned task: the mean of its metrics.
+
+  Args:
+    name: a registered SeqIO task or mixture.
+    metrics: its metrics, x 100. A task that lacks one of its metrics gets no score.
+
+  Raises:
+    UnknownNameError: nothing of that name is registered, or it has no task list.
+  """
+  scores = {}
+  for group, pairs in groups(name).items():
+    if all(metric in metrics.get(task, {}) for task, metric in pairs):
+      scores[group] = _mean([float(metrics[task][metric]) for task, metric in pairs])
+  return scores
+
+
+def average(name: str, metrics: AllMetrics) -> float | None:
+  """Returns the mean over the task scores of `name`, None unless all are there.
+
+  Args:
+    name: a registered SeqIO task or mixture.
+    metrics: its metrics, x 100.
+
+  Raises:
+    UnknownNameError: nothing of that name is registered, or it has no task list.
+  """
+  scores = task_scores(name, metrics)
+  if not scores or scores.keys() != groups(name).keys():
+    return None
+  return _mean(list(scores.values()))
+
+
+def _mean(values: list[float]) -> float:
+  return sum(values) / len(values)

@@ -1,0 +1,238 @@
+"""Where rows come from: memory, TFDS, or a folder of the official SuperGLUE files."""
+
+import abc
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gin
+import seqio
+import tensorflow as tf
+from typing_extensions import override
+
+from hyperprompt_tasks import errors, super_glue_files
+
+# A feature of all rows of a split: a tensor whose first axis counts rows, ragged for
+# features that vary in length; or a dict of those.
+Columns = Mapping[str, Any]
+
+
+@gin.configurable(module='hyperprompt_tasks')
+def super_glue_dir(path: str | None = None) -> str | None:
+  """Returns the folder of the official SuperGLUE files, None where TFDS is to be used.
+
+  Args:
+    path: holds `BoolQ/ CB/ COPA/ MultiRC/ ReCoRD/ RTE/ WSC/ WiC/`, each with
+      `train.jsonl val.jsonl test.jsonl`. The environment variable SUPER_GLUE_DIR says
+      where it is if this does not.
+  """
+  return path or os.environ.get('SUPER_GLUE_DIR') or None
+
+
+class ColumnSource(seqio.DataSource, abc.ABC):
+  """A source whose rows are in memory.
+
+  A shuffle covers the whole split, in another order each epoch.
+  """
+
+  @abc.abstractmethod
+  def columns(self, split: str) -> Columns:
+    """Returns all rows of a split."""
+
+  @property
+  def in_memory(self) -> bool:
+    """Whether rows come from `columns`, which leaves nothing for SeqIO to cache."""
+    return True
+
+  @property
+  @override
+  def supports_arbitrary_sharding(self) -> bool:
+    return self.in_memory
+
+  @override
+  def list_shards(self, split: str) -> Sequence[str]:
+    return [split]
+
+  @override
+  def get_dataset(
+    self,
+    split: str = 'train',
+    shuffle: bool = True,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    **_: Any,
+  ) -> tf.data.Dataset:
+    """Returns the rows of a split; see seqio.DataSource."""
+    columns = self.columns(split)
+    index, num_shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
+    size = len(range(index, _num_rows(columns), num_shards))
+    return _order(size, shuffle, seed).map(
+      lambda place: tf.nest.map_structure(
+        lambda column: column[index + place * num_shards], columns
+      ),
+      num_parallel_calls=tf.data.AUTOTUNE,
+    )
+
+  @override
+  def num_input_examples(self, split: str) -> int | None:
+    return _num_rows(self.columns(split))
+
+
+class SuperGlueSource(ColumnSource):
+  """One SuperGLUE task from TFDS or from the folder, whichever is set when it loads.
+
+  Splits that the folder lacks are not among the source's splits.
+  """
+
+  def __init__(self, config: str, splits: Sequence[str] = ('train', 'validation', 'test')):
+    """Sets up the source; reads nothing.
+
+    Args:
+      config: of the TFDS builder, such as `boolq`.
+      splits: that the task uses.
+    """
+    super().__init__(splits=splits)
+    self._layout = super_glue_files.FORMATS[config]
+    self._tfds = seqio.TfdsDataSource(f'super_glue/{config}:1.0.2', splits=splits)
+    self._loaded: tuple[str, Columns] | None = None
+
+  @property
+  @override
+  def splits(self) -> Sequence[str]:
+    absent = self.absent_splits
+    return [split for split in self._splits if split not in absent]
+
+  @property
+  def absent_splits(self) -> Sequence[str]:
+    """The task's splits that the folder in use has no file for."""
+    folder = _checked_folder()
+    if folder is None:
+      return []
+    return [s for s in self._splits if not tf.io.gfile.exists(self._path(folder, s))]
+
+  @property
+  @override
+  def in_memory(self) -> bool:
+    return _checked_folder() is not None
+
+  @override
+  def list_shards(self, split: str) -> Sequence[str]:
+    folder = _checked_folder()
+    return [self._path(folder, split)] if folder else self._tfds.list_shards(split)
+
+  @override
+  def get_dataset(
+    self,
+    split: str = 'train',
+    shuffle: bool = True,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    **_: Any,
+  ) -> tf.data.Dataset:
+    """Returns the rows of a split; see seqio.DataSource.
+
+    Raises:
+      DataError: the folder or a file in it cannot be used.
+    """
+    if not self.in_memory:
+      return self._tfds.get_dataset(split, shuffle, seed, shard_info)
+    return super().get_dataset(split, shuffle, seed, shard_info)
+
+  @override
+  def num_input_examples(self, split: str) -> int | None:
+    if not self.in_memory:
+      return self._tfds.num_input_examples(split)
+    return super().num_input_examples(split)
+
+  def columns(self, split: str) -> Columns:
+    """Returns all rows of a split of the folder.
+
+    Raises:
+      DataError: the folder or a file in it cannot be used.
+    """
+    folder = _checked_folder()
+    if folder is None:
+      raise errors.DataError('SUPER_GLUE_DIR names no folder of SuperGLUE files')
+    path = self._path(folder, split)
+    # SeqIO asks for the rows and then twice for their number; the last file is kept.
+    if self._loaded is None or self._loaded[0] != path:
+      rows = super_glue_files.read_rows(path, self._layout, split)
+      self._loaded = (path, _to_columns(rows))
+    return self._loaded[1]
+
+  def _path(self, folder: str, split: str) -> str:
+    if split not in self._layout.files:
+      raise errors.DataError(
+        f'{os.path.join(folder, self._layout.folder)}: has no {split} split'
+      )
+    return os.path.join(folder, self._layout.folder, self._layout.files[split])
+
+
+class TfdsOnlySource(seqio.TfdsDataSource):
+  """A TFDS source of data that the SuperGLUE folder does not hold.
+
+  Where the folder is used there may be no access to TFDS, so there are no splits then.
+  """
+
+  @property
+  @override
+  def splits(self) -> Sequence[str]:
+    return [] if _checked_folder() else self._splits
+
+  @property
+  def absent_splits(self) -> Sequence[str]:
+    """The splits that are left out because the folder is in use."""
+    return self._splits if _checked_folder() else []
+
+
+def _checked_folder() -> str | None:
+  # Not in super_glue_dir, as gin adds lines to errors that its configurables raise.
+  folder = super_glue_dir()
+  if folder is not None and not tf.io.gfile.isdir(folder):
+    raise errors.DataError(
+      f'SUPER_GLUE_DIR {folder} is no folder; expected one that holds BoolQ/, CB/, … '
+      'with the official JSONL files'
+    )
+  return folder
+
+
+def _order(size: int, shuffle: bool, seed: int | None) -> tf.data.Dataset:
+  """Returns the numbers below `size`, int64, in order or in one that `seed` decides."""
+  numbers = tf.data.Dataset.range(size)
+  if not shuffle:
+    return numbers
+  # A computed permutation, as a shuffle buffer of a whole split would be part of every
+  # checkpoint of the iterator. Each epoch draws two new numbers to seed it.
+  seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+  return (
+    seeds.batch(2, drop_remainder=True)
+    .take(1)
+    .flat_map(
+      lambda pair: numbers.map(
+        lambda number: tf.random.experimental.index_shuffle(number, pair, size - 1)
+      )
+    )
+  )
+
+
+def _num_rows(columns: Columns) -> int:
+  return int(tf.nest.flatten(columns)[0].shape[0])
+
+
+def _to_columns(rows: Sequence[super_glue_files.Row]) -> dict[str, Any]:
+  """Turns rows into columns with the types of TFDS (spec 2)."""
+  columns: dict[str, Any] = {}
+  for key, value in rows[0].items():
+    values = [row[key] for row in rows]
+    if isinstance(value, dict):
+      columns[key] = _to_columns(values)
+    elif isinstance(value, list):
+      columns[key] = tf.RaggedTensor.from_row_lengths(
+        tf.constant([item for items in values for item in items], tf.string),
+        [len(items) for items in values],
+      )
+    elif isinstance(value, bytes):
+      columns[key] = tf.constant(values, tf.string)
+    else:
+      columns[key] = tf.constant(values, tf.int64 if key == 'label' else tf.int32)
+  return columns

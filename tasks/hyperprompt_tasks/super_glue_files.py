@@ -1,0 +1,282 @@
+"""Reads the official SuperGLUE JSONL files into rows in the form of TFDS (spec 2).
+
+A row is a dict of bytes, ints and lists of bytes; `idx` may be a dict of its own. What
+TFDS changes on the way is changed here alike: labels become class ids, MultiRC and
+ReCoRD are flattened, entities and answers are sorted and distinct, WSC's spans are
+repaired. Rows keep the order of the file; TFDS shuffles.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from hyperprompt_tasks import errors
+
+BOOLEAN = ('False', 'True')
+ENTAILMENT = ('entailment', 'not_entailment')
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+  """A JSON object and where it stands, for messages.
+
+  Every method raises DataError where the object lacks `key` or holds another type.
+  """
+
+  where: str
+  values: Mapping[str, Any]
+
+  def text(self, key: str) -> bytes:
+    """Returns the string `key` as UTF-8."""
+    value = self._get(key, str, 'a string')
+    try:
+      return value.encode('utf-8')
+    except UnicodeEncodeError as error:
+      raise self.error(f'valid Unicode in {key!r}', error.reason) from error
+
+  def integer(self, key: str) -> int:
+    """Returns the whole number `key`."""
+    return self._get(key, int, 'a whole number')
+
+  def child(self, key: str) -> 'Fields':
+    """Returns the object `key`."""
+    return Fields(self.where, self._get(key, dict, 'an object'))
+
+  def children(self, key: str) -> list['Fields']:
+    """Returns the objects in the list `key`."""
+    values = self._get(key, list, 'a list of objects')
+    if not all(isinstance(value, dict) for value in values):
+      raise self.error(f'{key!r} to be a list of objects', 'something else in it')
+    return [Fields(self.where, value) for value in values]
+
+  def label(self, classes: Sequence[str], named: bool, split: str) -> int:
+    """Returns the class id of `label`, -1 where the test split has none.
+
+    Args:
+      classes: names in id order.
+      named: whether the file holds a name; else it holds true and false, or 1 and 0.
+      split: `train`, `validation` or `test`.
+    """
+    if split == 'test' and 'label' not in self.values:
+      return -1
+    if named:
+      name = self._get('label', str, f'one of {", ".join(classes)}')
+      if name in classes:
+        return classes.index(name)
+      raise self.error(f"'label' to be one of {', '.join(classes)}", repr(name))
+    value = self._get('label', int | bool, 'true or false, 1 or 0')
+    if value in (0, 1):
+      return int(value)
+    raise self.error("'label' to be true or false, 1 or 0", json.dumps(value))
+
+  def error(self, expected: str, found: str) -> errors.DataError:
+    """Returns the error that says what was expected at this place."""
+    return errors.DataError(f'{self.where}: expected {expected}; found {found}')
+
+  def _get(self, key: str, kind: Any, expected: str) -> Any:
+    if key not in self.values:
+      held = ', '.join(map(repr, self.values)) or 'an empty object'
+      raise self.error(f'field {key!r} ({expected})', held)
+    value = self.values[key]
+    # To Python, though not to JSON, true is a whole number.
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+      raise self.error(f'{key!r} to be {expected}', json.dumps(value)[:80])
+    return value
+
+
+def _flat_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
+  yield {
+    **{key: line.text(key) for key in layout.texts},
+    **{key: line.integer(key) for key in layout.integers},
+    'label': line.label(layout.classes, layout.named_labels, split),
+    'idx': line.integer('idx'),
+  }
+
+
+def _wsc_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
+  # The file nests the spans under `target`.
+  spans = line.child('target')
+  flat = dataclasses.replace(line, values={**line.values, **spans.values})
+  for row in _flat_rows(layout, flat, split):
+    for span in ('span1', 'span2'):
+      row[f'{span}_text'] = _repaired_span(
+        flat, row['text'], row[f'{span}_text'], row[f'{span}_index']
+      )
+    yield row
+
+
+def _repaired_span(line: Fields, text: bytes, span: bytes, index: int) -> bytes:
+  """Makes a span a substring of its text where that can be done (wsc.fixed, spec 3.1).
+
+  The first letter takes the case of the text's word at `index`, final periods go, a
+  newline becomes a blank. A span that is still no substring stays as it was.
+  """
+  if span in text:
+    return span
+  words, phrase = text.decode('utf-8').split(), span.decode('utf-8')
+  if not 0 <= index < len(words):
+    raise line.error(f'a span index below {len(words)}, the number of words', str(index))
+  first = phrase[:1].lower() if words[index][0].islower() else phrase[:1].upper()
+  repaired = (first + phrase[1:]).rstrip('.').replace('\n', ' ').encode('utf-8')
+  return repaired if repaired in text else span
+
+
+def _multirc_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
+  passage = line.child('passage')
+  for question in passage.children('questions'):
+    for answer in question.children('answers'):
+      yield {
+        'paragraph': passage.text('text'),
+        'question': question.text('question'),
+        'answer': answer.text('text'),
+        'label': answer.label(layout.classes, layout.named_labels, split),
+        'idx': {
+          'paragraph': line.integer('idx'),
+          'question': question.integer('idx'),
+          'answer': answer.integer('idx'),
+        },
+      }
+
+
+def _record_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
+  del layout  # ReCoRD has neither labels nor flat fields.
+  passage = line.child('passage')
+  text = passage.text('text').decode('utf-8')
+  # Offsets count characters and include the last one.
+  entities = {
+    text[entity.integer('start') : entity.integer('end') + 1]
+    for entity in passage.children('entities')
+  }
+  for query in line.children('qas'):
+    unlabelled = split == 'test' and 'answers' not in query.values
+    answers = [] if unlabelled else query.children('answers')
+    yield {
+      'passage': passage.text('text'),
+      'query': query.text('query'),
+      'entities': [entity.encode('utf-8') for entity in sorted(entities)],
+      # UTF-8 sorts as code points do, which is how TFDS sorts.
+      'answers': sorted({answer.text('text') for answer in answers}),
+      'idx': {'passage': line.integer('idx'), 'query': query.integer('idx')},
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """How the files of one TFDS configuration are laid out.
+
+  Attributes:
+    folder: inside the SuperGLUE folder.
+    classes: names of the labels in id order; none for ReCoRD.
+    named_labels: whether the file holds those names.
+    texts: string features that a line holds.
+    integers: int32 features that a line holds, besides `idx`.
+    rows: makes the rows of one line, given this and the split.
+    files: file name per split.
+  """
+
+  folder: str
+  classes: tuple[str, ...] = BOOLEAN
+  named_labels: bool = False
+  texts: tuple[str, ...] = ()
+  integers: tuple[str, ...] = ()
+  rows: Callable[['Format', Fields, str], Iterator[Row]] = _flat_rows
+  files: Mapping[str, str] = dataclasses.field(
+    default_factory=lambda: {
+      'train': 'train.jsonl',
+      'validation': 'val.jsonl',
+      'test': 'test.jsonl',
+    }
+  )
+
+
+# By the name of the TFDS configuration.
+FORMATS = {
+  'boolq': Format('BoolQ', texts=('passage', 'question')),
+  'cb': Format(
+    'CB',
+    classes=('entailment', 'contradiction', 'neutral'),
+    named_labels=True,
+    texts=('hypothesis', 'premise'),
+  ),
+  'copa': Format(
+    'COPA',
+    classes=('choice1', 'choice2'),
+    texts=('choice1', 'choice2', 'premise', 'question'),
+  ),
+  'multirc': Format('MultiRC', rows=_multirc_rows),
+  'record': Format('ReCoRD', classes=(), rows=_record_rows),
+  'rte': Format(
+    'RTE', classes=ENTAILMENT, named_labels=True, texts=('hypothesis', 'premise')
+  ),
+  'wic': Format(
+    'WiC',
+    texts=('sentence1', 'sentence2', 'word'),
+    integers=('start1', 'end1', 'start2', 'end2'),
+  ),
+  'wsc.fixed': Format(
+    'WSC',
+    texts=('text', 'span1_text', 'span2_text'),
+    integers=('span1_index', 'span2_index'),
+    rows=_wsc_rows,
+  ),
+  'axb': Format(
+    'AX-b',
+    classes=ENTAILMENT,
+    named_labels=True,
+    texts=('sentence1', 'sentence2'),
+    files={'test': 'AX-b.jsonl'},
+  ),
+  'axg': Format(
+    'AX-g',
+    classes=ENTAILMENT,
+    named_labels=True,
+    texts=('hypothesis', 'premise'),
+    files={'test': 'AX-g.jsonl'},
+  ),
+}
+
+
+def read_rows(path: str, layout: Format, split: str) -> list[Row]:
+  """Returns the rows of one JSONL file, in its order.
+
+  Args:
+    path: local or on any file system that TensorFlow reads.
+    layout: of the file.
+    split: `train`, `validation` or `test`; only the last may lack labels.
+
+  Raises:
+    DataError: the file is absent, empty or not UTF-8, or a line is no JSON object,
+      lacks a field, or holds a value or label that it cannot; names file and line.
+  """
+  rows: list[Row] = []
+  try:
+    with tf.io.gfile.GFile(path, 'rb') as file:
+      for number, line in enumerate(file, start=1):
+        if line.strip():
+          fields = _parse(line, f'{path}:{number}')
+          rows.extend(layout.rows(layout, fields, split))
+  except tf.errors.NotFoundError as error:
+    raise errors.DataError(
+      f'{path}: no such file; expected the {split} split of SuperGLUE {layout.folder}'
+    ) from error
+  if not rows:
+    raise errors.DataError(f'{path}: expected one JSON object per line; found no rows')
+  return rows
+
+
+def _parse(line: bytes, where: str) -> Fields:
+  expected = f'{where}: expected one JSON object'
+  try:
+    values = json.loads(line.decode('utf-8'))
+  except UnicodeDecodeError as error:
+    raise errors.DataError(f'{expected} in UTF-8; {error}') from error
+  except json.JSONDecodeError as error:
+    raise errors.DataError(f'{expected}; {error.msg} at column {error.colno}') from error
+  if not isinstance(values, dict):
+    raise errors.DataError(f'{expected}; found {json.dumps(values)[:80]}')
+  return Fields(where, values)

@@ -1,0 +1,75 @@
+import pytest
+
+from hyperprompt_tasks import metrics
+
+
+def multirc(values, groups):
+  return [{'value': v, 'group': g} for v, g in zip(values, groups, strict=True)]
+
+
+def record(*pairs):
+  return [{'value': value, 'group': group} for value, group in pairs]
+
+
+def test_accuracy_counts_invalid_predictions_as_wrong():
+  assert metrics.accuracy([0, 1, 1, 0], [0, 1, -1, 1]) == {'accuracy': 50.0}
+
+
+def test_mean_3class_f1_counts_an_absent_class_as_zero():
+  # F1 of class 0: 2/3, of class 1: 2/3, of class 2, which never occurs: 0.
+  found = metrics.mean_3class_f1([0, 0, 1], [0, 1, 1])
+  assert found['mean_3class_f1'] == pytest.approx(100 * 4 / 9)
+
+
+def test_mean_3class_f1_puts_invalid_predictions_in_no_class():
+  found = metrics.mean_3class_f1([0, 1, 2, 2], [0, 1, 2, -1])
+  assert found['mean_3class_f1'] == pytest.approx(100 * (1 + 1 + 2 / 3) / 3)
+
+
+def test_multirc_f1_takes_invalid_predictions_for_the_wrong_class():
+  targets = multirc([1, 0, 1, 0], [1, 1, 2, 2])
+  predictions = multirc([1, -1, -1, 0], [1, 1, 2, 2])
+  # One hit, one false alarm (0 -> -1 -> 1), one miss (1 -> -1 -> 0).
+  assert metrics.multirc_f1(targets, predictions)['f1'] == pytest.approx(50.0)
+
+
+def test_multirc_f1_without_positives_is_zero():
+  none = multirc([0, 0], [1, 1])
+  assert metrics.multirc_f1(none, none) == {'f1': 0.0}
+
+
+def test_multirc_exact_match_is_a_mean_over_questions():
+  targets = multirc([1, 0, 1, 0, 0], [1, 1, 1, 2, 3])
+  predictions = multirc([1, 0, 0, 0, 0], [1, 1, 1, 2, 3])
+  found = metrics.multirc_exact_match(targets, predictions)
+  assert found['exact_match'] == pytest.approx(200 / 3)
+
+
+def test_record_takes_the_best_answer_of_the_first_example_of_a_query():
+  targets = record(
+    (['Eva Holm', 'Holm'], (5, 8)), (['Eva Holm', 'Holm'], (5, 8)), (['Rossi'], (5, 9))
+  )
+  predictions = record(('the HOLM!', (5, 8)), ('Rossi', (5, 8)), ('Mr Rossi', (5, 9)))
+  found = metrics.record_em_and_f1(targets, predictions)
+  assert found['em'] == pytest.approx(50.0)
+  assert found['f1'] == pytest.approx(100 * (1 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize(
+  ('answer', 'predicted', 'em', 'f1'),
+  [
+    ('Al-Qaeda', 'alqaeda', 100, 100),
+    ('A Theban', 'theban', 100, 100),
+    ('the', 'a', 100, 0),
+    ('new new york', 'new york york', 0, 100 * 2 / 3),
+    ('Oslo', 'Bergen', 0, 0),
+  ],
+)
+def test_record_normalizes_both_sides(answer, predicted, em, f1):
+  found = metrics.record_em_and_f1(record(([answer], 1)), record((predicted, 1)))
+  assert found == pytest.approx({'em': em, 'f1': f1})
+
+
+def test_record_without_answers_cannot_be_scored():
+  with pytest.raises(ValueError, match='test split'):
+    metrics.record_em_and_f1(record(([], 1)), record(('Oslo', 1)))
