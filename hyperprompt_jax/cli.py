@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 # Each verb's module, and what it does. Modules are imported when their verb is run: the
 # help must not wait for TensorFlow and JAX.
@@ -34,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   verb, *rest = arguments
   if verb not in VERBS:
     return _mistake(f'there is no verb {verb!r}; there are {", ".join(VERBS)}')
-  _quieten_libraries()
   from hyperprompt_jax.errors import UserError
   from hyperprompt_jax.interrupts import Interrupted
 
   try:
+    _quieten_libraries()
     module = importlib.import_module(f'hyperprompt_jax.{VERBS[verb][0]}')
     from hyperprompt_tasks import DataError, UnknownNameError, VocabularyError
 
@@ -70,8 +71,28 @@ def _quieten_libraries() -> None:
     lambda record: record.levelno >= logging.ERROR or 'hyperprompt' in record.pathname
   )
   logging.basicConfig(level=logging.WARNING, handlers=[handler], format='%(message)s')
+  # Of several reads that fail, Orbax reports the first; the others report themselves.
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+  if not isinstance(sys.unraisablehook, _WithoutStragglers):
+    sys.unraisablehook = _WithoutStragglers(sys.unraisablehook)
   with _without_notes():
     import tensorflow  # noqa: F401
+
+
+class _WithoutStragglers:
+  """Leaves out what Orbax's reads say after the first that failed has ended them all.
+
+  Args:
+    other: the hook for all else.
+  """
+
+  def __init__(self, other: Callable[[Any], None]):
+    self._other = other
+
+  def __call__(self, unraisable: Any) -> None:
+    said = ('Event loop is closed', 'Encountered error while reading array index')
+    if not str(unraisable.exc_value).startswith(said):
+      self._other(unraisable)
 
 
 @contextlib.contextmanager

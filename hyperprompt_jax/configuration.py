@@ -1,19 +1,39 @@
 """gin: finding the files, parsing them with clear errors, keeping what was parsed."""
 
 import argparse
+import ast
 import difflib
 import importlib.util  # noqa: F401 - gin uses it without importing it
 import inspect
 import logging
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 import gin
+from typing_extensions import override
 
+from hyperprompt_jax import bindings as gin_bindings
 from hyperprompt_jax.errors import UserError
 
 BINDING_PREFIX = '--gin.'
+
+
+class Parser(argparse.ArgumentParser):
+  """Parses a verb's flags; they are not shortened, and errors are one line.
+
+  Args:
+    verb: of the `hyperprompt` command.
+    description: for its help.
+  """
+
+  def __init__(self, verb: str, description: str | None):
+    super().__init__(f'hyperprompt {verb}', description=description, allow_abbrev=False)
+
+  @override
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f'{message}; see {self.prog} --help')
 
 
 def gin_directory() -> pathlib.Path:
@@ -78,22 +98,51 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
   gin.add_config_file_search_path(str(gin_directory()))
   for file in files:
     _translated(file, gin.parse_config_file, _find(file))
-  known_macros = _macros(gin.config_str())
+  known_macros = {*gin_bindings.defined_macros(), *gin_bindings.undefined_macros()}
   for binding in bindings:
     name, _, value = binding.partition('=')
     if re.fullmatch(r'\w+', name) and name not in known_macros:
-      raise UserError(
-        f'--gin.{name}: no gin file of this run uses {name}{nearest(name, known_macros)}'
-      )
+      hint = nearest(name, known_macros) or _setters(name, '; add --gin_file=')
+      raise UserError(f'--gin.{name}: no gin file of this run uses {name}{hint}')
     if value == '':
       raise UserError(f'--gin.{name}= has no value')
     _translated(f'--gin.{binding}', gin.parse_config, binding)
+  if undefined := gin_bindings.undefined_macros():
+    raise UserError(
+      f'{undefined[0]} is not set: add --gin.{undefined[0]}=…'
+      f'{_setters(undefined[0], " or --gin_file=")}'
+    )
   missing = re.findall(r'^(\w+) = %gin.REQUIRED', gin.config_str(), re.MULTILINE)
   if missing:
     raise UserError(
       f'{", ".join(missing)} must be set: add '
       + ' '.join(f'--gin.{name}=…' for name in missing)
     )
+  for message in gin_bindings.wrong_types():
+    raise UserError(message)
+
+
+def call(function: Callable[..., Any], **arguments: Any) -> Any:
+  """Calls a function with what gin binds besides `arguments`.
+
+  Raises:
+    UserError: if a parameter of it, or of what it is given, has no value.
+  """
+  try:
+    return gin.get_configurable(function)(**arguments)
+  except TypeError as error:
+    message = str(error)
+    names = re.search(r'No values supplied by Gin .*: \[(.*)\]', message)
+    if names is None:
+      raise
+    configurable = re.search(r"In call to configurable '(.+?)'", message)
+    raise UserError(
+      f'{configurable[1] if configurable else function.__name__} needs values of '
+      f'{names[1]}: a run takes a --gin_file of each of models/, methods/ and runs/'
+    ) from error
+
+
+parameter = gin_bindings.parameter  # re-exported: what it finds, `parse` has bound
 
 
 def _find(file: str) -> str:
@@ -109,10 +158,14 @@ def _find(file: str) -> str:
   )
 
 
-def _macros(config: str) -> set[str]:
-  """Names of the macros that a configuration defines or uses."""
-  defined = re.findall(r'^(\w+) = ', config, re.MULTILINE)
-  return {*defined, *re.findall(r'%(\w+)', config)} - {'gin'}
+def _setters(macro: str, prefix: str) -> str:
+  """The prefix and the project's files that set a macro, or nothing."""
+  files = [
+    str(path.relative_to(gin_directory()))
+    for path in sorted(gin_directory().rglob('*.gin'))
+    if re.search(rf'^{macro} = ', path.read_text(encoding='utf-8'), re.MULTILINE)
+  ]
+  return prefix + ' or '.join(files) if files else ''
 
 
 def _translated(source: str, parse_function, text: str) -> None:
@@ -139,13 +192,23 @@ def _explain(message: str, source: str) -> str:
   if match := re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", first):
     return f'there is no {match[1]}{nearest(match[1], _selectors())}'
   if match := re.match(r"Configurable '(.+)' doesn't have a parameter named '(.+)'", first):
-    parameters = inspect.signature(gin.get_configurable(match[1])).parameters
+    # Of the class itself: the signature of gin's subclass of it is (*args, **kwargs).
+    configurable = gin.config._REGISTRY.get_match(match[1]).wrapped
+    parameters = inspect.signature(configurable).parameters
     return f'{match[1]} has no parameter {match[2]}{nearest(match[2], parameters)}'
-  if first.startswith('Unable to parse value') and source.startswith(BINDING_PREFIX):
-    name, _, value = source.removeprefix(BINDING_PREFIX).partition('=')
+  name, _, value = source.removeprefix(BINDING_PREFIX).partition('=')
+  if source.startswith(BINDING_PREFIX) and not _is_value(value):
     quoted = f'--gin.{name}="{value!r}"'
     return f'the value is no Python literal; a string needs quotes: {quoted}'
   return first
+
+
+def _is_value(text: str) -> bool:
+  try:
+    ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text.startswith(('@', '%'))
+  return True
 
 
 def _selectors() -> list[str]:

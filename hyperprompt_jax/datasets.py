@@ -29,8 +29,10 @@ def check_lengths(lengths: Lengths) -> None:
     )
 
 
-def check_mixture(name: str, split: str) -> None:
+def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
   """Checks that a task or mixture is registered with a task list, and has a split.
+
+  With `use_cached`, that there is a cache of its tasks, too.
 
   Raises:
     UserError: if not.
@@ -40,6 +42,11 @@ def check_mixture(name: str, split: str) -> None:
   if not any(split in task.splits for task in tasks):
     splits = sorted({split for task in tasks for split in task.splits})
     raise UserError(f'{name} has no split {split}; it has {", ".join(splits)}')
+  if use_cached and (missing := [task.name for task in tasks if not task.cache_dir]):
+    raise UserError(
+      f'USE_CACHED_TASKS=True, but there is no cache of {", ".join(missing)}: make one '
+      'with seqio_cache_tasks, or set USE_CACHED_TASKS=False'
+    )
 
 
 def training_dataset(

@@ -1,17 +1,13 @@
 """`hyperprompt eval`: evaluates checkpoints of a run: one, all, or each task's best."""
 
-import argparse
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gin
-
 import hyperprompt_tasks
 from hyperprompt_jax import configuration, datasets, reporting, runs, summary
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluator import Evaluator, Results
+from hyperprompt_jax.evaluator import Evaluator, Results, check_amounts
 
 ALL = 'all'
 BEST_PER_TASK = 'best_per_task'
@@ -32,7 +28,7 @@ def evaluate(
   Args:
     run: whose checkpoints.
     mixture_or_task_name: on what; its task list must be the run's.
-    task_feature_lengths: of `inputs` and `targets`, for the loss.
+    task_feature_lengths: of `inputs` and `targets`; longer inputs are cut.
     batch_size: rows of a batch.
     eval_steps: batches of each task for the loss; 0 for none.
     choice: a step, 'latest', 'best', 'all', or 'best_per_task'.
@@ -47,10 +43,15 @@ def evaluate(
   Raises:
     UserError: if there is no such checkpoint, mixture or split.
   """
-  datasets.check_mixture(mixture_or_task_name, 'validation')
+  run.check_task_list(mixture_or_task_name)
+  datasets.check_mixture(mixture_or_task_name, 'validation', use_cached=use_cached)
+  datasets.check_lengths(task_feature_lengths)
+  check_amounts(eval_steps, num_eval_examples)
   run.partitioner.check(batch_size=batch_size)
   groups = hyperprompt_tasks.groups(mixture_or_task_name)
   wanted = _wanted(run, choice, list(groups))
+  # Before the data is opened: of another benchmark it may have to be downloaded first.
+  run.checkpointer().check_task_list(min(wanted.values()))
   progress = reporting.stderr_console()
   with run.partitioner.activate():
     evaluator = Evaluator(
@@ -139,7 +140,7 @@ def _print(report: Mapping[str, Any]) -> None:
 
 def main(arguments: Sequence[str]) -> None:
   """`hyperprompt eval`."""
-  parser = argparse.ArgumentParser('hyperprompt eval', description=__doc__)
+  parser = configuration.Parser('eval', __doc__)
   runs.add_arguments(parser)
   parser.add_argument(
     '--step',
@@ -150,7 +151,7 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   flags, bindings = configuration.parse_arguments(parser, arguments)
   runs.configure(flags.model_dir, 'runs/eval.gin', flags.gin_file, bindings)
-  report = functools.partial(gin.get_configurable(evaluate), choice=flags.step)()
+  report = configuration.call(evaluate, choice=flags.step)
   if flags.json:
     print(json.dumps(report))
   else:

@@ -14,6 +14,7 @@ import tensorflow as tf
 import hyperprompt_tasks
 from hyperprompt_jax import datasets, features
 from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
 
@@ -47,6 +48,20 @@ class Results:
     return {**self.scores, **overall}
 
 
+def check_amounts(eval_steps: int, num_examples: int | None) -> None:
+  """Checks how much is to be evaluated.
+
+  Raises:
+    UserError: for a number that means nothing.
+  """
+  if eval_steps < 0:
+    raise UserError(f'EVAL_STEPS must be 0 or more, not {eval_steps}')
+  if num_examples is not None and num_examples < 1:
+    raise UserError(
+      f'EVALUATOR_NUM_EXAMPLES must be positive, or None for all, not {num_examples}'
+    )
+
+
 class Evaluator:
   """Evaluates parameters on the validation splits of a mixture.
 
@@ -54,7 +69,8 @@ class Evaluator:
     model: what to evaluate.
     partitioner: where; the caller has activated it.
     mixture_or_task_name: whose tasks with a validation split and metrics are evaluated.
-    task_feature_lengths: cut for the loss; generation sees each input as a whole.
+    task_feature_lengths: longer inputs are cut, as in training, and so much is
+      generated at most.
     batch_size: rows of a batch.
     eval_steps: batches of each task for the loss; 0 for none.
     use_cached: whether to read SeqIO's cache in place of the sources.
@@ -99,6 +115,7 @@ class Evaluator:
       feature_converter=features.ConditionedEncDecFeatureConverter(),
       eval_split='validation',
       use_cached=use_cached,
+      sequence_length=dict(task_feature_lengths),
       num_examples=num_examples,
       logger_cls=[seqio.JSONLogger] if log_dir else [],
       log_dir=log_dir,

@@ -1,14 +1,13 @@
 """`hyperprompt infer`: predictions for a JSONL file or for a split of a SeqIO task."""
 
-import argparse
+import contextlib
 import functools
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
-import gin
 import jax
 import numpy as np
 import rich.progress
@@ -61,17 +60,13 @@ def infer(
   if input_file is not None:
     examples = _read_jsonl(input_file, run.model.task_list, vocabulary)
   elif task_name is not None:
+    run.check_task_list(task_name)
     examples = list(_read_task(task_name, split, run.model.task_list))
   else:
     raise UserError('nothing to predict for: give --input or --task')
   chosen = run.step(step)
   length = task_feature_lengths['inputs']
-  temporary = pathlib.Path(f'{output}.tmp')
-  try:
-    file = temporary.open('w', encoding='utf-8')
-  except OSError as error:
-    raise UserError(f'--output {output} cannot be written: {error}') from error
-  with file, run.partitioner.activate():
+  with _written_whole(output) as file, run.partitioner.activate():
     params = run.restore(chosen)
     conditioning = jax.jit(run.model.condition)(params)
     predict = jax.jit(
@@ -90,7 +85,7 @@ def infer(
       task_ids = np.zeros((batch_size, 1), np.int32)
       for row, (_, task_id, ids) in enumerate(rows):
         # A cut input still ends in EOS, as in training.
-        kept = [*ids[: length - 1], ids[-1]]
+        kept = ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
         tokens[row, : len(kept)] = kept
         task_ids[row] = task_id
       batch = {'encoder_input_tokens': tokens, features.TASK_IDS: task_ids}
@@ -99,8 +94,25 @@ def infer(
       for (record, _, _), ids in zip(rows, predicted.tolist(), strict=False):
         record['prediction'] = vocabulary.decode(ids)
         file.write(json.dumps(record, ensure_ascii=False) + '\n')
-  os.replace(temporary, output)
   return len(examples)
+
+
+@contextlib.contextmanager
+def _written_whole(output: str) -> Iterator[TextIO]:
+  """A file that takes its name when the block ends, and is gone if that fails."""
+  temporary = pathlib.Path(f'{output}.tmp')
+  try:
+    if os.path.isdir(output):
+      raise IsADirectoryError(f'{output} is a folder')
+    file = temporary.open('w', encoding='utf-8')
+  except OSError as error:
+    raise UserError(f'--output {output} cannot be written: {error}') from error
+  try:
+    with file:
+      yield file
+    os.replace(temporary, output)
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def _read_jsonl(
@@ -123,13 +135,20 @@ def _read_jsonl(
       )
     tokens = [*vocabulary.encode(record['inputs']), vocabulary.eos_id]
     examples.append((record, task_list.index(record['task']), tokens))
+  if not examples:
+    raise UserError(f'--input {path} is empty: expected a JSON object on each line')
   return examples
 
 
 def _parse_line(where: str, line: bytes) -> dict[str, Any]:
   try:
-    record = json.loads(line.decode('utf-8'))
-  except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    record = json.loads(line.decode('utf-8-sig'))  # some editors write a BOM
+    # An escaped half of a surrogate pair is JSON, but no text that can be written.
+    json.dumps(record, ensure_ascii=False).encode('utf-8')
+  except json.JSONDecodeError as error:
+    reason = f'{error.msg} at character {error.pos + 1}'
+    raise UserError(f'{where}: no JSON: {reason}') from error
+  except (UnicodeError, RecursionError) as error:
     raise UserError(f'{where}: no JSON in UTF-8: {error}') from error
   if not isinstance(record, dict) or not all(
     isinstance(record.get(key), str) for key in ('task', 'inputs')
@@ -144,13 +163,13 @@ def _parse_line(where: str, line: bytes) -> dict[str, Any]:
 def _read_task(name: str, split: str, task_list: Sequence[str]) -> Iterator[Example]:
   """The examples of a SeqIO task's split, in its order."""
   datasets.check_mixture(name, split)
-  if tuple(hyperprompt_tasks.task_list(name)) != tuple(task_list):
+  if name not in seqio.TaskRegistry.names():
+    members = seqio.get_subtasks(seqio.get_mixture_or_task(name))
     raise UserError(
-      f'--task {name} is of the task list '
-      f'{", ".join(hyperprompt_tasks.task_list(name))}; this model has '
-      f'{", ".join(task_list)}'
+      f'--task {name} is a mixture: choose one task of it, '
+      f'{", ".join(task.name for task in members)}'
     )
-  dataset = seqio.get_mixture_or_task(name).get_dataset(
+  dataset = seqio.TaskRegistry.get(name).get_dataset(
     sequence_length=None, split=split, shuffle=False
   )
   text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
@@ -164,7 +183,7 @@ def _read_task(name: str, split: str, task_list: Sequence[str]) -> Iterator[Exam
 
 def main(arguments: Sequence[str]) -> None:
   """`hyperprompt infer`."""
-  parser = argparse.ArgumentParser('hyperprompt infer', description=__doc__)
+  parser = configuration.Parser('infer', __doc__)
   runs.add_arguments(parser)
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument(
@@ -185,5 +204,5 @@ def main(arguments: Sequence[str]) -> None:
     'task_name': flags.task,
     'split': flags.split,
   }
-  number = gin.get_configurable(infer)(**configured)
+  number = configuration.call(infer, **configured)
   reporting.stderr_console().print(f'{number} predictions in {flags.output}')

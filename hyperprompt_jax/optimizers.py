@@ -44,10 +44,17 @@ def _vmapped(
 ) -> optax.GradientTransformation:
   """Applies `transform` to each index of the leading axis of all arrays by itself."""
 
-  def update(updates, state, params=None):
-    return jax.vmap(transform.update)(updates, state, params)
+  def over_layers(function, params):
+    # An unrolled network has no stack, and vmap nothing to map over.
+    return jax.vmap(function) if jax.tree.leaves(params) else function
 
-  return optax.GradientTransformation(jax.vmap(transform.init), update)
+  def init(params):
+    return over_layers(transform.init, params)(params)
+
+  def update(updates, state, params=None):
+    return over_layers(transform.update, updates)(updates, state, params)
+
+  return optax.GradientTransformation(init, update)
 
 
 def _stack_of(params):

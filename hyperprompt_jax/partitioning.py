@@ -89,6 +89,8 @@ class Partitioner:
       UserError: naming what is not divided.
     """
     data, model = self.mesh.devices.shape
+    if batch_size < 1:
+      raise UserError(f'BATCH_SIZE must be a positive integer, not {batch_size}')
     if batch_size % data:
       raise UserError(
         f'BATCH_SIZE={batch_size} is not divided by the {data} data-parallel '

@@ -179,7 +179,7 @@ def print_table(
   title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], ruled: int = 0
 ) -> None:
   """Prints a table on standard output; the last `ruled` rows stand below a rule."""
-  table = rich.table.Table(title=title, title_justify='left', box=rich.box.SIMPLE)
+  table = rich.table.Table(box=rich.box.SIMPLE)
   for index, column in enumerate(columns):
     table.add_column(column, justify='right' if index else 'left', no_wrap=True)
   for index, row in enumerate(rows):
@@ -187,4 +187,5 @@ def print_table(
   console = rich.console.Console(highlight=False, file=sys.stdout)
   if not console.is_terminal:
     console.width = 160  # a file or pipe has no width to fit into
+  console.print(title)  # not the table's own, which is wrapped to the table's width
   console.print(table)

@@ -69,6 +69,19 @@ class Run:
   def __post_init__(self):
     check_vocabulary(hyperprompt_tasks.use_vocabulary(self.vocabulary), self.model.config)
 
+  def check_task_list(self, name: str) -> None:
+    """Checks that the task ids of a SeqIO task or mixture index this run's task list.
+
+    Raises:
+      UserError: if they do not.
+    """
+    task_list = hyperprompt_tasks.task_list(name)
+    if tuple(task_list) != tuple(self.model.task_list):
+      raise UserError(
+        f'{name} is of the task list {", ".join(task_list)}; this run has '
+        f'{", ".join(self.model.task_list)}'
+      )
+
   def checkpointer(self) -> Checkpointer:
     """The run's checkpoints, for reading."""
     return Checkpointer(self.model_dir, self.model.task_list)
@@ -106,7 +119,7 @@ class Run:
       if best is None:
         raise UserError(f'no checkpoint in {self.model_dir} has an average score yet')
       return best
-    if not choice.isdigit() or int(choice) not in steps:
+    if choice not in map(str, steps):
       raise UserError(
         f'--step={choice}: there is no such checkpoint; there are '
         f'{", ".join(map(str, steps))}, latest and best'

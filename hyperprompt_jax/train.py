@@ -1,10 +1,11 @@
 """Training: steps, evaluations and checkpoints, resumed wherever it was cut off."""
 
-import argparse
 import contextlib
 import dataclasses
 import math
+import os
 import pathlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 import optax
 
 import hyperprompt_tasks
-from hyperprompt_jax import configuration, datasets, reporting, summary
+from hyperprompt_jax import configuration, datasets, reporting, runs, summary
 from hyperprompt_jax.checkpoints import Checkpointer, Retention, TrainState
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluator import Evaluator
+from hyperprompt_jax.evaluator import Evaluator, check_amounts
 from hyperprompt_jax.interrupts import Interrupted, Interrupts
 from hyperprompt_jax.model import Model, check_vocabulary
 from hyperprompt_jax.partitioning import Partitioner
@@ -27,8 +28,6 @@ from hyperprompt_jax.train_step import (
   initial_state,
   make_train_step,
 )
-
-CONFIG_FILE = 'config.gin'
 
 
 def train(
@@ -50,7 +49,7 @@ def train(
   random_seed: int = 0,
   use_cached: bool = False,
   num_eval_examples: int | None = None,
-) -> None:
+) -> list[dict[str, float]]:
   """Trains a model on a mixture, from the start or from where `model_dir` has got to.
 
   A run that is interrupted, however often and by whatever means, and started again ends
@@ -76,6 +75,9 @@ def train(
     use_cached: whether to read SeqIO's cache in place of the sources.
     num_eval_examples: of each task, to generate for; None for all.
 
+  Returns:
+    The records of the run's `metrics.jsonl`.
+
   Raises:
     UserError: for what the user can mend; see docs of each part.
     Interrupted: after SIGTERM or SIGINT, when the state has been saved.
@@ -88,14 +90,16 @@ def train(
     partitioner,
     batch_size=batch_size,
     num_microbatches=num_microbatches,
-    periods={
+    use_cached=use_cached,
+    positive={
+      'num_microbatches': num_microbatches,
       'EVAL_PERIOD': eval_period,
       'CHECKPOINT_PERIOD': checkpoint_period,
       'TRAIN_STEPS': total_steps,
       'LOG_PERIOD': log_period,
     },
   )
-  _make_folder(model_dir)
+  check_amounts(eval_steps, num_eval_examples)
   interrupts = Interrupts()
   with partitioner.activate(), interrupts.handled():
     iterator = iter(
@@ -108,13 +112,25 @@ def train(
       )
     )
     like = abstract_state(model, optimizer, partitioner)
+    _make_folder(model_dir)
     scores: summary.ScoresByStep = {}
-    checkpointer = Checkpointer(model_dir, model.task_list, retention, scores)
+    data = {
+      'MIXTURE_OR_TASK_NAME': mixture_or_task_name,
+      'TASK_FEATURE_LENGTHS': dict(task_feature_lengths),
+      'BATCH_SIZE': batch_size,
+      'VOCABULARY': vocabulary,
+      'RANDOM_SEED': random_seed,
+      'USE_CACHED_TASKS': use_cached,
+      'number of processes': jax.process_count(),
+    }
+    checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data)
     latest = checkpointer.latest_step()
     if latest is None:
       state = initial_state(model, optimizer, like, random_seed)
     else:
       state = checkpointer.restore(latest, like, iterator)
+    # Only now, as a start with another model must not replace what the run is.
+    _write_config(model_dir)
     metrics = reporting.Metrics(model_dir, restored_step=latest or 0)
     scores.update(summary.scores_by_step(metrics.read()))
     run = _Run(
@@ -150,9 +166,10 @@ def train(
     )
     with contextlib.closing(run):
       if latest is not None:
-        run.progress.message(f'resuming from step {latest} of {model_dir}')
+        done = f'; nothing is left of {total_steps}' if latest >= total_steps else ''
+        run.progress.message(f'resuming from step {latest} of {model_dir}{done}')
       run.loop(state)
-    summary.print_summary(metrics.read(), hyperprompt_tasks.groups(mixture_or_task_name))
+  return metrics.read()
 
 
 @dataclasses.dataclass
@@ -229,10 +246,13 @@ class _Run:
     total = {name: np.sum([s[name] for s in sums], axis=0) for name in sums[0]}
     loss = float(total['loss'] / total['tokens'])
     if not math.isfinite(loss) or not math.isfinite(total['grad_norm']):
+      first = step - len(sums) + 1
+      steps = f'step {step}' if first == step else f'steps {first} to {step}'
+      good = self.checkpointer.latest_step()
       raise UserError(
-        f'loss {loss} or gradient norm {total["grad_norm"]} is not finite between steps '
-        f'{step - len(sums) + 1} and {step}; the last good checkpoint is of step '
-        f'{self.checkpointer.latest_step()}: lower the learning rate'
+        f'loss {loss} or gradient norm {total["grad_norm"] / len(sums)} is not finite in '
+        f'{steps}: lower LEARNING_RATE; there is '
+        + ('no checkpoint yet' if good is None else f'a good checkpoint of step {good}')
       )
     scalars = {
       'loss': loss,
@@ -272,13 +292,14 @@ def _check(
   *,
   batch_size: int,
   num_microbatches: int,
-  periods: dict[str, int],
+  use_cached: bool,
+  positive: dict[str, int],
 ) -> None:
   """Finds the user's mistakes before anything is written or compiled."""
-  for name, period in {'BATCH_SIZE': batch_size, **periods}.items():
-    if not isinstance(period, int) or period < 1:
-      raise UserError(f'{name} must be a positive integer, not {period!r}')
-  datasets.check_mixture(mixture_or_task_name, 'train')
+  for name, number in positive.items():
+    if number < 1:
+      raise UserError(f'{name} must be a positive integer, not {number}')
+  datasets.check_mixture(mixture_or_task_name, 'train', use_cached=use_cached)
   datasets.check_lengths(task_feature_lengths)
   if batch_size % num_microbatches:
     raise UserError(
@@ -293,19 +314,33 @@ def _check(
 
 
 def _make_folder(model_dir: str) -> None:
-  """Makes MODEL_DIR and writes the configuration there."""
+  """Makes MODEL_DIR, and finds out whether it can be written."""
+  if not model_dir:
+    raise UserError('MODEL_DIR is empty: name a folder for the run')
   try:
-    folder = pathlib.Path(model_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(gin.config_str(), encoding='utf-8')
+    pathlib.Path(model_dir).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=model_dir):
+      pass
   except OSError as error:
     raise UserError(f'MODEL_DIR {model_dir} cannot be written: {error}') from error
 
 
+def _write_config(model_dir: str) -> None:
+  """Writes the configuration, whole, for `eval` and `infer` to read."""
+  if jax.process_index():
+    return
+  path = pathlib.Path(model_dir) / runs.CONFIG_FILE
+  temporary = path.with_suffix('.tmp')
+  temporary.write_text(gin.config_str(), encoding='utf-8')
+  os.replace(temporary, path)
+
+
 def main(arguments: Sequence[str]) -> None:
   """`hyperprompt train`."""
-  parser = argparse.ArgumentParser('hyperprompt train', description=__doc__)
+  parser = configuration.Parser('train', __doc__)
   configuration.add_arguments(parser)
   flags, bindings = configuration.parse_arguments(parser, arguments)
   configuration.parse(flags.gin_file, bindings)
-  gin.get_configurable(train)()
+  records = configuration.call(train)
+  mixture = configuration.parameter('train.train.mixture_or_task_name')
+  summary.print_summary(records, hyperprompt_tasks.groups(mixture))

@@ -1,7 +1,9 @@
 """A run's checkpoints: what is in one, which are kept, and what is checked on the way."""
 
+import contextlib
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,8 @@ AVERAGE = 'average'
 Scores = Mapping[str, float]
 
 SUBDIRECTORY = 'checkpoints'
+
+_DAMAGED = 'cannot be read, it is damaged or incomplete; delete it to use the one before it'
 
 
 @struct.dataclass
@@ -93,6 +97,8 @@ class Checkpointer:
     retention: what to keep; None opens the folder for reading alone.
     scores: by step, the scores of its evaluation: of each task, and `AVERAGE`. Read
       anew at every save.
+    data: what the order of the training data depends on, JSON by name. A position in
+      other data means nothing, and TensorFlow does not always notice.
   """
 
   def __init__(
@@ -101,9 +107,11 @@ class Checkpointer:
     task_list: Sequence[str],
     retention: Retention | None = None,
     scores: Mapping[int, Scores] | None = None,
+    data: Mapping[str, Any] | None = None,
   ):
     self.directory = pathlib.Path(model_dir).absolute() / SUBDIRECTORY
     self._task_list = list(task_list)
+    self._data = dict(data or {})
     if retention is None and not self.directory.is_dir():
       raise UserError(f'no checkpoints in {model_dir}: train there first')
     self._manager = ocp.CheckpointManager(
@@ -135,7 +143,7 @@ class Checkpointer:
       args=ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
         optimizer=ocp.args.StandardSave(state.opt_state),
-        run=ocp.args.JsonSave({'task_list': self._task_list}),
+        run=ocp.args.JsonSave({'task_list': self._task_list, 'data': self._data}),
         data=IteratorSave(iterator),
       ),
       force=True,
@@ -150,9 +158,11 @@ class Checkpointer:
       iterator: a fresh iterator of the run's training data.
 
     Raises:
-      UserError: if the checkpoint cannot be read or is of another network or task list.
+      UserError: if the checkpoint cannot be read or is of another network, task list or
+        training data.
     """
     self._check(step, like.params)
+    self._check_data(step)
     items = self._restore(
       step,
       params=ocp.args.StandardRestore(like.params),
@@ -179,42 +189,60 @@ class Checkpointer:
     """Waits, and lets go of the folder."""
     self._manager.close()
 
-  def _check(self, step: int, params: Any) -> None:
+  def check_task_list(self, step: int) -> None:
+    """Checks that task ids mean to a checkpoint what they mean to this run.
+
+    Raises:
+      UserError: if they do not, or there is no such checkpoint.
+    """
     if step not in self.steps():
       raise UserError(
         f'{self.directory} has no checkpoint of step {step}; it has '
         f'{", ".join(map(str, self.steps())) or "none"}'
       )
-    where = str(self.directory / str(step))
-    saved = self._restore(step, run=ocp.args.JsonRestore()).run['task_list']
+    saved = self._read_run(step)['task_list']
     if saved != self._task_list:
       raise UserError(
-        f'checkpoint {where} is of the task list {", ".join(saved)}; this run has '
-        f'{", ".join(self._task_list)}: use the same mixture'
+        f'checkpoint {self.directory / str(step)} is of the task list '
+        f'{", ".join(saved)}; this run has {", ".join(self._task_list)}: use the same '
+        'mixture'
       )
+
+  def _check(self, step: int, params: Any) -> None:
+    self.check_task_list(step)
+    where = str(self.directory / str(step))
     with _reading(where):
       found = self._manager.item_metadata(step)['params'].tree
     check_same_parameters(where, wanted=params, found=found)
+
+  def _check_data(self, step: int) -> None:
+    saved = self._read_run(step)['data']
+    for name, value in self._data.items():
+      if saved.get(name) != value:
+        raise UserError(
+          f'checkpoint {self.directory / str(step)} was trained with {name}='
+          f'{saved.get(name)!r}; this run has {value!r}: keep the old value, or train in '
+          'another folder'
+        )
+
+  def _read_run(self, step: int) -> dict[str, Any]:
+    return self._restore(step, run=ocp.args.JsonRestore()).run
 
   def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
     with _reading(str(self.directory / str(step))):
       return self._manager.restore(step, args=ocp.args.Composite(**items))
 
 
-class _reading:
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
   """Turns whatever goes wrong in reading a checkpoint into one line that names it."""
-
-  def __init__(self, where: str):
-    self._where = where
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, traceback):
-    if isinstance(error, Exception) and not isinstance(error, UserError):
-      reason = (str(error).strip().splitlines() or [kind.__name__])[0]
-      raise UserError(
-        f'checkpoint {self._where} cannot be read, it is damaged or incomplete: '
-        f'{reason[:300]}'
-      ) from error
-    return False
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # TensorStore's whole specification, and TensorFlow's name of the failing operation.
+    reason = re.split(r'\. See full|\[tensorstore_spec|\[source loc', first)[0]
+    reason = re.sub(r'^\{\{function_node .*?\}\} ', '', reason)
+    raise UserError(f'checkpoint {where} {_DAMAGED} ({reason[:200].strip()})') from error

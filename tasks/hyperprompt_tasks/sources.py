@@ -1,8 +1,10 @@
 """Where rows come from: memory, TFDS, or a folder of the official SuperGLUE files."""
 
 import abc
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -78,6 +80,39 @@ class ColumnSource(seqio.DataSource, abc.ABC):
     return _num_rows(self.columns(split))
 
 
+class TfdsSource(seqio.TfdsDataSource):
+  """TFDS, prepared when it is first asked for, with errors of one line."""
+
+  @override
+  def list_shards(self, split: str) -> Sequence[str]:
+    # SeqIO asks for the shards first, and TFDS knows none of what is not prepared.
+    with self._errors():
+      self.tfds_dataset.builder.download_and_prepare()
+    return super().list_shards(split)
+
+  @override
+  def get_dataset(self, *args: Any, **kwargs: Any) -> tf.data.Dataset:
+    """Returns the rows of a split; see seqio.TfdsDataSource.
+
+    Raises:
+      DataError: TFDS cannot provide them.
+    """
+    with self._errors():
+      return super().get_dataset(*args, **kwargs)
+
+  @contextlib.contextmanager
+  def _errors(self) -> Iterator[None]:
+    try:
+      with contextlib.redirect_stdout(sys.stderr):  # where TFDS reports its progress
+        yield
+    except Exception as error:  # of many kinds: no network, no disk, a missing package
+      reason = next(iter(str(error).splitlines()), type(error).__name__)
+      raise errors.DataError(
+        f'TFDS cannot provide {self.tfds_dataset.name}: {reason}; set SUPER_GLUE_DIR to '
+        'the folder of the official files (BoolQ/, CB/, …), which needs no TFDS'
+      ) from error
+
+
 class SuperGlueSource(ColumnSource):
   """One SuperGLUE task from TFDS or from the folder, whichever is set when it loads.
 
@@ -93,7 +128,7 @@ class SuperGlueSource(ColumnSource):
     """
     super().__init__(splits=splits)
     self._layout = super_glue_files.FORMATS[config]
-    self._tfds = seqio.TfdsDataSource(f'super_glue/{config}:1.0.2', splits=splits)
+    self._tfds = TfdsSource(f'super_glue/{config}:1.0.2', splits=splits)
     self._loaded: tuple[str, Columns] | None = None
 
   @property
@@ -168,7 +203,7 @@ class SuperGlueSource(ColumnSource):
     return os.path.join(folder, self._layout.folder, self._layout.files[split])
 
 
-class TfdsOnlySource(seqio.TfdsDataSource):
+class TfdsOnlySource(TfdsSource):
   """A TFDS source of data that the SuperGLUE folder does not hold.
 
   Where the folder is used there may be no access to TFDS, so there are no splits then.

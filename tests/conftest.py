@@ -1,0 +1,40 @@
+"""What several test files share: a trained run, and compiled programs."""
+
+import os
+
+# As `hyperprompt` does; here TensorFlow may be loaded before it runs.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from hyperprompt_jax import cli
+from tests import tiny_run
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """Gives each file to one worker: the runs that its tests share are trained once."""
+  from xdist.scheduler import LoadFileScheduling
+
+  return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(scope='session')
+def compile_once(tmp_path_factory):
+  """Every start of a verb compiles its programs; here each is compiled once."""
+  folder = tmp_path_factory.mktemp('compiled')
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  compilation_cache.reset_cache()
+  return folder
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, compile_once):
+  """A run of four steps on one task, with checkpoints of steps 2 and 4. Read only."""
+  folder = tmp_path_factory.mktemp('trained') / 'run'
+  assert cli.main(tiny_run.train_arguments(folder)) == 0
+  return folder

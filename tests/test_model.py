@@ -1,0 +1,113 @@
+"""The loss against its definition; predictions and scores against each other."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import seqio
+
+from hyperprompt_jax import decoding, model
+from tests import tiny
+
+
+@pytest.mark.parametrize('label_smoothing', [0.0, 0.1])
+@pytest.mark.parametrize('z_loss', [0.0, 1e-2])
+def test_cross_entropy_equals_its_definition_over_smoothed_labels(label_smoothing, z_loss):
+  rng = np.random.default_rng(0)
+  logits, targets = rng.normal(size=(5, 7)), rng.integers(0, 7, 5)
+  labels = np.full((5, 7), label_smoothing / 6)
+  labels[np.arange(5), targets] = 1 - label_smoothing
+  log_z = np.log(np.exp(logits).sum(-1))
+  entropy = -(labels * np.log(np.maximum(labels, 1e-30))).sum(-1)
+  z_term = z_loss * log_z**2
+  want = -(labels * (logits - log_z[:, None])).sum(-1) - entropy + z_term
+  got = model.cross_entropy(
+    jnp.asarray(logits, jnp.float32),
+    jnp.asarray(targets),
+    label_smoothing=label_smoothing,
+    z_loss=z_loss,
+  )
+  np.testing.assert_allclose(got[0], want, atol=1e-5)
+  np.testing.assert_allclose(got[1], z_term, atol=1e-5)
+
+
+def test_loss_counts_target_tokens_only_and_splits_by_task():
+  m, batch = tiny.model(), tiny.batch(rows=6)
+  params = tiny.init(m)
+  loss, sums = jax.jit(lambda b: m.loss(params, b, None))(batch)
+  assert sums['tokens'] == (batch['decoder_target_tokens'] > 0).sum()
+  np.testing.assert_allclose(sums['task_loss'].sum(), loss, rtol=1e-6)
+  for task in range(3):
+    rows = np.asarray(batch['task_ids'])[:, 0] == task
+    part = {name: x[rows] for name, x in batch.items()}
+    np.testing.assert_allclose(
+      sums['task_loss'][task], tiny.loss(m, params, part), rtol=1e-5
+    )
+    assert sums['task_tokens'][task] == (part['decoder_target_tokens'] > 0).sum()
+
+
+def test_score_is_the_log_likelihood_of_the_targets():
+  m, batch = tiny.model(), tiny.batch()
+  params = tiny.init(m)
+  scores = jax.jit(m.score)(params, tiny.condition(m, params), batch)
+  log_probs = jax.nn.log_softmax(tiny.logits(m, params, batch))
+  for row in range(4):
+    want = sum(
+      float(log_probs[row, i, token])
+      for i, token in enumerate(batch['decoder_target_tokens'][row])
+      if token > 0
+    )
+    np.testing.assert_allclose(scores[row], want, rtol=1e-5)
+
+
+def _predict(m, params, batch, length):
+  predict = jax.jit(m.predict, static_argnums=3)
+  return np.asarray(predict(params, tiny.condition(m, params), batch, length))
+
+
+@pytest.mark.parametrize('scan_layers', [True, False])
+def test_greedy_predictions_are_the_argmax_of_teacher_forcing(scan_layers):
+  m = tiny.model(tiny.hyperprompt(stacks='both'), scan_layers=scan_layers)
+  params, batch = tiny.init(m, 1), tiny.batch()
+  predicted = _predict(m, params, batch, 7)
+  targets = np.where(predicted == 0, 5, predicted)
+  forced = {
+    **batch,
+    'decoder_target_tokens': jnp.asarray(targets),
+    'decoder_input_tokens': jnp.pad(jnp.asarray(targets), ((0, 0), (1, 0)))[:, :-1],
+  }
+  best = np.asarray(jnp.argmax(tiny.logits(m, params, forced), axis=-1))
+  for row in range(4):
+    ends = np.flatnonzero(predicted[row] == model.EOS_ID)
+    length = ends[0] + 1 if len(ends) else 7
+    np.testing.assert_array_equal(predicted[row, :length], best[row, :length])
+    assert (predicted[row, length:] == 0).all()
+
+
+def test_beam_search_finds_predictions_at_least_as_likely_as_greedy():
+  m = tiny.model()
+  beam = functools.partial(decoding.beam_search, num_decodes=4, alpha=0.0)
+  searching = dataclasses.replace(m, decode_fn=beam)
+  params, batch = tiny.init(m, 2), tiny.batch()
+  score = jax.jit(m.score)
+
+  def likelihood(tokens):
+    forced = {
+      **batch,
+      'decoder_target_tokens': jnp.asarray(tokens),
+      'decoder_input_tokens': jnp.pad(jnp.asarray(tokens), ((0, 0), (1, 0)))[:, :-1],
+      'decoder_loss_weights': jnp.asarray(tokens > 0, jnp.int32),
+    }
+    return np.asarray(score(params, tiny.condition(m, params), forced))
+
+  greedy = likelihood(_predict(m, params, batch, 3))
+  beams = likelihood(_predict(searching, params, batch, 3))
+  assert (beams >= greedy - 1e-5).all()
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_named():
+  with pytest.raises(ValueError, match=r'259 ids but Config\.vocab_size is 48'):
+    model.check_vocabulary(seqio.ByteVocabulary(), tiny.config())

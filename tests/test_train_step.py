@@ -1,0 +1,128 @@
+"""The training step: scanned as unrolled, microbatches, determinism, sharding."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from hyperprompt_jax import optimizers
+from hyperprompt_jax.checkpoints import TrainState
+from hyperprompt_jax.nn.stacking import stack_layers
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.train_step import abstract_state, initial_state, make_train_step
+from tests import tiny
+
+ADAFACTOR = optimizers.adafactor(0.01)
+SGD = optax.sgd(0.1)
+
+
+@functools.cache
+def compiled_step(model, optimizer, num_microbatches=1, seed=0):
+  """A training step on all devices."""
+  like = abstract_state(model, optimizer, Partitioner())
+  return make_train_step(
+    model, optimizer, like, seed=seed, num_microbatches=num_microbatches
+  )
+
+
+def train(model, params, optimizer, steps=5, **options):
+  """The parameters and the losses after some steps on random batches."""
+  with Partitioner().activate():
+    copied = jax.tree.map(lambda x: x.copy(), params)  # the step takes it over
+    state = TrainState(np.int32(0), copied, optimizer.init(params))
+    losses = []
+    for step in range(steps):
+      step_fn = compiled_step(model, optimizer, **options)
+      state, sums = step_fn(state, tiny.batch(rows=6, seed=step))
+      losses.append(float(sums['loss'] / sums['tokens']))
+  assert int(state.step) == steps
+  return state.params, losses
+
+
+def test_scanned_equals_unrolled_after_five_training_steps():
+  unrolled, scanned = tiny.model(scan_layers=False), tiny.model()
+  params = tiny.init(unrolled)
+  want, want_losses = train(unrolled, params, ADAFACTOR)
+  got, got_losses = train(scanned, stack_layers(params), ADAFACTOR)
+  np.testing.assert_allclose(got_losses, want_losses, rtol=1e-5)
+  for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(stack_layers(want)), strict=True):
+    # Adafactor divides each gradient by its own size, and so makes whole steps, of 1e-2,
+    # of what rounding leaves of the few that are nearly zero.
+    assert np.quantile(np.abs(g - w), 0.995) < 1e-4
+
+
+@pytest.mark.parametrize('num_microbatches', [2, 3])
+def test_microbatches_change_nothing_but_rounding(num_microbatches):
+  model = tiny.model()
+  params = tiny.init(model)
+  want, _ = train(model, params, SGD, steps=3)
+  got, _ = train(model, params, SGD, steps=3, num_microbatches=num_microbatches)
+  jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got, want)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+  model = tiny.model(dropout_rate=0.2)
+  params = tiny.init(model)
+  first, losses = train(model, params, ADAFACTOR, steps=2)
+  second, _ = train(model, params, ADAFACTOR, steps=2)
+  jax.tree.map(np.testing.assert_array_equal, first, second)
+  assert train(model, params, ADAFACTOR, steps=2, seed=1)[1] != losses
+  assert losses[0] != train(tiny.model(), params, ADAFACTOR, steps=1)[1][0]
+
+
+def test_training_lowers_the_loss_on_one_batch():
+  model, partitioner = tiny.model(), Partitioner()
+  with partitioner.activate():
+    like = abstract_state(model, ADAFACTOR, partitioner)
+    state = initial_state(model, ADAFACTOR, like, seed=0)
+    losses = []
+    for _ in range(30):
+      state, sums = compiled_step(model, ADAFACTOR)(state, tiny.batch())
+      losses.append(float(sums['loss'] / sums['tokens']))
+  assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_mesh_of_data_and_model_devices_trains_as_one_device_does():
+  model = tiny.model(num_heads=4)
+  _, want = train_on_eight_rows(model)
+  code = (
+    'import json; from tests.test_train_step import *;'
+    'print(json.dumps(train_on_eight_rows(tiny.model(num_heads=4), 2)))'
+  )
+  flags = '--xla_force_host_platform_device_count=8'
+  result = subprocess.run(
+    [sys.executable, '-c', code],
+    env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  sharding, losses = json.loads(result.stdout)
+  assert sharding == [None, None, 'model']
+  np.testing.assert_allclose(losses, want, rtol=1e-5)
+
+
+def train_on_eight_rows(model, num_partitions=1):
+  """The sharding of a query kernel and the losses of three steps, on all devices."""
+  partitioner = Partitioner(num_partitions)
+  with partitioner.activate():
+    like = abstract_state(model, ADAFACTOR, partitioner)
+    # Values that do not depend on the mesh.
+    state = jax.device_put(
+      TrainState(np.int32(0), tiny.init(model), ADAFACTOR.init(tiny.init(model))),
+      jax.tree.map(lambda leaf: leaf.sharding, like),
+    )
+    step_fn = make_train_step(model, ADAFACTOR, like, seed=0, num_microbatches=2)
+    losses = []
+    for step in range(3):
+      batch = tiny.batch(rows=8, seed=step)
+      state, sums = step_fn(state, jax.device_put(batch, partitioner.batch_sharding))
+      losses.append(float(sums['loss'] / sums['tokens']))
+  query = state.params['encoder']['layers']['attention']['query']['kernel']
+  return list(query.sharding.spec), losses

@@ -1,0 +1,41 @@
+"""Training runs small enough for tests, by the command line."""
+
+import pathlib
+
+FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
+
+# One layer each way, 16 wide. Dropout is on: finetune.gin has 0.1.
+NETWORK = {
+  'config.Config.emb_dim': 16,
+  'config.Config.mlp_dim': 16,
+  'config.Config.num_heads': 2,
+  'config.Config.head_dim': 4,
+  'config.Config.num_encoder_layers': 1,
+  'config.Config.num_decoder_layers': 1,
+  'conditioning.HyperPromptGlobal.prompt_length': 2,
+}
+
+
+def train_arguments(
+  model_dir: pathlib.Path, *more: str, files=FILES, without=(), **macros
+) -> list[str]:
+  """The arguments of `hyperprompt train` for one task of the built-in mixture."""
+  bindings = {
+    'MODEL_DIR': str(model_dir),
+    'MIXTURE_OR_TASK_NAME': 'hp_builtin_first',
+    'TASK_FEATURE_LENGTHS': {'inputs': 20, 'targets': 8},
+    'TRAIN_STEPS': 4,
+    'BATCH_SIZE': 4,
+    'EVAL_PERIOD': 2,
+    'EVAL_STEPS': 1,
+    'EVALUATOR_NUM_EXAMPLES': 6,
+    'LOG_PERIOD': 1,
+    **macros,
+  }
+  return [
+    'train',
+    *(f'--gin_file={file}' for file in files),
+    *(f'--gin.{k}={v!r}' for k, v in bindings.items() if k not in without),
+    *(f'--gin.{name}={value}' for name, value in NETWORK.items()),
+    *more,
+  ]
