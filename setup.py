@@ -30,6 +30,8 @@ setuptools.setup(
     'clu>=0.0.12',
     'flax>=0.12',
     'gin-config>=0.5',
+    # TFDS imports it on every Python and requires it of old ones alone.
+    'importlib_resources>=5',
     'jax>=0.10',
     'matplotlib>=3.9',
     'optax>=0.2.5',
