@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/hyperprompt demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -129,6 +129,10 @@ class Progress:
       self._task = self._bar.add_task('train', total=total_steps, completed=step, note='')
       self._bar.start()
 
+  def restart(self, step: int) -> None:
+    """Leaves what came before out of the rates: compilation, say."""
+    self._mark = (time.monotonic(), step)
+
   def pause(self) -> None:
     """Leaves the time until `resume` out of the rates."""
     self._paused = time.monotonic()

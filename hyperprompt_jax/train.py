@@ -195,6 +195,7 @@ class _Run:
     """Trains from `state` to the last step."""
     step = int(state.step)
     pending: list[Any] = []  # metrics of the steps since the last report
+    compiled = False
     try:
       # An evaluation that the last start did not live to finish.
       self._evaluate_if_due(state, step)
@@ -203,6 +204,10 @@ class _Run:
         state, sums = self.train_step(state, self._next_batch())
         pending.append(sums)
         step += 1
+        if not compiled:
+          jax.block_until_ready(sums)
+          self.progress.restart(step)
+          compiled = True
         if self._due(step, self.log_period) or self._at_boundary(step):
           self._report(step, pending)
         self._evaluate_if_due(state, step)

@@ -4,6 +4,11 @@ import os
 
 # As `hyperprompt` does; here TensorFlow may be loaded before it runs.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+# Most of the tests' time is compilation, of programs that run for milliseconds.
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
+)
 
 import jax
 import pytest
@@ -11,6 +16,19 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from hyperprompt_jax import cli
 from tests import tiny_run
+
+# The files that take longest go first, so that no worker is left with one at the end.
+SLOW_FILES = ('test_resume.py', 'test_mistakes.py', 'test_cli.py', 'test_train_step.py')
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the slow files in front."""
+
+  def rank(item):
+    name = item.path.name
+    return SLOW_FILES.index(name) if name in SLOW_FILES else len(SLOW_FILES)
+
+  items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperprompt_jax.nn import layers
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.stacking import stack_layers, unstack_layers
-from hyperprompt_jax.nn.transformer import Transformer
+from hyperprompt_jax.nn.transformer import EncoderLayer, Transformer
 from tests import tiny
 
 
@@ -139,6 +140,41 @@ def test_prompts_change_the_output_and_each_task_differently():
   outputs = [tiny.logits(model, params, tiny.batch(task=task)) for task in range(3)]
   assert not np.allclose(outputs[0], outputs[1], atol=1e-3)
   assert not np.allclose(outputs[1], outputs[2], atol=1e-3)
+
+
+@pytest.mark.parametrize('scan_layers', [True, False])
+def test_layer_m_attends_to_the_prompts_of_layer_m(scan_layers):
+  model = tiny.model(scan_layers=scan_layers)
+  cfg, batch = model.config, tiny.batch()
+  params = tiny.init(model)
+  conditioning = tiny.condition(model, params)
+  encoder = unstack_layers(params)['encoder']
+  tokens, task_ids = batch['encoder_input_tokens'], batch['task_ids']
+  valid = tokens > 0
+  bias = layers.RelativePositionBiases(cfg.num_heads, bidirectional=True).apply(
+    {'params': encoder['relpos_bias']}, tokens.shape[1], tokens.shape[1]
+  )
+  x = params['token_embedder']['embedding'][tokens]
+  for m in range(cfg.num_encoder_layers):
+    own = jax.tree.map(lambda prompts, m=m: prompts[m], conditioning.encoder_prompts)
+    x, _ = EncoderLayer(cfg, deterministic=True).apply(
+      {'params': encoder[f'layers_{m}']},
+      x,
+      own,
+      task_ids,
+      bias,
+      (valid[:, :, None] & valid[:, None, :])[:, None],
+    )
+  want = layers.LayerNorm().apply({'params': encoder['encoder_norm']}, x)
+  got = model.module.apply(
+    {'params': params},
+    tokens,
+    task_ids,
+    conditioning,
+    enable_dropout=False,
+    method=Transformer.encode,
+  )
+  np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.parametrize('scan_layers', [True, False])
