@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 # Each verb's module, and what it does. Modules are imported when their verb is run: the
 # help must not wait for TensorFlow and JAX.
@@ -52,6 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     return INTERRUPTED_STATUS
   return 0
+
+
+def run(verb: str) -> NoReturn:
+  """Ends the process with a verb's exit status: `python -m hyperprompt_jax.MODULE`."""
+  sys.exit(main([verb, *sys.argv[1:]]))
 
 
 def _mistake(message: str) -> int:

@@ -130,3 +130,9 @@ def main(arguments: Sequence[str]) -> None:
   )
   print(f'learning curves: {report["curves"]}')
   reporting.stderr_console().print(f'took {reporting.duration(time.monotonic() - started)}')
+
+
+if __name__ == '__main__':
+  from hyperprompt_jax import cli
+
+  cli.run('demo')

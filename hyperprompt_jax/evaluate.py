@@ -156,3 +156,9 @@ def main(arguments: Sequence[str]) -> None:
     print(json.dumps(report))
   else:
     _print(report)
+
+
+if __name__ == '__main__':
+  from hyperprompt_jax import cli
+
+  cli.run('eval')

@@ -206,3 +206,9 @@ def main(arguments: Sequence[str]) -> None:
   }
   number = configuration.call(infer, **configured)
   reporting.stderr_console().print(f'{number} predictions in {flags.output}')
+
+
+if __name__ == '__main__':
+  from hyperprompt_jax import cli
+
+  cli.run('infer')

@@ -13,6 +13,7 @@ import rich.box
 import rich.console
 import rich.progress
 import rich.table
+import rich.text
 from clu import metric_writers
 
 METRICS_FILE = 'metrics.jsonl'
@@ -162,7 +163,8 @@ class Progress:
   def message(self, text: str) -> None:
     """Prints a line, above the bar if there is one."""
     if self._enabled:
-      self._console.print(text, markup=False)
+      # As text, not markup=False: that would hold for the bar, drawn anew below, too.
+      self._console.print(rich.text.Text(text))
 
   def close(self) -> None:
     """Leaves the bar as it is."""

@@ -349,3 +349,9 @@ def main(arguments: Sequence[str]) -> None:
   records = configuration.call(train)
   mixture = configuration.parameter('train.train.mixture_or_task_name')
   summary.print_summary(records, hyperprompt_tasks.groups(mixture))
+
+
+if __name__ == '__main__':
+  from hyperprompt_jax import cli
+
+  cli.run('train')

@@ -1,15 +1,19 @@
+import io
 import itertools
 import json
 import os
 import pathlib
+import re
+import runpy
 import shutil
 import subprocess
 import sys
 
 import gin
 import pytest
+import rich.console
 
-from hyperprompt_jax import cli, configuration, runs
+from hyperprompt_jax import cli, configuration, reporting, runs
 from tests import tiny_run
 
 GIN = configuration.gin_directory()
@@ -230,3 +234,30 @@ def test_a_run_evaluates_where_it_was_copied_to(trained, tmp_path, capsys):
   # The original has step 4 still: that is not what is asked about.
   report = json_of(capsys, 'eval', f'--model_dir={copy}', '--step=all', '--json')
   assert [c['step'] for c in report['checkpoints']] == [2]
+
+
+def test_progress_in_a_terminal_is_a_bar_and_messages_stand_above_it(monkeypatch):
+  out = io.StringIO()
+  terminal = rich.console.Console(file=out, force_terminal=True, width=120)
+  monkeypatch.setattr(reporting, 'stderr_console', lambda: terminal)
+  progress = reporting.Progress(total_steps=10, step=0, batch_size=4, enabled=True)
+  progress.report(5, loss=0.25)
+  progress.message('step 5: [saved]')
+  progress.close()
+  shown = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', out.getvalue())
+  assert 'step 5: [saved]' in shown and '[progress' not in shown
+  last = [line for line in re.split(r'[\r\n]', shown) if line.strip()][-1]
+  assert re.match(
+    r'train \S+.* 5/10 loss 0\.2500 .*steps/s .*examples/s .*ETA 0:00:0', last
+  )
+
+
+@pytest.mark.parametrize('verb', cli.VERBS)
+def test_each_verb_runs_as_a_module_too(verb, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['-m', '--help'])
+  module = f'hyperprompt_jax.{cli.VERBS[verb][0]}'
+  monkeypatch.delitem(sys.modules, module, raising=False)
+  with pytest.raises(SystemExit) as ended:
+    runpy.run_module(module, run_name='__main__')
+  assert ended.value.code == 0
+  assert f'usage: hyperprompt {verb}' in capsys.readouterr().out
