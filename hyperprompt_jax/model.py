@@ -120,15 +120,7 @@ class Model:
       The summed loss, a float32 scalar, and sums to make metrics of: `loss`, `z_loss`,
       `correct` and `tokens` (scalars), `task_loss` and `task_tokens` (`[t]`). All float32.
     """
-    logits = self._apply(
-      params,
-      batch['encoder_input_tokens'],
-      batch['decoder_input_tokens'],
-      batch['decoder_target_tokens'],
-      batch['task_ids'],
-      enable_dropout=dropout_rng is not None,
-      rngs=None if dropout_rng is None else {'dropout': dropout_rng},
-    )
+    logits = self._logits(params, batch, dropout_rng=dropout_rng)
     targets = batch['decoder_target_tokens']
     weights = batch['decoder_loss_weights'].astype(jnp.float32)
     token_loss, token_z_loss = cross_entropy(
@@ -150,17 +142,29 @@ class Model:
       'task_tokens': by_task(jnp.sum(weights, axis=1)),
     }
 
-  def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
-    """Log likelihood of each row's targets, `[b]` float32."""
-    logits = self._apply(
+  def _logits(
+    self,
+    params: Params,
+    batch: Batch,
+    *,
+    dropout_rng: Array | None = None,
+    conditioning: Conditioning | None = None,
+  ) -> Array:
+    """Logits `[b, q, v]` of the targets; makes the conditioning if it is not given."""
+    return self._apply(
       params,
       batch['encoder_input_tokens'],
       batch['decoder_input_tokens'],
       batch['decoder_target_tokens'],
       batch['task_ids'],
-      enable_dropout=False,
+      enable_dropout=dropout_rng is not None,
+      rngs=None if dropout_rng is None else {'dropout': dropout_rng},
       conditioning=conditioning,
     )
+
+  def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
+    """Log likelihood of each row's targets, `[b]` float32."""
+    logits = self._logits(params, batch, conditioning=conditioning)
     loss, _ = cross_entropy(
       logits, batch['decoder_target_tokens'], label_smoothing=0.0, z_loss=0.0
     )

@@ -92,9 +92,16 @@ def test_hypernetworks_run_once_a_step_whatever_the_batch_size():
   assert extra[64] < 8 * extra[8]
 
 
-def test_an_unknown_stack_is_named():
-  with pytest.raises(ValueError, match="'decoder' or 'both', not 'all'"):
-    tiny.model(tiny.hyperprompt(stacks='all')).param_shapes()
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'stacks': 'all'}, "'decoder' or 'both', not 'all'"),
+    ({'prompt_length': -1}, 'prompt_length must be at least 0, not -1'),
+  ],
+)
+def test_an_option_that_cannot_be_is_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    tiny.model(tiny.hyperprompt(**options)).param_shapes()
 
 
 def test_prompts_start_at_the_scale_of_keys_and_values():

@@ -97,8 +97,13 @@ class HyperPromptGlobal(Method):
     """Generates the prompts of the chosen stacks, `[m, t, p, h, d]` each.
 
     Raises:
-      UserError: if `stacks` is none of its three values.
+      UserError: if `stacks` is none of its three values, or a size is none.
     """
+    for name, least in (('prompt_length', 0), ('bottleneck_dim', 1), ('task_embed_dim', 1)):
+      if getattr(self, name) < least:
+        raise UserError(
+          f'HyperPromptGlobal.{name} must be at least {least}, not {getattr(self, name)}'
+        )
     if self.stacks not in ('encoder', 'decoder', 'both'):
       raise UserError(f"stacks must be 'encoder', 'decoder' or 'both', not {self.stacks!r}")
     if self.prompt_length == 0:
