@@ -94,7 +94,7 @@ class Evaluator:
     between_batches: Callable[[], None] = lambda: None,
   ):
     self._name = mixture_or_task_name
-    self._model, self._partitioner = model, partitioner
+    self._partitioner = partitioner
     self._batch_size = batch_size
     self._between_batches = between_batches
     self._losses = (

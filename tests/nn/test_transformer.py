@@ -13,6 +13,13 @@ from hyperprompt_jax.nn.transformer import EncoderLayer, Transformer
 from tests import tiny
 
 
+def encode(model, params, *inputs):
+  """The encoder's output, without dropout."""
+  return model.module.apply(
+    {'params': params}, *inputs, enable_dropout=False, method=Transformer.encode
+  )
+
+
 def t5x_tree(c: Config):
   """Path: (shape, logical axes) of T5X's `examples/t5/network.py`, written out by hand."""
   joined = c.num_heads * c.head_dim
@@ -166,14 +173,7 @@ def test_layer_m_attends_to_the_prompts_of_layer_m(scan_layers):
       (valid[:, :, None] & valid[:, None, :])[:, None],
     )
   want = layers.LayerNorm().apply({'params': encoder['encoder_norm']}, x)
-  got = model.module.apply(
-    {'params': params},
-    tokens,
-    task_ids,
-    conditioning,
-    enable_dropout=False,
-    method=Transformer.encode,
-  )
+  got = encode(model, params, tokens, task_ids, conditioning)
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -193,14 +193,7 @@ def test_cached_decoding_equals_teacher_forcing(scan_layers, stacks):
   }
   conditioning = tiny.condition(model, params)
   inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
-  encoded = model.module.apply(
-    {'params': params},
-    inputs,
-    task_ids,
-    conditioning,
-    enable_dropout=False,
-    method=Transformer.encode,
-  )
+  encoded = encode(model, params, inputs, task_ids, conditioning)
 
   @jax.jit
   def step(variables, encoded, tokens, index):
