@@ -49,6 +49,17 @@ def parameter(name: str) -> Any:
   return _resolve(name, gin.query_parameter(name))[1]
 
 
+def bound_class(name: str) -> Any:
+  """The class or function that is bound, as `@it` or `@it()`, to a parameter, or None."""
+  try:
+    value = parameter(name)
+  except ValueError:  # nothing is bound
+    return None
+  if isinstance(value, gin.config.ConfigurableReference):
+    return value.configurable.wrapped
+  return None
+
+
 def _bound() -> dict[tuple[str, str], dict[str, Any]]:
   """By scope and selector, the values of parameters; a macro's name is its scope."""
   return gin.config._CONFIG

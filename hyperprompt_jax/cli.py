@@ -17,13 +17,17 @@ VERBS = {
   'train': ('train', 'train, evaluate and checkpoint; goes on where it stopped'),
   'eval': ('evaluate', 'evaluate checkpoints: one, all, or the best of each task'),
   'infer': ('infer', 'predictions for a JSONL file or a SeqIO task'),
+  'params': ('params', 'parameters of a model and of what a method adds'),
 }
+# The others read data, and wait some seconds for it.
+WITHOUT_TENSORFLOW = ('params',)
 
 USAGE = 'usage: hyperprompt VERB [--help] [flags]\n\n' + '\n'.join(
   f'  {verb:8}{text}' for verb, (_, text) in VERBS.items()
 )
 
 INTERRUPTED_STATUS = 130
+BROKEN_PIPE_STATUS = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,28 +39,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
   verb, *rest = arguments
   if verb not in VERBS:
     return _mistake(f'there is no verb {verb!r}; there are {", ".join(VERBS)}')
-  from hyperprompt_jax.errors import UserError
   from hyperprompt_jax.interrupts import Interrupted
 
   try:
     _quieten_libraries()
+    if verb not in WITHOUT_TENSORFLOW:
+      with _without_notes():
+        import tensorflow  # noqa: F401
     module = importlib.import_module(f'hyperprompt_jax.{VERBS[verb][0]}')
-    from hyperprompt_tasks import DataError, UnknownNameError, VocabularyError
-
     try:
       module.main(rest)
-    except (UserError, DataError, UnknownNameError, VocabularyError) as error:
+    except _mistakes() as error:
       return _mistake(str(error))
   except Interrupted as interrupted:
     return interrupted.exit_status
   except KeyboardInterrupt:
     return INTERRUPTED_STATUS
+  except BrokenPipeError:
+    # Who reads our output (`| head`) has had enough; Python must not write more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE_STATUS
   return 0
 
 
 def run(verb: str) -> NoReturn:
   """Ends the process with a verb's exit status: `python -m hyperprompt_jax.MODULE`."""
   sys.exit(main([verb, *sys.argv[1:]]))
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+  """The errors of users' mistakes; those of tasks too, if the verb has imported them."""
+  from hyperprompt_jax.errors import UserError
+
+  tasks = sys.modules.get('hyperprompt_tasks')
+  if tasks is None:
+    return (UserError,)
+  return UserError, tasks.DataError, tasks.UnknownNameError, tasks.VocabularyError
 
 
 def _mistake(message: str) -> int:
@@ -80,8 +98,6 @@ def _quieten_libraries() -> None:
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   if not isinstance(sys.unraisablehook, _WithoutStragglers):
     sys.unraisablehook = _WithoutStragglers(sys.unraisablehook)
-  with _without_notes():
-    import tensorflow  # noqa: F401
 
 
 class _WithoutStragglers:

@@ -142,7 +142,15 @@ def call(function: Callable[..., Any], **arguments: Any) -> Any:
     ) from error
 
 
-parameter = gin_bindings.parameter  # re-exported: what it finds, `parse` has bound
+# Re-exported: what they find, `parse` has bound.
+parameter = gin_bindings.parameter
+bound_class = gin_bindings.bound_class
+
+
+def set_macros(**values: Any) -> None:
+  """Binds macros anew, over what was parsed."""
+  for name, value in values.items():
+    gin.parse_config(f'{name} = {value!r}')
 
 
 def _find(file: str) -> str:

@@ -56,6 +56,8 @@ def training_dataset(
   batch_size: int,
   seed: int,
   use_cached: bool,
+  pack: bool = False,
+  max_segments: int = 8,
 ) -> tf.data.Dataset:
   """Shuffled, endless batches of a mixture's train split.
 
@@ -65,6 +67,8 @@ def training_dataset(
     batch_size: rows over all processes; this one's share is what is returned.
     seed: of the shuffling and of the mixing.
     use_cached: whether to read SeqIO's cache in place of the sources.
+    pack: whether rows hold several examples.
+    max_segments: the most examples of a packed row.
 
   Returns:
     Batches of the features of `ConditionedEncDecFeatureConverter`, int32, `[b, ...]`. The
@@ -76,7 +80,7 @@ def training_dataset(
     dataset_split='train',
     shuffle=True,
     num_epochs=None,
-    feature_converter=features.ConditionedEncDecFeatureConverter(),
+    feature_converter=features.ConditionedEncDecFeatureConverter(pack, max_segments),
     shard_info=seqio.ShardInfo(jax.process_index(), jax.process_count()),
     use_cached=use_cached,
     seed=seed,

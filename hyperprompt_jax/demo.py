@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 
 import hyperprompt_tasks
-from hyperprompt_jax import configuration, reporting, summary, train
+from hyperprompt_jax import configuration, summary, terminal, train
 from hyperprompt_jax.checkpoints import AVERAGE
 
 MIXTURE = 'hp_builtin'
@@ -49,7 +49,7 @@ def demo(
   """
   scores: dict[str, summary.ScoresByStep] = {}
   for method, label in METHODS.items():
-    reporting.stderr_console().print(f'\n{label}: methods/{method}.gin')
+    terminal.stderr_console().print(f'\n{label}: methods/{method}.gin')
     model_dir = str(pathlib.Path(output_dir) / method)
     configuration.parse(
       ['models/tiny.gin', f'methods/{method}.gin', 'runs/demo.gin', *files],
@@ -122,14 +122,14 @@ def main(arguments: Sequence[str]) -> None:
     print(json.dumps(report))
     return
   columns = [report['chance'], *(report['scores'][method] for method in METHODS)]
-  reporting.print_table(
+  terminal.print_table(
     'Exact match (x 100) on the validation split, after the same number of steps',
     ('task', 'chance', *METHODS.values()),
     [(task, *(f'{column[task]:.1f}' for column in columns)) for task in report['chance']],
     ruled=1,
   )
   print(f'learning curves: {report["curves"]}')
-  reporting.stderr_console().print(f'took {reporting.duration(time.monotonic() - started)}')
+  terminal.stderr_console().print(f'took {terminal.duration(time.monotonic() - started)}')
 
 
 if __name__ == '__main__':

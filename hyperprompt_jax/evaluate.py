@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hyperprompt_tasks
-from hyperprompt_jax import configuration, datasets, reporting, runs, summary
+from hyperprompt_jax import configuration, datasets, runs, summary, terminal
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluator import Evaluator, Results, check_amounts
 
@@ -52,7 +52,7 @@ def evaluate(
   wanted = _wanted(run, choice, list(groups))
   # Before the data is opened: of another benchmark it may have to be downloaded first.
   run.checkpointer().check_task_list(min(wanted.values()))
-  progress = reporting.stderr_console()
+  progress = terminal.stderr_console()
   with run.partitioner.activate():
     evaluator = Evaluator(
       run.model,
@@ -131,7 +131,7 @@ def _print(report: Mapping[str, Any]) -> None:
   )
   columns = ['task', *(f'step {c["step"]}' for c in checkpoints)]
   columns += ['best of task'] if best else []
-  reporting.print_table('Validation scores (x 100)', columns, rows, ruled=1)
+  terminal.print_table('Validation scores (x 100)', columns, rows, ruled=1)
   for checkpoint in checkpoints:
     for task, metrics in checkpoint['metrics'].items():
       values = '  '.join(f'{name} {value:.2f}' for name, value in metrics.items())

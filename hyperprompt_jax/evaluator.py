@@ -94,6 +94,7 @@ class Evaluator:
     between_batches: Callable[[], None] = lambda: None,
   ):
     self._name = mixture_or_task_name
+    self._task_list = model.task_list
     self._partitioner = partitioner
     self._batch_size = batch_size
     self._between_batches = between_batches
@@ -178,6 +179,7 @@ class Evaluator:
 
   def _put(self, batch: Mapping[str, np.ndarray]) -> Batch:
     """Fills a short batch up with rows of padding, and puts it on the devices."""
+    features.check_task_ids(batch, self._task_list)
     missing = self._batch_size - len(next(iter(batch.values())))
     filled = {
       name: np.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:])))

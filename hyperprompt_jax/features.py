@@ -1,7 +1,8 @@
-"""From SeqIO examples to the model's features, task ids included."""
+"""From SeqIO examples to the model's features, task ids included, packed or not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import seqio
 import tensorflow as tf
 
@@ -15,15 +16,17 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
 
   To the features of `seqio.EncDecFeatureConverter` it adds `task_ids`, int32
   `[segments]`: the index, in the mixture's task list, of the conditioned task of each
-  segment of the row. Encoder and decoder select their prompts by it. Rows are not packed
-  yet, so there is one segment.
+  segment of the row. A row that is not packed has one segment. A packed row has room for
+  `max_segments`, of whatever tasks; position i belongs to task
+  `task_ids[segment_ids[i] - 1]`, and task ids without a segment are 0.
 
   Args:
-    pack: must be False.
+    pack: whether rows hold several examples.
+    max_segments: the most examples of a packed row; each has its prompts in the row.
     **kwargs: as for `seqio.EncDecFeatureConverter`.
 
   Raises:
-    UserError: if `pack` is asked for.
+    UserError: if `max_segments` is less than 1.
   """
 
   TASK_FEATURES: Mapping = {
@@ -35,18 +38,27 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
     TASK_IDS: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
   }
 
-  def __init__(self, pack: bool = False, **kwargs):
-    if pack:
-      raise UserError(
-        'pack=True: packing rows of several tasks is not supported yet; set pack=False'
-      )
+  def __init__(self, pack: bool = False, max_segments: int = 8, **kwargs):
+    if max_segments < 1:
+      raise UserError(f'max_segments must be a positive integer, not {max_segments}')
     super().__init__(pack=pack, **kwargs)
+    self._segments = max_segments if pack else 1
 
   def __call__(
     self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
   ) -> tf.data.Dataset:
-    """Converts a dataset; the length of `task_ids`, one segment, need not be given."""
-    return super().__call__(ds, {TASK_IDS: 1, **task_feature_lengths})
+    """Converts a dataset; the length of `task_ids` need not be given."""
+    return super().__call__(ds, {TASK_IDS: self._segments, **task_feature_lengths})
+
+  def _pack_or_pad(
+    self, ds: tf.data.Dataset, packed_lengths: Mapping[str, int]
+  ) -> tf.data.Dataset:
+    if not self.pack:
+      return super()._pack_or_pad(ds, packed_lengths)
+    # SeqIO packs task ids as it packs tokens, each example's as one more of its row. To
+    # its packing 0 is padding, and not a task.
+    shift = lambda by: lambda x: {**x, TASK_IDS: tf.maximum(x[TASK_IDS] + by, 0)}
+    return super()._pack_or_pad(ds.map(shift(1)), packed_lengths).map(shift(-1))
 
   def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
     return {**super()._convert_example(features), TASK_IDS: features[TASK_IDS]}
@@ -59,3 +71,18 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
       **super().get_model_feature_lengths(task_feature_lengths),
       TASK_IDS: task_feature_lengths[TASK_IDS],
     }
+
+
+def check_task_ids(batch: Mapping[str, np.ndarray], task_list: Sequence[str]) -> None:
+  """Checks that a batch's task ids index the task list: the network does not.
+
+  Raises:
+    UserError: naming one that does not.
+  """
+  task_ids = batch[TASK_IDS]
+  wrong = task_ids[(task_ids < 0) | (task_ids >= len(task_list))]
+  if wrong.size:
+    raise UserError(
+      f'a batch has the task id {wrong[0]}, but the task list has {len(task_list)} tasks '
+      f'({", ".join(task_list)}): ids go from 0 to {len(task_list) - 1}'
+    )

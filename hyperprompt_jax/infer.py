@@ -14,7 +14,7 @@ import rich.progress
 import seqio
 
 import hyperprompt_tasks
-from hyperprompt_jax import configuration, datasets, features, reporting, runs
+from hyperprompt_jax import configuration, datasets, features, runs, terminal
 from hyperprompt_jax.configuration import nearest
 from hyperprompt_jax.errors import UserError
 
@@ -77,7 +77,7 @@ def infer(
     progress = rich.progress.track(
       range(0, len(examples), batch_size),
       description=f'predicting with step {chosen}',
-      console=reporting.stderr_console(),
+      console=terminal.stderr_console(),
     )
     for start in progress:
       rows = examples[start : start + batch_size]
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str]) -> None:
     'split': flags.split,
   }
   number = configuration.call(infer, **configured)
-  reporting.stderr_console().print(f'{number} predictions in {flags.output}')
+  terminal.stderr_console().print(f'{number} predictions in {flags.output}')
 
 
 if __name__ == '__main__':

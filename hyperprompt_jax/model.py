@@ -1,7 +1,6 @@
 """Loss, predictions and scores of one batch."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from hyperprompt_jax import decoding
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.conditioning import Conditioning, Method
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.insertion import Segments
 from hyperprompt_jax.nn.transformer import Transformer
 
 Array = jax.Array
@@ -113,7 +113,7 @@ class Model:
 
     Args:
       params: of the network.
-      batch: features of `ConditionedEncDecFeatureConverter`, `[b, ...]`.
+      batch: features of `ConditionedEncDecFeatureConverter`, `[b, ...]`; packed or not.
       dropout_rng: None turns dropout off.
 
     Returns:
@@ -128,18 +128,19 @@ class Model:
     )
     token_loss, token_z_loss = token_loss * weights, token_z_loss * weights
     loss = jnp.sum(token_loss)
-    by_task = functools.partial(
-      jax.ops.segment_sum,
-      segment_ids=batch['task_ids'][:, 0],
-      num_segments=len(self.task_list),
-    )
+    segments = Segments.of(batch['task_ids'], targets, batch.get('decoder_segment_ids'))
+    tasks = segments.position_tasks().ravel()
+
+    def by_task(of_tokens: Array) -> Array:
+      return jax.ops.segment_sum(of_tokens.ravel(), tasks, num_segments=len(self.task_list))
+
     return loss, {
       'loss': loss,
       'z_loss': jnp.sum(token_z_loss),
       'correct': jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
       'tokens': jnp.sum(weights),
-      'task_loss': by_task(jnp.sum(token_loss, axis=1)),
-      'task_tokens': by_task(jnp.sum(weights, axis=1)),
+      'task_loss': by_task(token_loss),
+      'task_tokens': by_task(weights),
     }
 
   def _logits(
@@ -157,6 +158,8 @@ class Model:
       batch['decoder_input_tokens'],
       batch['decoder_target_tokens'],
       batch['task_ids'],
+      encoder_segment_ids=batch.get('encoder_segment_ids'),
+      decoder_segment_ids=batch.get('decoder_segment_ids'),
       enable_dropout=dropout_rng is not None,
       rngs=None if dropout_rng is None else {'dropout': dropout_rng},
       conditioning=conditioning,
@@ -182,7 +185,7 @@ class Model:
     Args:
       params: of the network.
       conditioning: from `condition`; the hypernetworks do not run here.
-      batch: `encoder_input_tokens` `[b, k]` and `task_ids` `[b, s]`, int32.
+      batch: `encoder_input_tokens` `[b, k]` and `task_ids` `[b, 1]`, int32; not packed.
       max_decode_length: the longest target, EOS included.
 
     Returns:
@@ -206,8 +209,7 @@ class Model:
       )
       logits, mutated = self.module.apply(
         variables,
-        per_row(encoded),
-        per_row(inputs),
+        jax.tree.map(per_row, encoded),
         tokens[:, None],
         per_row(task_ids),
         conditioning,

@@ -36,6 +36,8 @@ def standard_logical_axis_rules() -> Rules:
     ('prompt', None),
     ('bottleneck', None),
     ('task_embed', None),
+    ('task_embed_out', None),
+    ('positions', None),
   )
 
 

@@ -1,29 +1,16 @@
-"""What a run tells: metric files, the terminal's progress, the final table."""
+"""A run's metric files."""
 
 import json
-import math
 import os
 import pathlib
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import rich.box
-import rich.console
-import rich.progress
-import rich.table
-import rich.text
 from clu import metric_writers
 
 METRICS_FILE = 'metrics.jsonl'
 
 Scalars = Mapping[str, float]
-
-
-def stderr_console() -> rich.console.Console:
-  """The console for progress and messages; standard output is for results."""
-  return rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 class JsonlWriter(metric_writers.MetricWriter):
@@ -101,97 +88,3 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
     except json.JSONDecodeError:
       break
   return records
-
-
-class Progress:
-  """Training's progress: a bar in a terminal, else a line for each report.
-
-  Args:
-    total_steps: where training ends.
-    step: where it begins.
-    batch_size: examples of a step.
-    enabled: False for the processes that keep silent.
-  """
-
-  def __init__(self, total_steps: int, step: int, batch_size: int, enabled: bool):
-    self._total, self._batch_size = total_steps, batch_size
-    self._console = stderr_console()
-    self._mark = (time.monotonic(), step)
-    self._enabled = enabled
-    self._bar = None
-    if enabled and self._console.is_terminal:
-      self._bar = rich.progress.Progress(
-        '[progress.description]{task.description}',
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        '{task.fields[note]}',
-        console=self._console,
-      )
-      self._task = self._bar.add_task('train', total=total_steps, completed=step, note='')
-      self._bar.start()
-
-  def restart(self, step: int) -> None:
-    """Leaves what came before out of the rates: compilation, say."""
-    self._mark = (time.monotonic(), step)
-
-  def pause(self) -> None:
-    """Leaves the time until `resume` out of the rates."""
-    self._paused = time.monotonic()
-
-  def resume(self) -> None:
-    """Ends a pause."""
-    start, step = self._mark
-    self._mark = (start + time.monotonic() - self._paused, step)
-
-  def report(self, step: int, loss: float) -> Scalars:
-    """Shows a step, and returns the rates since the last report."""
-    now = time.monotonic()
-    start, last_step = self._mark
-    self._mark = (now, step)
-    rate = (step - last_step) / max(now - start, 1e-9)
-    remaining = (self._total - step) / rate if rate else math.inf
-    note = (
-      f'loss {loss:.4f}  {rate:.2f} steps/s  {rate * self._batch_size:.0f} examples/s'
-      f'  ETA {duration(remaining)}'
-    )
-    if self._bar:
-      self._bar.update(self._task, completed=step, note=note)
-    else:
-      self.message(f'step {step}/{self._total}  {note}')
-    return {'steps_per_second': rate, 'examples_per_second': rate * self._batch_size}
-
-  def message(self, text: str) -> None:
-    """Prints a line, above the bar if there is one."""
-    if self._enabled:
-      # As text, not markup=False: that would hold for the bar, drawn anew below, too.
-      self._console.print(rich.text.Text(text))
-
-  def close(self) -> None:
-    """Leaves the bar as it is."""
-    if self._bar:
-      self._bar.stop()
-
-
-def duration(seconds: float) -> str:
-  """Hours, minutes and seconds as `1:02:03`."""
-  if not math.isfinite(seconds):
-    return '-'
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f'{hours}:{minutes:02d}:{rest:02d}'
-
-
-def print_table(
-  title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], ruled: int = 0
-) -> None:
-  """Prints a table on standard output; the last `ruled` rows stand below a rule."""
-  table = rich.table.Table(box=rich.box.SIMPLE)
-  for index, column in enumerate(columns):
-    table.add_column(column, justify='right' if index else 'left', no_wrap=True)
-  for index, row in enumerate(rows):
-    table.add_row(*row, end_section=index == len(rows) - ruled - 1)
-  console = rich.console.Console(highlight=False, file=sys.stdout)
-  if not console.is_terminal:
-    console.width = 160  # a file or pipe has no width to fit into
-  console.print(title)  # not the table's own, which is wrapped to the table's width
-  console.print(table)

@@ -44,6 +44,11 @@ def configure(
   """
   config = pathlib.Path(model_dir) / CONFIG_FILE
   if not config.is_file():
+    parts = sorted(str(path.parent) for path in config.parent.glob(f'*/{CONFIG_FILE}'))
+    if parts:
+      raise UserError(
+        f'{model_dir} holds a run for each task: name one of {", ".join(parts)}'
+      )
     raise UserError(f'{model_dir} is no folder of a training run: it has no {CONFIG_FILE}')
   # The folder may have been moved since it was trained.
   moved = f'MODEL_DIR={model_dir!r}'

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hyperprompt_jax import reporting
+from hyperprompt_jax import terminal
 from hyperprompt_jax.checkpoints import AVERAGE
 
 EVAL = 'eval'
@@ -26,6 +26,36 @@ def scores_by_step(records: Sequence[Mapping[str, float]]) -> ScoresByStep:
     if scores:
       result[int(record['step'])] = scores
   return result
+
+
+def merge(
+  records_by_task: Mapping[str, Sequence[Mapping[str, float]]],
+) -> list[dict[str, float]]:
+  """Puts the evaluations of single-task runs together, as if they were of one run.
+
+  Args:
+    records_by_task: of each run's `metrics.jsonl`, by conditioned task.
+
+  Returns:
+    A record for each step that was evaluated, with an average where all tasks have a
+    score.
+  """
+  merged: dict[int, dict[str, float]] = {}
+  for records in records_by_task.values():
+    for record in records:
+      at_step = merged.setdefault(int(record['step']), {'step': record['step']})
+      at_step.update(
+        {
+          name: value
+          for name, value in record.items()
+          if name.startswith(f'{EVAL}/') and name != f'{EVAL}/{AVERAGE}'
+        }
+      )
+  for record in merged.values():
+    names = [f'{_SCORE}{task}' for task in records_by_task]
+    if record.keys() >= {*names}:
+      record[f'{EVAL}/{AVERAGE}'] = sum(record[name] for name in names) / len(names)
+  return [merged[step] for step in sorted(merged)]
 
 
 def best_step(scores: Mapping[int, Mapping[str, float]], name: str) -> int | None:
@@ -87,7 +117,7 @@ def print_summary(
     )
   )
   name = 'best single checkpoint' if averaged else 'last evaluation'
-  reporting.print_table(
+  terminal.print_table(
     f'Validation scores (x 100), {name}: step {shown}',
     ('task', 'metrics', f'step {shown}', 'best of task', 'at step'),
     rows,

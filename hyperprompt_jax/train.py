@@ -15,7 +15,16 @@ import numpy as np
 import optax
 
 import hyperprompt_tasks
-from hyperprompt_jax import configuration, datasets, reporting, runs, summary
+from hyperprompt_jax import (
+  configuration,
+  datasets,
+  features,
+  reporting,
+  runs,
+  summary,
+  terminal,
+  tuning,
+)
 from hyperprompt_jax.checkpoints import Checkpointer, Retention, TrainState
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluator import Evaluator, check_amounts
@@ -45,6 +54,9 @@ def train(
   checkpoint_period: int,
   retention: Retention,
   num_microbatches: int = 1,
+  tuned: str = tuning.ALL,
+  pack: bool = False,
+  max_segments: int = 8,
   log_period: int = 50,
   random_seed: int = 0,
   use_cached: bool = False,
@@ -70,6 +82,10 @@ def train(
     checkpoint_period: steps between checkpoints; the last step is saved too.
     retention: which checkpoints are kept.
     num_microbatches: parts that a batch is worked through in, to save memory.
+    tuned: which parameters are trained: 'all'; 'task', those of the method; or
+      'task_and_layer_norms'.
+    pack: whether a row holds several examples, of whatever tasks.
+    max_segments: the most examples of a packed row.
     log_period: steps between reports of the training metrics.
     random_seed: of initialisation, dropout, shuffling and mixing.
     use_cached: whether to read SeqIO's cache in place of the sources.
@@ -91,8 +107,10 @@ def train(
     batch_size=batch_size,
     num_microbatches=num_microbatches,
     use_cached=use_cached,
+    tuned=tuned,
     positive={
       'num_microbatches': num_microbatches,
+      'max_segments': max_segments,
       'EVAL_PERIOD': eval_period,
       'CHECKPOINT_PERIOD': checkpoint_period,
       'TRAIN_STEPS': total_steps,
@@ -109,9 +127,11 @@ def train(
         batch_size=batch_size,
         seed=random_seed,
         use_cached=use_cached,
+        pack=pack,
+        max_segments=max_segments,
       )
     )
-    like = abstract_state(model, optimizer, partitioner)
+    like = abstract_state(model, optimizer, partitioner, tuned)
     _make_folder(model_dir)
     scores: summary.ScoresByStep = {}
     data = {
@@ -121,12 +141,15 @@ def train(
       'VOCABULARY': vocabulary,
       'RANDOM_SEED': random_seed,
       'USE_CACHED_TASKS': use_cached,
+      'PACK': max_segments if pack else False,
+      'TUNED_PARAMETERS': tuned,
       'number of processes': jax.process_count(),
     }
-    checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data)
+    checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data, tuned)
     latest = checkpointer.latest_step()
     if latest is None:
-      state = initial_state(model, optimizer, like, random_seed)
+      state = initial_state(model, optimizer, like, random_seed, tuned)
+      checkpointer.save_base(state.params)
     else:
       state = checkpointer.restore(latest, like, iterator)
     # Only now, as a start with another model must not replace what the run is.
@@ -135,7 +158,12 @@ def train(
     scores.update(summary.scores_by_step(metrics.read()))
     run = _Run(
       train_step=make_train_step(
-        model, optimizer, like, seed=random_seed, num_microbatches=num_microbatches
+        model,
+        optimizer,
+        like,
+        seed=random_seed,
+        num_microbatches=num_microbatches,
+        tuned=tuned,
       ),
       evaluator=Evaluator(
         model,
@@ -152,7 +180,7 @@ def train(
       partitioner=partitioner,
       checkpointer=checkpointer,
       metrics=metrics,
-      progress=reporting.Progress(
+      progress=terminal.Progress(
         total_steps, latest or 0, batch_size, enabled=jax.process_index() == 0
       ),
       scores=scores,
@@ -181,7 +209,7 @@ class _Run:
   partitioner: Partitioner
   checkpointer: Checkpointer
   metrics: reporting.Metrics
-  progress: reporting.Progress
+  progress: terminal.Progress
   scores: summary.ScoresByStep
   task_list: Sequence[str]
   interrupts: Interrupts
@@ -235,11 +263,11 @@ class _Run:
     return self._due(step, self.eval_period) or self._due(step, self.checkpoint_period)
 
   def _next_batch(self) -> Any:
+    batch = {name: np.asarray(x) for name, x in next(self.iterator).items()}
+    features.check_task_ids(batch, self.task_list)
     return {
-      name: jax.make_array_from_process_local_data(
-        self.partitioner.batch_sharding, np.asarray(x)
-      )
-      for name, x in next(self.iterator).items()
+      name: jax.make_array_from_process_local_data(self.partitioner.batch_sharding, x)
+      for name, x in batch.items()
     }
 
   def _report(self, step: int, pending: list[Any]) -> None:
@@ -298,12 +326,21 @@ def _check(
   batch_size: int,
   num_microbatches: int,
   use_cached: bool,
+  tuned: str,
   positive: dict[str, int],
 ) -> None:
   """Finds the user's mistakes before anything is written or compiled."""
   for name, number in positive.items():
     if number < 1:
       raise UserError(f'{name} must be a positive integer, not {number}')
+  tuning.check(model.param_shapes(), tuned)
+  if not model.method.shared_backbone:
+    parts = hyperprompt_tasks.single_task_mixtures(mixture_or_task_name)
+    if len(parts) > 1:
+      raise UserError(
+        f'{mixture_or_task_name} trains {len(parts)} tasks, and this method one at a '
+        f'time: train {", ".join(parts.values())}'
+      )
   datasets.check_mixture(mixture_or_task_name, 'train', use_cached=use_cached)
   datasets.check_lengths(task_feature_lengths)
   if batch_size % num_microbatches:
@@ -340,13 +377,40 @@ def _write_config(model_dir: str) -> None:
   os.replace(temporary, path)
 
 
+def train_configured() -> list[dict[str, float]]:
+  """Trains what gin has bound: once, or where tasks share no network, each by itself.
+
+  Single-task runs follow one another, in MODEL_DIR/TASK, on the parts of the mixture.
+
+  Returns:
+    The records of the run; of single-task runs, their evaluations put together.
+  """
+  method = configuration.bound_class('model.Model.method')
+  if getattr(method, 'shared_backbone', True):
+    return configuration.call(train)
+  mixture = configuration.parameter('train.train.mixture_or_task_name')
+  parts = hyperprompt_tasks.single_task_mixtures(mixture)
+  if len(parts) == 1:
+    return configuration.call(train)
+  model_dir = configuration.parameter('train.train.model_dir')
+  records = {}
+  for number, (task, part) in enumerate(parts.items(), 1):
+    terminal.stderr_console().print(f'{task} ({number} of {len(parts)})')
+    configuration.set_macros(
+      MIXTURE_OR_TASK_NAME=part, MODEL_DIR=str(pathlib.Path(model_dir) / task)
+    )
+    records[task] = configuration.call(train)
+  configuration.set_macros(MIXTURE_OR_TASK_NAME=mixture, MODEL_DIR=model_dir)
+  return summary.merge(records)
+
+
 def main(arguments: Sequence[str]) -> None:
   """`hyperprompt train`."""
   parser = configuration.Parser('train', __doc__)
   configuration.add_arguments(parser)
   flags, bindings = configuration.parse_arguments(parser, arguments)
   configuration.parse(flags.gin_file, bindings)
-  records = configuration.call(train)
+  records = train_configured()
   mixture = configuration.parameter('train.train.mixture_or_task_name')
   summary.print_summary(records, hyperprompt_tasks.groups(mixture))
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hyperprompt_jax import tuning
 from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
@@ -17,16 +18,28 @@ StepFn = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 
 def abstract_state(
-  model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
+  model: Model,
+  optimizer: optax.GradientTransformation,
+  partitioner: Partitioner,
+  tuned: str = tuning.ALL,
 ) -> TrainState:
-  """Shapes, dtypes and shardings of the state; no memory is taken."""
+  """Shapes, dtypes and shardings of the state; no memory is taken.
+
+  Args:
+    model: the network.
+    optimizer: whose state there is for the tuned parameters alone.
+    partitioner: of the mesh.
+    tuned: which parameters are trained; see `tuning.split`.
+  """
   params = model.param_shapes()
   axes = model.param_axes()
-  opt_state = jax.eval_shape(optimizer.init, params)
+  tuned_params, _ = tuning.split(params, tuned)
+  tuned_axes, _ = tuning.split(axes, tuned)
+  opt_state = jax.eval_shape(optimizer.init, tuned_params)
   shardings = TrainState(
     step=partitioner.replicated,
     params=partitioner.shardings(axes),
-    opt_state=partitioner.optimizer_shardings(opt_state, params, axes),
+    opt_state=partitioner.optimizer_shardings(opt_state, tuned_params, tuned_axes),
   )
   shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
   return jax.tree.map(
@@ -41,12 +54,13 @@ def initial_state(
   optimizer: optax.GradientTransformation,
   like: TrainState,
   seed: int,
+  tuned: str = tuning.ALL,
 ) -> TrainState:
   """Fresh parameters and optimizer state, made where `like` says that they live."""
 
   def make(rng: Array) -> TrainState:
     params = model.init(rng)
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
+    return TrainState(jnp.int32(0), params, optimizer.init(tuning.split(params, tuned)[0]))
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
   return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
@@ -59,6 +73,7 @@ def make_train_step(
   *,
   seed: int,
   num_microbatches: int = 1,
+  tuned: str = tuning.ALL,
 ) -> StepFn:
   """The jitted training step; the state it is given is donated.
 
@@ -71,14 +86,20 @@ def make_train_step(
     like: shapes and shardings of the state.
     seed: of dropout.
     num_microbatches: parts that a batch is worked through in, to save memory.
+    tuned: which parameters are trained; the others have no gradient.
 
   Returns:
     Maps a state and a batch `[b, ...]` to the next state and the sums that
     `Model.loss` returns, with `grad_norm` besides.
   """
 
-  def gradients(params: Any, batch: Batch, rng: Array) -> tuple[Any, StepMetrics]:
-    grad_fn = jax.grad(model.loss, has_aux=True)
+  def gradients(
+    params: Any, frozen: Any, batch: Batch, rng: Array
+  ) -> tuple[Any, StepMetrics]:
+    def loss(params: Any, batch: Batch, rng: Array) -> tuple[Array, StepMetrics]:
+      return model.loss(tuning.merge(params, frozen), batch, rng)
+
+    grad_fn = jax.grad(loss, has_aux=True)
     if num_microbatches == 1:
       return grad_fn(params, batch, jax.random.fold_in(rng, 0))
     # Row i goes to microbatch i mod n, so that each takes an equal part of every device.
@@ -100,14 +121,15 @@ def make_train_step(
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    summed, metrics = gradients(state.params, batch, rng)
+    params, frozen = tuning.split(state.params, tuned)
+    summed, metrics = gradients(params, frozen, batch, rng)
     # A batch of padding alone has no token and no gradient.
     tokens = jnp.maximum(metrics['tokens'], 1.0)
     grads = jax.tree.map(lambda g: g / tokens, summed)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params)
+    params = optax.apply_updates(params, updates)
     metrics['grad_norm'] = optax.global_norm(grads)
-    return TrainState(state.step + 1, params, opt_state), metrics
+    return TrainState(state.step + 1, tuning.merge(params, frozen), opt_state), metrics
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
   return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))

@@ -1,13 +1,15 @@
 """What several test files share: a trained run, and compiled programs."""
 
 import os
+import pathlib
 
 # As `hyperprompt` does; here TensorFlow may be loaded before it runs.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Most of the tests' time is compilation, of programs that run for milliseconds.
 os.environ.setdefault(
   'XLA_FLAGS',
-  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+  ' --xla_cpu_use_fusion_emitters=false',
 )
 
 import jax
@@ -18,14 +20,22 @@ from hyperprompt_jax import cli
 from tests import tiny_run
 
 # The files that take longest go first, so that no worker is left with one at the end.
-SLOW_FILES = ('test_resume.py', 'test_mistakes.py', 'test_cli.py', 'test_train_step.py')
+SLOW_FILES = (
+  'test_resume.py',
+  'test_mistakes.py',
+  'nn/test_packing.py',
+  'nn/test_methods.py',
+  'test_methods.py',
+  'test_cli.py',
+  'test_train_step.py',
+)
 
 
 def pytest_collection_modifyitems(items):
   """Puts the slow files in front."""
 
   def rank(item):
-    name = item.path.name
+    name = item.path.relative_to(pathlib.Path(__file__).parent).as_posix()
     return SLOW_FILES.index(name) if name in SLOW_FILES else len(SLOW_FILES)
 
   items.sort(key=rank)

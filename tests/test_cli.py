@@ -13,7 +13,7 @@ import gin
 import pytest
 import rich.console
 
-from hyperprompt_jax import cli, configuration, reporting, runs
+from hyperprompt_jax import cli, configuration, runs, terminal
 from tests import tiny_run
 
 GIN = configuration.gin_directory()
@@ -99,7 +99,7 @@ def test_gin_files_of_verbs_parse_after_a_config_that_training_wrote(trained, ve
 def test_every_gin_file_is_used_by_one_of_these_tests():
   tested = {f'models/{m}' for m in MODELS} | {f'methods/{m}' for m in METHODS}
   tested |= {'models/t5_1_1.gin', 'runs/finetune.gin', 'runs/run.gin'}
-  tested |= {'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
+  tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
   assert {str(p.relative_to(GIN)) for p in GIN.rglob('*.gin')} == tested
 
 
@@ -238,9 +238,9 @@ def test_a_run_evaluates_where_it_was_copied_to(trained, tmp_path, capsys):
 
 def test_progress_in_a_terminal_is_a_bar_and_messages_stand_above_it(monkeypatch):
   out = io.StringIO()
-  terminal = rich.console.Console(file=out, force_terminal=True, width=120)
-  monkeypatch.setattr(reporting, 'stderr_console', lambda: terminal)
-  progress = reporting.Progress(total_steps=10, step=0, batch_size=4, enabled=True)
+  console = rich.console.Console(file=out, force_terminal=True, width=120)
+  monkeypatch.setattr(terminal, 'stderr_console', lambda: console)
+  progress = terminal.Progress(total_steps=10, step=0, batch_size=4, enabled=True)
   progress.report(5, loss=0.25)
   progress.message('step 5: [saved]')
   progress.close()

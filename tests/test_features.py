@@ -7,6 +7,8 @@ import tensorflow as tf
 
 import hyperprompt_tasks
 from hyperprompt_jax import datasets, features
+from hyperprompt_jax.errors import UserError
+from hyperprompt_tasks import builtin
 
 LENGTHS = {'inputs': 12, 'targets': 5}
 
@@ -35,9 +37,63 @@ def test_rows_carry_the_id_of_their_task():
   assert second['decoder_loss_weights'].tolist() == [1, 1, 1, 0, 0]
 
 
-def test_packing_is_refused_with_the_reason():
-  with pytest.raises(ValueError, match='packing rows of several tasks'):
-    features.ConditionedEncDecFeatureConverter(pack=True)
+def test_packed_rows_hold_segments_and_the_task_of_each():
+  converter = features.ConditionedEncDecFeatureConverter(pack=True, max_segments=3)
+  (row,) = converter(_examples(), LENGTHS).as_numpy_iterator()
+  # Task 0 is a task, though 0 is padding to SeqIO's packing.
+  assert row['task_ids'].tolist() == [2, 0, 0]
+  assert row['encoder_input_tokens'].tolist() == [5, 6, 1, 8, 1] + [0] * 7
+  assert row['encoder_segment_ids'].tolist() == [1, 1, 1, 2, 2] + [0] * 7
+  assert row['decoder_target_tokens'].tolist() == [7, 1, 9, 9, 1]
+  assert row['decoder_input_tokens'].tolist() == [0, 7, 0, 9, 9]
+  assert row['decoder_segment_ids'].tolist() == [1, 1, 2, 2, 2]
+
+
+def test_a_packed_row_holds_no_more_segments_than_it_may():
+  converter = features.ConditionedEncDecFeatureConverter(pack=True, max_segments=1)
+  first, second = converter(_examples(), LENGTHS).as_numpy_iterator()
+  assert first['task_ids'].tolist() == [2] and second['task_ids'].tolist() == [0]
+  with pytest.raises(ValueError, match='max_segments must be a positive integer, not 0'):
+    features.ConditionedEncDecFeatureConverter(pack=True, max_segments=0)
+
+
+def test_packed_batches_of_the_mixture_mix_tasks_and_lose_nothing():
+  vocabulary = hyperprompt_tasks.use_vocabulary('bytes')
+  dataset = datasets.training_dataset(
+    'hp_builtin',
+    {'inputs': 64, 'targets': 24},
+    batch_size=16,
+    seed=0,
+    use_cached=False,
+    pack=True,
+    max_segments=4,
+  )
+  (batch,) = dataset.take(1).as_numpy_iterator()
+  task_list = hyperprompt_tasks.task_list('hp_builtin')
+  tasks_of_rows = []
+  for row in range(16):
+    segments = batch['encoder_segment_ids'][row]
+    tasks = [task_list[i] for i in batch['task_ids'][row][: segments.max()]]
+    for n, task in enumerate(tasks, 1):
+      text = vocabulary.decode(batch['encoder_input_tokens'][row][segments == n].tolist())
+      target = vocabulary.decode(
+        batch['decoder_target_tokens'][row][batch['decoder_segment_ids'][row] == n].tolist()
+      )
+      name, _, string = text.partition(': ')
+      assert name == task and target == builtin.FUNCTIONS[task](string)
+    tasks_of_rows.append(tasks)
+  assert max(map(len, tasks_of_rows)) == 4
+  assert sum(len(set(tasks)) > 1 for tasks in tasks_of_rows) > 12
+
+
+@pytest.mark.parametrize('wrong', [-1, 8])
+def test_a_task_id_outside_the_task_list_is_named(wrong):
+  task_list = hyperprompt_tasks.task_list('hp_builtin')
+  batch = {'task_ids': np.array([[0], [7]])}
+  features.check_task_ids(batch, task_list)
+  batch['task_ids'][1] = wrong
+  with pytest.raises(UserError, match=rf'task id {wrong}, but the task list has 8 tasks'):
+    features.check_task_ids(batch, task_list)
 
 
 def test_batches_of_the_mixture_are_the_same_for_a_seed_and_hold_all_tasks():

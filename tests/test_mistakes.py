@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from hyperprompt_jax import cli, features
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax import cli
+from hyperprompt_tasks import builtin, metrics, preprocessors, registration
 from tests import tiny_run
 
 
@@ -154,6 +154,7 @@ def test_a_value_of_the_wrong_type(refused, binding, said):
     ("TASK_FEATURE_LENGTHS={'inputs': 8}", "must be like {'inputs': 512, 'targets': 64}"),
     ("TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 0}", 'must be like'),
     ("TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8, 'x': 8}", 'must be like'),
+    ('train.train.max_segments=0', 'max_segments must be a positive integer'),
     ('train.train.num_microbatches=0', 'num_microbatches must be a positive integer'),
     ('train.train.num_microbatches=3', 'BATCH_SIZE=4 is not divided by num_microbatches=3'),
     ('partitioning.Partitioner.num_partitions=0', 'num_partitions=0 does not divide'),
@@ -177,7 +178,7 @@ def test_macros_that_must_be_set(refused):
   ('left_out', 'said'),
   [
     ('models', 'VOCABULARY is not set'),
-    ('methods', 'methods/hyperprompt_global.gin or methods/mtl.gin'),
+    ('methods', 'methods/hyperprompt_global.gin or methods/hyperprompt_sep.gin'),
     ('runs', 'add --gin_file=runs/finetune.gin'),
   ],
 )
@@ -256,9 +257,34 @@ def test_a_vocabulary_larger_than_the_embedding(refused):
   assert 'set config.Config.vocab_size to at least 259' in line
 
 
-def test_packing_is_refused():
-  with pytest.raises(UserError, match='set pack=False'):
-    features.ConditionedEncDecFeatureConverter(pack=True)
+def test_a_task_id_that_is_no_task(refused, monkeypatch, tmp_path, mistake):
+  wrong = lambda dataset, task_id: dataset.map(lambda x: {**x, 'task_ids': [task_id + 9]})
+  monkeypatch.setattr(preprocessors, 'add_task_ids', wrong)
+  source = builtin.BuiltinSource('copy')
+  name = 'hp_test_wrong_task_id'
+  registration.add_task(
+    name,
+    source=source,
+    text=[],
+    task_list=builtin.TASKS,
+    conditioned_task='copy',
+    metric_fns=[metrics.accuracy],
+  )
+  run = tiny_run.train_arguments(tmp_path / 'run', MIXTURE_OR_TASK_NAME=name)
+  assert 'task id 12, but the task list has 8 tasks' in mistake(run)
+
+
+@pytest.mark.parametrize(
+  ('binding', 'said'),
+  [
+    ('first_layer=1', 'HyperPromptGlobal.first_layer=1 is out of range: the encoder has'),
+    ("stacks='everywhere'", "'decoder' or 'both', not 'everywhere'"),
+    ("prompt_init='words'", "'random' or 'vocabulary', not 'words'"),
+    ('bottleneck_dim=0', 'bottleneck_dim must be at least 1, not 0'),
+  ],
+)
+def test_an_option_of_a_method_that_cannot_be(refused, binding, said):
+  assert said in refused(f'--gin.conditioning.HyperPromptGlobal.{binding}')
 
 
 def test_a_model_dir_that_is_a_file(mistake, tmp_path):

@@ -7,11 +7,38 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import HyperPromptGlobal, Method, MultiTaskLearning
+from hyperprompt_jax.nn.conditioning import (
+  HoulsbyAdapter,
+  HyperFormer,
+  HyperPromptGlobal,
+  HyperPromptSep,
+  HyperPromptShare,
+  Method,
+  MultiTaskLearning,
+  PromptTuning,
+)
 from hyperprompt_jax.nn.config import Config
 
 VOCAB_SIZE = 48
-TASKS = ('a', 'b', 'c')
+TASKS = ('a', 'b', 'c', 'd')
+
+# Every method, by the name of its gin file. single_task is left out: its network is mtl's.
+METHODS: dict[str, Method] = {
+  'mtl': MultiTaskLearning(),
+  'prompt_tuning': PromptTuning(3),
+  'adapter': HoulsbyAdapter(5),
+  'hyperformer': HyperFormer(5, 6),
+  'hyperprompt_share': HyperPromptShare(4, 5),
+  'hyperprompt_sep': HyperPromptSep(4, 5),
+  'hyperprompt_global': HyperPromptGlobal(4, 5, task_embed_dim=6),
+}
+# And with every option of where prompts go.
+VARIANTS = {
+  **METHODS,
+  'decoder': HyperPromptGlobal(4, 5, 'decoder', task_embed_dim=6),
+  'both': HyperPromptSep(4, 5, 'both'),
+  'upper_layers_of_both': HyperPromptGlobal(4, 5, 'both', 1, task_embed_dim=6),
+}
 
 
 def config(**overrides) -> Config:
@@ -47,7 +74,7 @@ def init(of: Model, seed: int = 0):
     x = rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[-2] if leaf.ndim > 1 else 1)
     # Norms near 1; prompts and embeddings as large as what they are added to.
     near_one = 'scale' in str(path[-1])
-    large = any(word in str(path[-1]) for word in ('prompts', 'embedding'))
+    large = any(word in str(path[-1]) for word in ('prompts', 'embedding', '_bias'))
     x = 1 + 0.1 * x if near_one else x * np.sqrt(leaf.shape[-2]) if large else x
     return jnp.asarray(x, leaf.dtype)
 
@@ -58,16 +85,8 @@ def init(of: Model, seed: int = 0):
 @functools.partial(jax.jit, static_argnums=0)
 def logits(of: Model, params, batch):
   """Logits by teacher forcing, without dropout."""
-  inputs = [
-    batch[name]
-    for name in (
-      'encoder_input_tokens',
-      'decoder_input_tokens',
-      'decoder_target_tokens',
-      'task_ids',
-    )
-  ]
-  return of.module.apply({'params': params}, *inputs, enable_dropout=False)
+  inputs = {k: x for k, x in batch.items() if k != 'decoder_loss_weights'}
+  return of.module.apply({'params': params}, **inputs, enable_dropout=False)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -77,6 +96,13 @@ def loss(of: Model, params, batch, rng=None):
 
 
 gradient = jax.jit(jax.grad(loss, argnums=1), static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def outputs(of: Model, params, batch):
+  """The logits, the sums of the loss and its gradient: all of a batch, compiled once."""
+  grads, sums = jax.grad(of.loss, has_aux=True)(params, batch, None)
+  return logits(of, params, batch), sums, grads
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -112,3 +138,43 @@ def batch(rows: int = 4, inputs: int = 9, targets: int = 6, seed: int = 0, task=
     'task_ids': task_ids,
   }
   return {name: jnp.asarray(x) for name, x in features.items()}
+
+
+def assert_trees_close(got, want, tolerance):
+  """Compares two trees of arrays; the tolerance is relative to an array's largest entry."""
+
+  def compare(path, g, w):
+    largest = max(float(np.abs(w).max()), 1e-3)
+    np.testing.assert_allclose(g, w, atol=tolerance * largest, err_msg=str(path))
+
+  jax.tree_util.tree_map_with_path(compare, got, want)
+
+
+def pack(batch, rows):
+  """Packs rows of an unpacked batch.
+
+  Args:
+    batch: from `batch`.
+    rows: the rows of the batch that each packed row holds, in order.
+  """
+  slots = max(len(of) for of in rows)
+  packed = {}
+  for name in ('encoder_input_tokens', 'decoder_target_tokens', 'decoder_input_tokens'):
+    # Padding of a row's end goes; the start symbol of decoder inputs, 0 too, stays.
+    of_lengths = name if name.startswith('encoder') else 'decoder_target_tokens'
+    lengths = (np.asarray(batch[of_lengths]) > 0).sum(1)
+    width = max(sum(lengths[i] for i in of) for of in rows) + 2
+    packed[name] = np.zeros((len(rows), width), np.int32)
+    segments = np.zeros((len(rows), width), np.int32)
+    for r, of in enumerate(rows):
+      joined = [np.asarray(batch[name])[i, : lengths[i]] for i in of]
+      ids = [np.full(lengths[i], n) for n, i in enumerate(of, 1)]
+      packed[name][r, : sum(map(len, joined))] = np.concatenate(joined)
+      segments[r, : sum(map(len, joined))] = np.concatenate(ids)
+    side = 'encoder' if name.startswith('encoder') else 'decoder'
+    packed[f'{side}_segment_ids'] = segments
+  packed['decoder_loss_weights'] = (packed['decoder_target_tokens'] > 0).astype(np.int32)
+  packed['task_ids'] = np.zeros((len(rows), slots), np.int32)
+  for r, of in enumerate(rows):
+    packed['task_ids'][r, : len(of)] = np.asarray(batch['task_ids'])[list(of), 0]
+  return {name: jnp.asarray(x) for name, x in packed.items()}

@@ -5,19 +5,19 @@ import pathlib
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 
 # One layer each way, 16 wide. Dropout is on: finetune.gin has 0.1.
-NETWORK = {
+BACKBONE = {
   'config.Config.emb_dim': 16,
   'config.Config.mlp_dim': 16,
   'config.Config.num_heads': 2,
   'config.Config.head_dim': 4,
   'config.Config.num_encoder_layers': 1,
   'config.Config.num_decoder_layers': 1,
-  'conditioning.HyperPromptGlobal.prompt_length': 2,
 }
+NETWORK = {**BACKBONE, 'conditioning.HyperPromptGlobal.prompt_length': 2}
 
 
 def train_arguments(
-  model_dir: pathlib.Path, *more: str, files=FILES, without=(), **macros
+  model_dir: pathlib.Path, *more: str, files=FILES, without=(), network=NETWORK, **macros
 ) -> list[str]:
   """The arguments of `hyperprompt train` for one task of the built-in mixture."""
   bindings = {
@@ -36,6 +36,6 @@ def train_arguments(
     'train',
     *(f'--gin_file={file}' for file in files),
     *(f'--gin.{k}={v!r}' for k, v in bindings.items() if k not in without),
-    *(f'--gin.{name}={value}' for name, value in NETWORK.items()),
+    *(f'--gin.{name}={value}' for name, value in network.items()),
     *more,
   ]

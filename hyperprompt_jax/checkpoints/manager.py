@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax import struct
+from flax import struct, traverse_util
 
+from hyperprompt_jax import tuning
+from hyperprompt_jax.checkpoints.base import Base, base_metadata, read_base, write_base
 from hyperprompt_jax.checkpoints.compare import check_same_parameters
 from hyperprompt_jax.checkpoints.iterator import (
   IteratorHandler,
@@ -87,9 +89,9 @@ class _Policy:
 class Checkpointer:
   """Saves and restores the checkpoints in `MODEL_DIR/checkpoints`.
 
-  A checkpoint holds the parameters, the optimizer's state, the position in the training
-  data, and the task list. Saving is asynchronous and atomic: a step is there whole, or not
-  at all.
+  A checkpoint holds the tuned parameters, the optimizer's state, the position in the
+  training data, and the task list; and a reference to the frozen parameters, if there are
+  any. Saving is asynchronous and atomic: a step is there whole, or not at all.
 
   Args:
     model_dir: the run's folder.
@@ -97,8 +99,9 @@ class Checkpointer:
     retention: what to keep; None opens the folder for reading alone.
     scores: by step, the scores of its evaluation: of each task, and `AVERAGE`. Read
       anew at every save.
-    data: what the order of the training data depends on, JSON by name. A position in
+    data: what a run that goes on must share with its start, JSON by name. A position in
       other data means nothing, and TensorFlow does not always notice.
+    tuned: which parameters are saved; see `tuning.split`.
   """
 
   def __init__(
@@ -108,10 +111,14 @@ class Checkpointer:
     retention: Retention | None = None,
     scores: Mapping[int, Scores] | None = None,
     data: Mapping[str, Any] | None = None,
+    tuned: str = tuning.ALL,
   ):
-    self.directory = pathlib.Path(model_dir).absolute() / SUBDIRECTORY
+    self._model_dir = pathlib.Path(model_dir).absolute()
+    self.directory = self._model_dir / SUBDIRECTORY
     self._task_list = list(task_list)
     self._data = dict(data or {})
+    self._tuned = tuned
+    self._base: Base | None = None
     if retention is None and not self.directory.is_dir():
       raise UserError(f'no checkpoints in {model_dir}: train there first')
     self._manager = ocp.CheckpointManager(
@@ -136,14 +143,26 @@ class Checkpointer:
     """The last step with a whole checkpoint."""
     return self._manager.latest_step()
 
+  def save_base(self, params: Any) -> None:
+    """Writes what of fresh parameters will not be tuned, for all checkpoints to come."""
+    _, frozen = tuning.split(params, self._tuned)
+    if frozen:
+      self._base = write_base(self._model_dir, frozen)
+
   def save(self, state: TrainState, iterator: Iterator) -> None:
     """Begins to save a step; returns when the state may be changed again."""
+    params, _ = tuning.split(state.params, self._tuned)
+    run = {
+      'task_list': self._task_list,
+      'data': self._data,
+      'base': self._base and dataclasses.asdict(self._base),
+    }
     self._manager.save(
       int(state.step),
       args=ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params),
+        params=ocp.args.StandardSave(params),
         optimizer=ocp.args.StandardSave(state.opt_state),
-        run=ocp.args.JsonSave({'task_list': self._task_list, 'data': self._data}),
+        run=ocp.args.JsonSave(run),
         data=IteratorSave(iterator),
       ),
       force=True,
@@ -161,16 +180,17 @@ class Checkpointer:
       UserError: if the checkpoint cannot be read or is of another network, task list or
         training data.
     """
-    self._check(step, like.params)
+    self.check_task_list(step)
     self._check_data(step)
+    params = self.restore_params(step, like.params)
     items = self._restore(
       step,
-      params=ocp.args.StandardRestore(like.params),
       optimizer=ocp.args.StandardRestore(like.opt_state),
       data=IteratorRestore(iterator),
     )
     restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
-    return TrainState(restored_step, items.params, items.optimizer)
+    self._base = self._read_base_reference(step)
+    return TrainState(restored_step, params, items.optimizer)
 
   def restore_params(self, step: int, like: Any) -> Any:
     """Restores the parameters alone, into the shapes and shardings of `like`.
@@ -178,8 +198,23 @@ class Checkpointer:
     Raises:
       UserError: if the checkpoint cannot be read or is of another network or task list.
     """
-    self._check(step, like)
-    return self._restore(step, params=ocp.args.StandardRestore(like)).params
+    self.check_task_list(step)
+    where = str(self.directory / str(step))
+    base = self._read_base_reference(step)
+    with _reading(where):
+      own = self._manager.item_metadata(step)['params'].tree
+    frozen = {}
+    if base:
+      with _reading(str(self._model_dir / base.path)):
+        frozen = base_metadata(self._model_dir, base)
+    check_same_parameters(where, wanted=like, found=tuning.merge(own, frozen))
+    saved_here = traverse_util.flatten_dict(own)
+    like_own, like_frozen = tuning.split_by(like, saved_here.__contains__)
+    params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
+    if base:
+      with _reading(str(self._model_dir / base.path)):
+        params = tuning.merge(params, read_base(self._model_dir, base, like_frozen))
+    return params
 
   def wait(self) -> None:
     """Waits until what is being saved is on disk; raises what went wrong with it."""
@@ -208,12 +243,9 @@ class Checkpointer:
         'mixture'
       )
 
-  def _check(self, step: int, params: Any) -> None:
-    self.check_task_list(step)
-    where = str(self.directory / str(step))
-    with _reading(where):
-      found = self._manager.item_metadata(step)['params'].tree
-    check_same_parameters(where, wanted=params, found=found)
+  def _read_base_reference(self, step: int) -> Base | None:
+    base = self._read_run(step)['base']
+    return base and Base(**base)
 
   def _check_data(self, step: int) -> None:
     saved = self._read_run(step)['data']

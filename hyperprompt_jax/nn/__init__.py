@@ -10,8 +10,9 @@ it has one, in brackets):
   f MLP width                v vocabulary
   m layers of a stack [m]    t tasks [t]
   r bottleneck [b]           z task-embedding width [e]
+  n adapter positions of a layer
 
 Parameters carry T5X's logical axis names (`embed mlp heads kv joined_kv vocab
-relpos_buckets layers`) and ours (`tasks prompt bottleneck task_embed`); activations
-`batch length` besides.
+relpos_buckets layers`) and ours (`tasks prompt bottleneck task_embed positions`);
+activations `batch length` besides.
 """

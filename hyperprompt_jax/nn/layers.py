@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import struct
 from flax.linen import partitioning as nn_partitioning
+
+from hyperprompt_jax.nn.insertion import Prompts, Segments, prepend_prompts
 
 Array = jax.Array
 Initializer = Callable[..., Array]
@@ -31,35 +32,6 @@ fan_in_truncated_normal = nn.initializers.variance_scaling(
 # What a masked logit becomes. Finite, so that a row with no key left (a padding
 # query) gives a uniform distribution and not NaN.
 MASKED_LOGIT = -1e10
-
-
-@struct.dataclass
-class Prompts:
-  """Prompts for keys and values, `[..., p, h, d]`; the leading axes say of what."""
-
-  key: Array
-  value: Array
-
-  @property
-  def length(self) -> int:
-    """The prompt length p."""
-    return self.key.shape[-3]
-
-  def select(self, task_ids: Array) -> 'Prompts':
-    """The prompts of each row's tasks.
-
-    Args:
-      task_ids: `[b, s]` int32; self holds prompts for all tasks, `[t, p, h, d]`.
-
-    Returns:
-      `[b, s * p, h, d]`: the prompts of the segments of each row, in order.
-    """
-
-    def gather(x: Array) -> Array:
-      picked = jnp.take(x, task_ids, axis=0, mode='clip')  # [b, s, p, h, d]
-      return picked.reshape(picked.shape[0], -1, *picked.shape[3:])
-
-    return jax.tree.map(gather, self)
 
 
 class LayerNorm(nn.Module):
@@ -282,38 +254,6 @@ def dot_product_attention(
   return jnp.einsum('bhqk,bkhd->bqhd', weights, value)
 
 
-def prepend_prompts(
-  prompts: Prompts,
-  key: Array,
-  value: Array,
-  bias: Array | None,
-  mask: Array | None,
-) -> tuple[Array, Array, Array | None, Array | None]:
-  """`K' = concat(P_key, K)`, `V' = concat(P_value, V)` (HyperPrompt, section 3.1).
-
-  Prompts are never masked and take zero position bias, so bias and mask are extended to
-  the left by zeros and True.
-
-  Args:
-    prompts: `[b, p, h, d]`, already those of each row's task.
-    key: `[b, k, h, d]`.
-    value: `[b, k, h, d]`.
-    bias: `[1, h, q, k]` or None.
-    mask: bool `[b, 1, q, k]` or None.
-
-  Returns:
-    key, value, bias and mask over `p + k` keys.
-  """
-  key = jnp.concatenate([prompts.key.astype(key.dtype), key], axis=1)
-  value = jnp.concatenate([prompts.value.astype(value.dtype), value], axis=1)
-  left = ((0, 0), (0, 0), (0, 0), (prompts.length, 0))
-  if bias is not None:
-    bias = jnp.pad(bias, left)
-  if mask is not None:
-    mask = jnp.pad(mask, left, constant_values=True)
-  return key, value, bias, mask
-
-
 class MultiHeadDotProductAttention(nn.Module):
   """T5's multi-head attention, with task prompts before its keys and values.
 
@@ -339,6 +279,7 @@ class MultiHeadDotProductAttention(nn.Module):
     inputs_kv: Array | None = None,
     *,
     prompts: Prompts | None = None,
+    segments: Segments | None = None,
     bias: Array | None = None,
     mask: Array | None = None,
     decode_index: Array | None = None,
@@ -348,7 +289,8 @@ class MultiHeadDotProductAttention(nn.Module):
     Args:
       inputs_q: `[b, q, e]`; q is 1 while decoding.
       inputs_kv: `[b, k, e]` for cross-attention; None for self-attention.
-      prompts: `[b, p, h, d]`.
+      prompts: this layer's, of all tasks, `[t, p, h, d]`.
+      segments: of the queries; needed for prompts alone.
       bias: `[1, h, q, k]`.
       mask: bool `[b, 1, q, k]`.
       decode_index: int32 scalar, the position while decoding.
@@ -387,8 +329,9 @@ class MultiHeadDotProductAttention(nn.Module):
       key = self.variable('cache', 'cached_key', lambda: fresh[0]).value
       value = self.variable('cache', 'cached_value', lambda: fresh[1]).value
 
-    if prompts is not None and prompts.length:
-      key, value, bias, mask = prepend_prompts(prompts, key, value, bias, mask)
+    if prompts is not None:
+      assert segments is not None and mask is not None
+      key, value, bias, mask = prepend_prompts(prompts, segments, key, value, bias, mask)
     x = dot_product_attention(
       query,
       key,

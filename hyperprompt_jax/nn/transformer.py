@@ -10,10 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 from flax.linen import partitioning as nn_partitioning
 
-from hyperprompt_jax.nn.conditioning.base import Conditioning, Method
+from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
 from hyperprompt_jax.nn.config import REMAT_POLICIES, Config
+from hyperprompt_jax.nn.insertion import (
+  Segments,
+  adapt,
+  attention_mask,
+  insert_input_prompts,
+)
 from hyperprompt_jax.nn.layers import (
   Array,
   DenseGeneral,
@@ -21,7 +28,6 @@ from hyperprompt_jax.nn.layers import (
   LayerNorm,
   MlpBlock,
   MultiHeadDotProductAttention,
-  Prompts,
   RelativePositionBiases,
   broadcast_dropout,
   with_sharding_constraint,
@@ -53,28 +59,35 @@ def _mlp(config: Config, deterministic: bool) -> MlpBlock:
 
 
 class EncoderLayer(nn.Module):
-  """Self-attention, with the layer's prompts, and MLP; each normalised before."""
+  """Self-attention and MLP, each normalised before, with what conditions the layer."""
 
   config: Config
   deterministic: bool
 
   @nn.compact
   def __call__(
-    self, x: Array, prompts: Prompts | None, task_ids: Array, bias: Array, mask: Array
+    self,
+    x: Array,
+    conditioning: LayerConditioning,
+    segments: Segments,
+    bias: Array,
+    mask: Array,
   ) -> tuple[Array, None]:
-    """Maps `[b, k, e]` to the same; prompts are this layer's, `[t, p, h, d]`."""
+    """Maps `[b, k, e]` to the same; the conditioning is this layer's, `[t, ...]`."""
     cfg = self.config
     norm = lambda name: LayerNorm(dtype=cfg.activation_dtype, name=name)
     dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
 
     y = norm('pre_attention_layer_norm')(x)
     y = _attention(cfg, self.deterministic, 'attention')(
-      y, prompts=_select(prompts, task_ids), bias=bias, mask=mask
+      y, prompts=conditioning.prompts, segments=segments, bias=bias, mask=mask
     )
+    y = adapt(conditioning.attention_adapter, segments, y)
     x = x + dropout(y)
 
     y = norm('pre_mlp_layer_norm')(x)
     y = _mlp(cfg, self.deterministic)(y)
+    y = adapt(conditioning.mlp_adapter, segments, y)
     x = x + dropout(y)
     return with_sharding_constraint(x, ACTIVATION_AXES), None
 
@@ -90,15 +103,15 @@ class DecoderLayer(nn.Module):
   def __call__(
     self,
     x: Array,
-    prompts: Prompts | None,
-    task_ids: Array,
+    conditioning: LayerConditioning,
+    segments: Segments,
     encoded: Array,
     bias: Array,
     mask: Array | None,
     cross_mask: Array,
     decode_index: Array | None,
   ) -> tuple[Array, None]:
-    """Maps `[b, q, e]` to the same; prompts are this layer's, `[t, p, h, d]`."""
+    """Maps `[b, q, e]` to the same; the conditioning is this layer's, `[t, ...]`."""
     cfg = self.config
     norm = lambda name: LayerNorm(dtype=cfg.activation_dtype, name=name)
     dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
@@ -108,11 +121,13 @@ class DecoderLayer(nn.Module):
       cfg, self.deterministic, 'self_attention', cache_length=self.cache_length
     )(
       y,
-      prompts=_select(prompts, task_ids),
+      prompts=conditioning.prompts,
+      segments=segments,
       bias=bias,
       mask=mask,
       decode_index=decode_index,
     )
+    y = adapt(conditioning.attention_adapter, segments, y)
     x = x + dropout(y)
 
     y = norm('pre_cross_attention_layer_norm')(x)
@@ -126,12 +141,9 @@ class DecoderLayer(nn.Module):
 
     y = norm('pre_mlp_layer_norm')(x)
     y = _mlp(cfg, self.deterministic)(y)
+    y = adapt(conditioning.mlp_adapter, segments, y)
     x = x + dropout(y)
     return with_sharding_constraint(x, ACTIVATION_AXES), None
-
-
-def _select(prompts: Prompts | None, task_ids: Array) -> Prompts | None:
-  return None if prompts is None else prompts.select(task_ids)
 
 
 def _apply_layers(
@@ -139,7 +151,7 @@ def _apply_layers(
   attributes: dict[str, Any],
   num_layers: int,
   x: Array,
-  prompts: Prompts | None,
+  conditioning: LayerConditioning,
   *shared: Any,
 ) -> Array:
   """Runs the layers of a stack, scanned or unrolled; for a compact method.
@@ -150,7 +162,7 @@ def _apply_layers(
       rematerialise.
     num_layers: m.
     x: `[b, length, e]`.
-    prompts: `[m, t, p, h, d]` or None; each layer is given its own.
+    conditioning: the stack's, `[m, t, ...]`; each layer is given its own.
     *shared: what all layers are given as it is.
 
   Returns:
@@ -173,11 +185,24 @@ def _apply_layers(
       length=num_layers,
       axis_name='layers',
     )
-    return scanned(**attributes, name='layers')(x, prompts, *shared)[0]
+    return scanned(**attributes, name='layers')(x, conditioning, *shared)[0]
   for index in range(num_layers):
-    own = None if prompts is None else jax.tree.map(lambda leaf: leaf[index], prompts)  # noqa: B023
+    own = jax.tree.map(lambda leaf, i=index: leaf[i], conditioning)
     x, _ = layer(**attributes, name=f'layers_{index}')(x, own, *shared)
   return x
+
+
+@struct.dataclass
+class Encoded:
+  """The encoder's output.
+
+  Attributes:
+    activations: `[b, k, e]` in the activations' dtype; k counts input prompts, too.
+    segment_ids: segment of each position, from 1, `[b, k]` int32; 0 is padding.
+  """
+
+  activations: Array
+  segment_ids: Array
 
 
 class Encoder(nn.Module):
@@ -190,31 +215,34 @@ class Encoder(nn.Module):
   def __call__(
     self,
     tokens: Array,
-    task_ids: Array,
-    mask: Array,
-    prompts: Prompts | None,
+    segments: Segments,
+    conditioning: Conditioning,
     deterministic: bool,
-  ) -> Array:
-    """Encodes `[b, k]` int32 tokens as `[b, k, e]`."""
+  ) -> Encoded:
+    """Encodes `[b, k]` int32 tokens, and the input prompts before them."""
     cfg = self.config
     dropout = broadcast_dropout(cfg.dropout_rate, deterministic)
+    x = self.shared_embedding(tokens)
+    if conditioning.input_prompts is not None:
+      x, segments = insert_input_prompts(conditioning.input_prompts, segments, x)
     bias = RelativePositionBiases(
       cfg.num_heads, bidirectional=True, dtype=cfg.activation_dtype, name='relpos_bias'
-    )(tokens.shape[1], tokens.shape[1])
-    x = dropout(self.shared_embedding(tokens))
+    )(x.shape[1], x.shape[1])
+    x = dropout(x)
     x = _apply_layers(
       EncoderLayer,
       {'config': cfg, 'deterministic': deterministic},
       cfg.num_encoder_layers,
       with_sharding_constraint(x, ACTIVATION_AXES),
-      prompts,
-      task_ids,
+      conditioning.encoder,
+      segments,
       bias,
-      mask,
+      attention_mask(segments.ids, segments.ids),
     )
     x = LayerNorm(dtype=cfg.activation_dtype, name='encoder_norm')(x)
     # Unlike all the others, this dropout of T5X's is not shared by the positions.
-    return nn.Dropout(cfg.dropout_rate, deterministic=deterministic)(x)
+    x = nn.Dropout(cfg.dropout_rate, deterministic=deterministic)(x)
+    return Encoded(x, segments.ids)
 
 
 class Decoder(nn.Module):
@@ -226,12 +254,11 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(
     self,
-    encoded: Array,
+    encoded: Encoded,
     tokens: Array,
-    task_ids: Array,
+    segments: Segments,
     mask: Array | None,
-    cross_mask: Array,
-    prompts: Prompts | None,
+    conditioning: LayerConditioning,
     deterministic: bool,
     cache_length: int | None = None,
     decode_index: Array | None = None,
@@ -249,12 +276,12 @@ class Decoder(nn.Module):
       {'config': cfg, 'deterministic': deterministic, 'cache_length': cache_length},
       cfg.num_decoder_layers,
       with_sharding_constraint(x, ACTIVATION_AXES),
-      prompts,
-      task_ids,
-      encoded,
+      conditioning,
+      segments,
+      encoded.activations,
       bias,
       mask,
-      cross_mask,
+      attention_mask(segments.ids, encoded.segment_ids),
       decode_index,
     )
     x = LayerNorm(dtype=cfg.activation_dtype, name='decoder_norm')(x)
@@ -289,7 +316,7 @@ class Transformer(nn.Module):
 
   def condition(self) -> Conditioning:
     """The conditioning of all tasks: the hypernetworks run here and nowhere else."""
-    return self.method(self.config, self.num_tasks)
+    return self.method(self.config, self.num_tasks, self.token_embedder.embedding)
 
   def encode(
     self,
@@ -297,73 +324,61 @@ class Transformer(nn.Module):
     task_ids: Array,
     conditioning: Conditioning,
     *,
+    encoder_segment_ids: Array | None = None,
     enable_dropout: bool,
-  ) -> Array:
+  ) -> Encoded:
     """Encodes a batch.
 
     Args:
       encoder_input_tokens: `[b, k]` int32, 0 is padding.
       task_ids: `[b, s]` int32, the tasks of each row's segments.
       conditioning: from `condition`.
+      encoder_segment_ids: of packed rows, `[b, k]` int32, from 1; 0 is padding.
       enable_dropout: whether dropout is on; it takes the rng `dropout`.
-
-    Returns:
-      `[b, k, e]` in the activations' dtype.
     """
-    valid = encoder_input_tokens > 0
-    mask = (valid[:, :, None] & valid[:, None, :])[:, None]
-    return self.encoder(
-      encoder_input_tokens,
-      task_ids,
-      mask,
-      conditioning.encoder_prompts,
-      not enable_dropout,
-    )
+    segments = Segments.of(task_ids, encoder_input_tokens, encoder_segment_ids)
+    return self.encoder(encoder_input_tokens, segments, conditioning, not enable_dropout)
 
   def decode(
     self,
-    encoded: Array,
-    encoder_input_tokens: Array,
+    encoded: Encoded,
     decoder_input_tokens: Array,
     decoder_target_tokens: Array,
     task_ids: Array,
     conditioning: Conditioning,
     *,
+    decoder_segment_ids: Array | None = None,
     enable_dropout: bool,
   ) -> Array:
     """Logits of all target positions at once (teacher forcing).
 
     Args:
-      encoded: `[b, k, e]`.
-      encoder_input_tokens: `[b, k]` int32, for the mask.
+      encoded: from `encode`.
       decoder_input_tokens: `[b, q]` int32, the targets shifted right.
       decoder_target_tokens: `[b, q]` int32, 0 is padding.
       task_ids: `[b, s]` int32.
       conditioning: from `condition`.
+      decoder_segment_ids: of packed rows, `[b, q]` int32, from 1; 0 is padding.
       enable_dropout: whether dropout is on.
 
     Returns:
       `[b, q, v]` float32.
     """
-    valid = decoder_target_tokens > 0
+    segments = Segments.of(task_ids, decoder_target_tokens, decoder_segment_ids)
     length = decoder_target_tokens.shape[1]
     causal = jnp.tril(jnp.ones((length, length), jnp.bool_))
-    mask = (valid[:, :, None] & valid[:, None, :] & causal)[:, None]
-    cross_mask = (valid[:, :, None] & (encoder_input_tokens > 0)[:, None, :])[:, None]
     return self.decoder(
       encoded,
       decoder_input_tokens,
-      task_ids,
-      mask,
-      cross_mask,
-      conditioning.decoder_prompts,
+      segments,
+      attention_mask(segments.ids, segments.ids) & causal,
+      conditioning.decoder,
       not enable_dropout,
     )
 
   def decode_step(
     self,
-    encoded: Array,
-    encoder_input_tokens: Array,
+    encoded: Encoded,
     tokens: Array,
     task_ids: Array,
     conditioning: Conditioning,
@@ -374,13 +389,12 @@ class Transformer(nn.Module):
     """Logits of one position, by the cache of those before; call with mutable `cache`.
 
     The first call, with no cache, makes it, and projects the encoder's keys and values
-    once and for all.
+    once and for all. Rows are not packed here.
 
     Args:
-      encoded: `[b, k, e]`; only read by the first call.
-      encoder_input_tokens: `[b, k]` int32, for the mask.
+      encoded: from `encode`; its activations are only read by the first call.
       tokens: `[b, 1]` int32, the tokens at this position.
-      task_ids: `[b, s]` int32.
+      task_ids: `[b, 1]` int32.
       conditioning: from `condition`.
       decode_index: int32 scalar, the position.
       max_decode_length: length of the cache.
@@ -388,14 +402,12 @@ class Transformer(nn.Module):
     Returns:
       `[b, v]` float32.
     """
-    cross_mask = (encoder_input_tokens > 0)[:, None, None, :]
     logits = self.decoder(
       encoded,
       tokens,
-      task_ids,
+      Segments(task_ids, jnp.ones_like(tokens)),
       None,
-      cross_mask,
-      conditioning.decoder_prompts,
+      conditioning.decoder,
       True,
       cache_length=max_decode_length,
       decode_index=decode_index,
@@ -409,6 +421,8 @@ class Transformer(nn.Module):
     decoder_target_tokens: Array,
     task_ids: Array,
     *,
+    encoder_segment_ids: Array | None = None,
+    decoder_segment_ids: Array | None = None,
     enable_dropout: bool = True,
     conditioning: Conditioning | None = None,
   ) -> Array:
@@ -419,6 +433,8 @@ class Transformer(nn.Module):
       decoder_input_tokens: `[b, q]` int32.
       decoder_target_tokens: `[b, q]` int32.
       task_ids: `[b, s]` int32.
+      encoder_segment_ids: of packed rows, `[b, k]` int32.
+      decoder_segment_ids: of packed rows, `[b, q]` int32.
       enable_dropout: whether dropout is on.
       conditioning: if given, used in place of what the method would make.
 
@@ -428,14 +444,18 @@ class Transformer(nn.Module):
     if conditioning is None:
       conditioning = self.condition()
     encoded = self.encode(
-      encoder_input_tokens, task_ids, conditioning, enable_dropout=enable_dropout
+      encoder_input_tokens,
+      task_ids,
+      conditioning,
+      encoder_segment_ids=encoder_segment_ids,
+      enable_dropout=enable_dropout,
     )
     return self.decode(
       encoded,
-      encoder_input_tokens,
       decoder_input_tokens,
       decoder_target_tokens,
       task_ids,
       conditioning,
+      decoder_segment_ids=decoder_segment_ids,
       enable_dropout=enable_dropout,
     )

@@ -11,7 +11,11 @@ from hyperprompt_tasks.averages import (
 )
 from hyperprompt_tasks.builtin import chance
 from hyperprompt_tasks.errors import DataError, UnknownNameError, VocabularyError
-from hyperprompt_tasks.registration import add_mixture, add_task
+from hyperprompt_tasks.registration import (
+  add_mixture,
+  add_task,
+  single_task_mixtures,
+)
 from hyperprompt_tasks.sources import super_glue_dir
 from hyperprompt_tasks.super_glue import super_glue_average
 from hyperprompt_tasks.task_lists import TaskList, declare, task_list
@@ -34,6 +38,7 @@ __all__ = [
   'chance',
   'declare',
   'groups',
+  'single_task_mixtures',
   'super_glue_average',
   'super_glue_dir',
   'task_list',

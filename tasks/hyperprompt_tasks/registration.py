@@ -97,12 +97,7 @@ def add_task(
   Raises:
     ValueError: the name is taken, or `conditioned_task` is not in `task_list`.
   """
-  if conditioned_task not in task_list.tasks:
-    raise ValueError(
-      f'{name}: conditioned task {conditioned_task} is not in the task list '
-      f'({", ".join(task_list.tasks)})'
-    )
-  task_id = task_list.tasks.index(conditioned_task)
+  task_id = task_list.index(conditioned_task)
   seqio.TaskRegistry.add(
     name,
     source=source,
@@ -123,11 +118,14 @@ def add_task(
     ),
     task_cls=Task,
   )
-  task_lists.declare(name, task_list)
+  task_lists.declare(name, task_list, conditioned_task)
 
 
 def add_mixture(name: str, rates: Mapping[str, float]) -> None:
-  """Registers a mixture of declared SeqIO tasks.
+  """Registers a mixture of declared SeqIO tasks, and of each conditioned task its part.
+
+  For single-task training, `NAME:TASK` holds the members of one conditioned task at the
+  same rates.
 
   Args:
     name: of the mixture.
@@ -137,5 +135,41 @@ def add_mixture(name: str, rates: Mapping[str, float]) -> None:
     UnknownNameError: a member has no task list.
     ValueError: the name is taken, or the members' ids index different lists.
   """
-  task_lists.common_list(name, rates)
+  task_list = task_lists.common_list(name, rates)
   seqio.MixtureRegistry.add(name, list(rates.items()), mixture_cls=Mixture)
+  for task, members in _by_conditioned_task(task_list, rates).items():
+    of_task = [(member, rates[member]) for member in members]
+    seqio.MixtureRegistry.add(f'{name}:{task}', of_task, mixture_cls=Mixture)
+
+
+def single_task_mixtures(name: str) -> dict[str, str]:
+  """Returns, by conditioned task, the mixtures that `name` is trained as task by task.
+
+  Args:
+    name: of a SeqIO task or mixture. What has only one conditioned task to train is its
+      own, and the only one.
+
+  Raises:
+    UnknownNameError: nothing of that name is registered, or it has no task list.
+  """
+  members = task_lists.seqio_tasks(name)
+  task_list = task_lists.common_list(name, members)
+  if name in seqio.MixtureRegistry.names():
+    mixture = seqio.MixtureRegistry.get(name)
+    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    parts = _by_conditioned_task(task_list, rates)
+    if len(parts) > 1:
+      return {task: f'{name}:{task}' for task in parts}
+  return {task_lists.conditioned_task(members[0]) or name: name}
+
+
+def _by_conditioned_task(
+  task_list: task_lists.TaskList, rates: Mapping[str, float]
+) -> dict[str, list[str]]:
+  """Groups SeqIO tasks by the conditioned tasks that are trained; none if it is one."""
+  groups = {
+    task: [member for member in rates if task_lists.conditioned_task(member) == task]
+    for task in task_list.tasks
+  }
+  trained = {task: of for task, of in groups.items() if any(rates[m] for m in of)}
+  return trained if len(trained) > 1 else {}

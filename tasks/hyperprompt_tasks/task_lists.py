@@ -37,19 +37,46 @@ class TaskList:
         f'({", ".join(self.tasks)}) does not hold'
       )
 
+  def index(self, conditioned_task: str) -> int:
+    """Returns the task id of a conditioned task.
+
+    Raises:
+      ValueError: it is not in the list.
+    """
+    if conditioned_task not in self.tasks:
+      raise ValueError(
+        f'conditioned task {conditioned_task} is not in the task list '
+        f'({", ".join(self.tasks)})'
+      )
+    return self.tasks.index(conditioned_task)
+
 
 _declared: dict[str, TaskList] = {}
+_conditioned: dict[str, str] = {}
 
 
-def declare(name: str, tasks: TaskList) -> None:
+def declare(name: str, tasks: TaskList, conditioned_task: str | None = None) -> None:
   """Says that the ids of the SeqIO task `name` index `tasks`.
 
+  Args:
+    name: of the SeqIO task.
+    tasks: what its ids index.
+    conditioned_task: the one that all its examples are of; None if they differ.
+
   Raises:
-    ValueError: `name` is declared already.
+    ValueError: `name` is declared already, or `conditioned_task` is not in `tasks`.
   """
   if name in _declared:
     raise ValueError(f'{name} has a task list already')
+  if conditioned_task is not None:
+    tasks.index(conditioned_task)
+    _conditioned[name] = conditioned_task
   _declared[name] = tasks
+
+
+def conditioned_task(name: str) -> str | None:
+  """Returns the one conditioned task that the SeqIO task `name` is of, if there is one."""
+  return _conditioned.get(name)
 
 
 def common_list(name: str, members: Iterable[str]) -> TaskList:

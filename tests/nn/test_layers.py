@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hyperprompt_jax.nn import layers
+from hyperprompt_jax.nn.insertion import Prompts, Segments, prepend_prompts
 
 
 def _random(*shape, seed=0):
@@ -36,27 +37,21 @@ def naive_attention(query, key, value, prompt_key, prompt_value, bias, mask):
 def test_prompts_equal_a_naive_loop_over_rows_heads_and_queries():
   b, q, k, p, h, d = 2, 4, 5, 3, 2, 6
   query, key, value = _random(b, q, h, d), _random(b, k, h, d, seed=1), _random(b, k, h, d)
-  prompt_key, prompt_value = _random(b, p, h, d, seed=2), _random(b, p, h, d, seed=3)
+  prompt_key, prompt_value = _random(3, p, h, d, seed=2), _random(3, p, h, d, seed=3)
   bias = _random(1, h, q, k, seed=4)
   mask = np.random.default_rng(5).random((b, 1, q, k)) < 0.7
-  args = layers.prepend_prompts(
-    layers.Prompts(jnp.asarray(prompt_key), jnp.asarray(prompt_value)),
+  tasks = np.array([2, 0])
+  args = prepend_prompts(
+    Prompts(jnp.asarray(prompt_key), jnp.asarray(prompt_value)),
+    Segments(jnp.asarray(tasks[:, None]), jnp.ones((b, q), jnp.int32)),
     *map(jnp.asarray, (key, value, bias, mask)),
   )
   got = layers.dot_product_attention(
     jnp.asarray(query), args[0], args[1], bias=args[2], mask=args[3]
   )
-  want = naive_attention(query, key, value, prompt_key, prompt_value, bias, mask)
+  own = prompt_key[tasks], prompt_value[tasks]
+  want = naive_attention(query, key, value, *own, bias, mask)
   np.testing.assert_allclose(got, want, atol=1e-5)
-
-
-def test_each_row_selects_the_prompts_of_its_own_task():
-  prompts = layers.Prompts(
-    jnp.asarray(_random(5, 2, 3, 4)), jnp.asarray(_random(5, 2, 3, 4))
-  )
-  selected = prompts.select(jnp.array([[3], [0], [3]]))
-  np.testing.assert_array_equal(selected.key, prompts.key[jnp.array([3, 0, 3])])
-  np.testing.assert_array_equal(selected.value, prompts.value[jnp.array([3, 0, 3])])
 
 
 def test_a_query_with_no_key_left_gives_no_nan():

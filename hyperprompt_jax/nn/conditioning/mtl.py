@@ -1,4 +1,8 @@
-"""Multi-task learning without task-conditioning: the baseline."""
+"""No task-conditioning: all tasks in one plain network, or each in its own."""
+
+from typing import ClassVar
+
+import jax
 
 from hyperprompt_jax.nn.conditioning.base import Conditioning, Method
 from hyperprompt_jax.nn.config import Config
@@ -7,6 +11,15 @@ from hyperprompt_jax.nn.config import Config
 class MultiTaskLearning(Method):
   """Adds nothing: all tasks share all parameters; the text alone names the task."""
 
-  def __call__(self, config: Config, num_tasks: int) -> Conditioning:
+  def __call__(self, config: Config, num_tasks: int, embedding: jax.Array) -> Conditioning:
     """Returns an empty conditioning."""
     return Conditioning()
+
+
+class SingleTask(MultiTaskLearning):
+  """Adds nothing, and shares nothing: every task fine-tunes a network of its own.
+
+  `hyperprompt train` trains the tasks of a mixture one after the other.
+  """
+
+  shared_backbone: ClassVar[bool] = False

@@ -1,0 +1,230 @@
+"""What a method inserts into the network, and where it goes: prompts and adapters.
+
+How they are generated is the methods' affair (`hyperprompt_jax.nn.conditioning`); the
+layers only insert them. A row may be packed with segments of several tasks: each segment
+is given what its own task owns, and sees nothing of another's. Axis letters: see
+`hyperprompt_jax.nn`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+Array = jax.Array
+
+
+@struct.dataclass
+class Segments:
+  """Which segment, and so which task, each position of a batch belongs to.
+
+  Attributes:
+    task_ids: the task of each segment, `[b, s]` int32; s is 1 unless rows are packed.
+    ids: the segment of each position, from 1, `[b, length]` int32; 0 is padding.
+  """
+
+  task_ids: Array
+  ids: Array
+
+  @classmethod
+  def of(cls, task_ids: Array, tokens: Array, segment_ids: Array | None) -> 'Segments':
+    """The segments of tokens `[b, length]`, where 0 is padding; without ids, one a row."""
+    if segment_ids is None:
+      segment_ids = (tokens > 0).astype(jnp.int32)
+    return cls(task_ids, segment_ids)
+
+  @property
+  def per_row(self) -> int:
+    """The number of segments s that a row has room for."""
+    return self.task_ids.shape[1]
+
+  def membership(self) -> Array:
+    """Whether each position is of each segment of its row, `[b, length, s]` bool."""
+    return self.ids[:, :, None] == jnp.arange(1, self.per_row + 1)
+
+  def position_tasks(self) -> Array:
+    """The task of each position, `[b, length]` int32; of padding, that of segment 1."""
+    return jnp.take_along_axis(self.task_ids, jnp.maximum(self.ids - 1, 0), axis=1)
+
+  def select(self, of_tasks: Any) -> Any:
+    """What each segment's task owns: from arrays `[t, ...]` to `[b, s, ...]`."""
+    return jax.tree.map(lambda x: jnp.take(x, self.task_ids, axis=0, mode='clip'), of_tasks)
+
+
+def attention_mask(query_segments: Array, key_segments: Array) -> Array:
+  """Positions see those of their own segment.
+
+  Args:
+    query_segments: segment of each query, `[b, q]` int32; 0 is padding.
+    key_segments: segment of each key, `[b, k]` int32.
+
+  Returns:
+    `[b, 1, q, k]` bool.
+  """
+  query_segments, key_segments = query_segments[:, :, None], key_segments[:, None, :]
+  return ((query_segments == key_segments) & (key_segments > 0))[:, None]
+
+
+@struct.dataclass
+class Prompts:
+  """Prompts for keys and values, `[..., p, h, d]`; the leading axes say of what.
+
+  Attributes:
+    key: what is put before the keys.
+    value: what is put before the values.
+    active: of a stack, `[m]` bool: layers where it is False attend as if there were no
+      prompts. None: all have them.
+  """
+
+  key: Array
+  value: Array
+  active: Array | None = None
+
+
+def prepend_prompts(
+  prompts: Prompts,
+  segments: Segments,
+  key: Array,
+  value: Array,
+  bias: Array | None,
+  mask: Array,
+) -> tuple[Array, Array, Array | None, Array]:
+  """`K' = concat(P_key, K)`, `V' = concat(P_value, V)` (HyperPrompt, section 3.1).
+
+  A row's prompts are those of its segments, in order. They take zero position bias. A
+  query sees all prompts of its own segment; unless rows are packed, that is all prompts.
+
+  Args:
+    prompts: one layer's, of all tasks, `[t, p, h, d]`.
+    segments: of the queries.
+    key: `[b, k, h, d]`.
+    value: `[b, k, h, d]`.
+    bias: `[1, h, q, k]` or None.
+    mask: bool, `[b or 1, 1, q or 1, k]`.
+
+  Returns:
+    key, value, bias and mask over `s * p + k` keys.
+  """
+  batch, _, *heads = key.shape
+  length = prompts.key.shape[-3] * segments.per_row
+
+  def join(of_tasks: Array, own: Array) -> Array:
+    selected = segments.select(of_tasks).reshape(batch, length, *heads)
+    return jnp.concatenate([selected.astype(own.dtype), own], axis=1)
+
+  key, value = join(prompts.key, key), join(prompts.value, value)
+  left = ((0, 0), (0, 0), (0, 0), (length, 0))
+  if bias is not None:
+    bias = jnp.pad(bias, left)
+  visible = jnp.ones((1, 1, 1, length), jnp.bool_)
+  if segments.per_row > 1:
+    own = jnp.repeat(segments.membership(), prompts.key.shape[-3], axis=2)
+    visible = own[:, None]
+  if prompts.active is not None:
+    visible &= prompts.active
+  shape = jnp.broadcast_shapes(visible.shape[:-1], mask.shape[:-1])
+  mask = jnp.concatenate(
+    [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (visible, mask)], axis=-1
+  )
+  return key, value, bias, mask
+
+
+def insert_input_prompts(
+  prompts: Array, segments: Segments, x: Array
+) -> tuple[Array, Segments]:
+  """Puts prompts before the embedded input, as tokens of its own (Lester et al. 2021).
+
+  In a packed row each segment's prompts stand just before its tokens, so that their
+  relative positions are those of the segment alone.
+
+  Args:
+    prompts: of all tasks, `[t, p, e]`.
+    segments: of the positions of `x`.
+    x: `[b, k, e]`; padding stands at the end.
+
+  Returns:
+    `[b, s * p + k, e]`, and its segments.
+  """
+  per_row, length = segments.per_row, prompts.shape[1]
+  own = segments.select(prompts).reshape(x.shape[0], per_row * length, -1)
+  joined = jnp.concatenate([own.astype(x.dtype), x], axis=1)
+  # The prompts of a segment that a row does not have are padding.
+  present = segments.membership().any(axis=1)  # [b, s]
+  ids = jnp.where(present, jnp.arange(1, per_row + 1), 0)
+  ids = jnp.concatenate([jnp.repeat(ids, length, axis=1), segments.ids], axis=1)
+  if per_row > 1:
+    # By segment; sorting is stable, so prompts stay before tokens. Padding goes last.
+    order = jnp.argsort(jnp.where(ids > 0, ids, per_row + 1), axis=1, stable=True)
+    joined = jnp.take_along_axis(joined, order[:, :, None], axis=1)
+    ids = jnp.take_along_axis(ids, order, axis=1)
+  return joined, Segments(segments.task_ids, ids)
+
+
+@struct.dataclass
+class Adapter:
+  """A bottleneck behind a sub-layer; the leading axes of its arrays say of what.
+
+  Attributes:
+    down: D, `[..., e, r]`.
+    up: U, `[..., r, e]`.
+    down_bias: `[..., r]` or None.
+    up_bias: `[..., e]` or None.
+    norm_scale: gamma of the layer norm of what the bottleneck gives, `[..., e]`; None
+      for no layer norm.
+    norm_shift: beta of it, `[..., e]`.
+  """
+
+  down: Array
+  up: Array
+  down_bias: Array | None = None
+  up_bias: Array | None = None
+  norm_scale: Array | None = None
+  norm_shift: Array | None = None
+
+
+def adapt(adapter: Adapter | None, segments: Segments, x: Array) -> Array:
+  """`x + LN(U gelu(D x + b_D) + b_U)`, each position by its own task's adapter.
+
+  Houlsby et al. (2019) without the layer norm; Karimi Mahabadi et al. (2021), equation 3,
+  with it.
+
+  Args:
+    adapter: one layer's, of all tasks, `[t, ...]`; None leaves `x` as it is.
+    segments: of the positions of `x`.
+    x: `[b, length, e]`.
+
+  Returns:
+    `[b, length, e]` in the dtype of `x`.
+  """
+  if adapter is None:
+    return x
+  own = segments.select(jax.tree.map(lambda leaf: leaf.astype(x.dtype), adapter))
+  # The adapters of a row's segments work side by side, as one of width s * r, of which
+  # each position keeps the part of its own segment.
+  member = segments.membership().astype(x.dtype) if segments.per_row > 1 else None
+
+  def of_position(vectors: Array) -> Array:
+    """From `[b, s, e]` to what broadcasts to `[b, length, e]`."""
+    return vectors if member is None else jnp.einsum('bls,bse->ble', member, vectors)
+
+  hidden = jnp.einsum('ble,bser->blsr', x, own.down)
+  if own.down_bias is not None:
+    hidden += own.down_bias[:, None]
+  hidden = jax.nn.gelu(hidden)
+  if member is not None:
+    hidden *= member[..., None]
+  y = jnp.einsum('blsr,bsre->ble', hidden, own.up)
+  if own.up_bias is not None:
+    y += of_position(own.up_bias)
+  if own.norm_scale is not None:
+    y = _normalise(y) * of_position(own.norm_scale) + of_position(own.norm_shift)
+  return x + y
+
+
+def _normalise(y: Array, epsilon: float = 1e-6) -> Array:
+  """Takes mean and variance off the last axis; in float32, whatever the dtype."""
+  centred = y.astype(jnp.float32)
+  centred -= jnp.mean(centred, axis=-1, keepdims=True)
+  variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+  return (centred * jax.lax.rsqrt(variance + epsilon)).astype(y.dtype)

@@ -1,0 +1,247 @@
+"""T5 with task-conditioning as its papers write it: one row, in loops, in float64.
+
+Nothing here comes from the package. Parameters are unrolled (`layers_0`, `layers_1`, …).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclasses.dataclass
+class Layer:
+  """What one task adds to one layer: prompts `[p, h, d]`, and what follows the blocks."""
+
+  prompts: tuple[Array, Array] | None = None
+  after_attention: Callable[[Array], Array] = lambda x: x
+  after_mlp: Callable[[Array], Array] = lambda x: x
+
+
+@dataclasses.dataclass
+class Added:
+  """What one task adds to the network."""
+
+  encoder: Sequence[Layer]
+  decoder: Sequence[Layer]
+  input_prompts: Array | None = None
+
+
+def gelu(x):
+  return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def rms_norm(x, params):
+  return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6) * params['scale']
+
+
+def bucket(distance: int, bidirectional: bool) -> int:
+  """T5's bucket of a key that stands `distance` after the query, of 32."""
+  number, start = 32, 0
+  if bidirectional:
+    number //= 2
+    start = number if distance > 0 else 0
+    distance = abs(distance)
+  else:
+    distance = max(-distance, 0)
+  exact = number // 2
+  if distance < exact:
+    return start + distance
+  far = exact + int(math.log(distance / exact) / math.log(128 / exact) * (number - exact))
+  return start + min(far, number - 1)
+
+
+def attention(params, x, memory, heads, *, prompts=None, bias=None, causal=False):
+  """Attention of `x` `[q, e]` to prompts and to `memory` `[k, e]`, head by head."""
+  project = lambda name, of: (of @ params[name]['kernel']).reshape(len(of), heads, -1)
+  query, key, value = project('query', x), project('key', memory), project('value', memory)
+  out = np.zeros_like(query)
+  for h in range(heads):
+    for q in range(len(x)):
+      logits, values = [], []
+      if prompts is not None:
+        for prompt_key, prompt_value in zip(*prompts, strict=True):
+          logits.append(query[q, h] @ prompt_key[h])
+          values.append(prompt_value[h])
+      for k in range(q + 1 if causal else len(memory)):
+        position = 0.0 if bias is None else bias[h, bucket(k - q, not causal)]
+        logits.append(query[q, h] @ key[k, h] + position)
+        values.append(value[k, h])
+      weights = np.exp(np.array(logits) - max(logits))
+      out[q, h] = (weights / weights.sum()) @ np.array(values)
+  return out.reshape(len(x), -1) @ params['out']['kernel']
+
+
+def mlp(params, x):
+  hidden = gelu(x @ params['wi_0']['kernel']) * (x @ params['wi_1']['kernel'])
+  return hidden @ params['wo']['kernel']
+
+
+def logits(params, heads: int, inputs, targets, added: Added) -> Array:
+  """Logits `[q, v]` of T5 1.1 for the tokens of one row, without padding."""
+  params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  embedding, encoder, decoder = (
+    params['token_embedder']['embedding'],
+    params['encoder'],
+    params['decoder'],
+  )
+  x = embedding[np.asarray(inputs)]
+  if added.input_prompts is not None:
+    x = np.concatenate([added.input_prompts, x])
+  bias = encoder['relpos_bias']['rel_embedding']
+  for m, layer in enumerate(added.encoder):
+    p = encoder[f'layers_{m}']
+    y = rms_norm(x, p['pre_attention_layer_norm'])
+    y = attention(p['attention'], y, y, heads, prompts=layer.prompts, bias=bias)
+    x = x + layer.after_attention(y)
+    x = x + layer.after_mlp(mlp(p['mlp'], rms_norm(x, p['pre_mlp_layer_norm'])))
+  memory = rms_norm(x, encoder['encoder_norm'])
+
+  x = embedding[np.asarray([0, *targets[:-1]])]
+  bias = decoder['relpos_bias']['rel_embedding']
+  for m, layer in enumerate(added.decoder):
+    p = decoder[f'layers_{m}']
+    y = rms_norm(x, p['pre_self_attention_layer_norm'])
+    y = attention(
+      p['self_attention'], y, y, heads, prompts=layer.prompts, bias=bias, causal=True
+    )
+    x = x + layer.after_attention(y)
+    y = rms_norm(x, p['pre_cross_attention_layer_norm'])
+    x = x + attention(p['encoder_decoder_attention'], y, memory, heads)
+    x = x + layer.after_mlp(mlp(p['mlp'], rms_norm(x, p['pre_mlp_layer_norm'])))
+  return rms_norm(x, decoder['decoder_norm']) @ decoder['logits_dense']['kernel']
+
+
+# ---- What each method adds for a task, from its parameters ----
+
+
+def nothing(method, p, t, depths) -> Added:
+  return Added(*([Layer() for _ in range(depth)] for depth in depths))
+
+
+def prompt_tuning(method, p, t, depths) -> Added:
+  return dataclasses.replace(nothing(method, p, t, depths), input_prompts=p['prompts'][t])
+
+
+def hyperprompt(local_hypernetwork) -> Callable[..., Added]:
+  """`P[m,t] = U[m,t] relu(D[m,t] P[t])`, of a way to find D and U."""
+
+  def added(method, p, t, depths) -> Added:
+    stacks, number = [], 0
+    for name, depth in zip(('encoder', 'decoder'), depths, strict=True):
+      layers = []
+      for m in range(depth):
+        prompted = method.stacks in (name, 'both') and m >= method.first_layer
+        pair = []
+        for kind in ('key', 'value') if prompted else ():
+          down, up = local_hypernetwork(p, kind, number, t)
+          rows = [np.maximum(row @ down, 0) for row in p['prompts'][t]]
+          pair.append(np.array([np.tensordot(row, up, axes=1) for row in rows]))
+        layers.append(Layer(prompts=tuple(pair) if prompted else None))
+        number += prompted
+      stacks.append(layers)
+    return Added(*stacks)
+
+  return added
+
+
+def share(p, kind, m, t):
+  own = p[f'{kind}_hypernetworks']
+  return own['down'][m], own['up'][m]
+
+
+def sep(p, kind, m, t):
+  own = p[f'{kind}_hypernetworks']
+  return own['down'][m][t], own['up'][m][t]
+
+
+def conditioned_embedding(p, *rows):
+  hidden = np.maximum(np.concatenate(rows) @ p['mlp_wi']['kernel'], 0)
+  return hidden @ p['mlp_wo']['kernel']
+
+
+def from_global(p, kind, m, t):
+  embedding = conditioned_embedding(p, p['layer_embedding'][m], p['task_embedding'][t])
+  weights = p[f'{kind}_hypernetwork']
+  generate = lambda w: sum(z * matrix for z, matrix in zip(embedding, w, strict=True))
+  return generate(weights['down']), generate(weights['up'])
+
+
+def adapter(method, p, t, depths) -> Added:
+  """Houlsby's: `A(x) = x + U gelu(D x + b_D) + b_U`."""
+
+  def make(own, m):
+    def after(x):
+      hidden = gelu(x @ own['down'][m, t] + own['down_bias'][m, t])
+      return x + hidden @ own['up'][m, t] + own['up_bias'][m, t]
+
+    return after
+
+  return Added(
+    *(
+      [
+        Layer(None, make(p[f'{stack}_attention'], m), make(p[f'{stack}_mlp'], m))
+        for m in range(depth)
+      ]
+      for stack, depth in zip(('encoder', 'decoder'), depths, strict=True)
+    )
+  )
+
+
+def hyperformer(method, p, t, depths) -> Added:
+  """HyperFormer++'s: `A(x) = x + gamma (y - mean) / std + beta`, `y = U gelu(D x)`."""
+  weights = p['hypernetwork']
+
+  def make(position, layer):
+    embedding = conditioned_embedding(
+      p,
+      p['position_embedding'][position],
+      p['layer_embedding'][layer],
+      p['task_embedding'][t],
+    )
+    own = {name: np.tensordot(embedding, w, axes=1) for name, w in weights.items()}
+
+    def after(x):
+      y = gelu(x @ own['down']) @ own['up']
+      variance = y.var(axis=-1, keepdims=True)
+      y = (y - y.mean(axis=-1, keepdims=True)) / np.sqrt(variance + 1e-6)
+      return x + y * own['norm_scale'] + own['norm_shift']
+
+    return after
+
+  layers = [Layer(None, make(0, i), make(1, i)) for i in range(sum(depths))]
+  return Added(layers[: depths[0]], layers[depths[0] :])
+
+
+ADDED = {
+  'MultiTaskLearning': nothing,
+  'PromptTuning': prompt_tuning,
+  'HoulsbyAdapter': adapter,
+  'HyperFormer': hyperformer,
+  'HyperPromptShare': hyperprompt(share),
+  'HyperPromptSep': hyperprompt(sep),
+  'HyperPromptGlobal': hyperprompt(from_global),
+}
+
+
+def batch_logits(model, params, batch) -> list[Array]:
+  """The logits of each row's targets, whatever the method; padding is left out."""
+  config = model.config
+  p = jax.tree.map(lambda x: np.asarray(x, np.float64), params.get('method', {}))
+  depths = (config.num_encoder_layers, config.num_decoder_layers)
+  find = ADDED[type(model.method).__name__]
+  rows = []
+  for inputs, targets, (task,) in zip(
+    np.asarray(batch['encoder_input_tokens']),
+    np.asarray(batch['decoder_target_tokens']),
+    np.asarray(batch['task_ids']),
+    strict=True,
+  ):
+    added = find(model.method, p, int(task), depths)
+    tokens = [x[x > 0] for x in (inputs, targets)]
+    rows.append(logits(params, config.num_heads, *tokens, added))
+  return rows

@@ -1,0 +1,168 @@
+"""What holds for every method: a naive reference, tasks apart, folding, dtypes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperprompt_jax.nn.conditioning import (
+  HyperPromptGlobal,
+  MultiTaskLearning,
+  PromptTuning,
+  SingleTask,
+)
+from hyperprompt_jax.nn.stacking import stack_layers
+from tests import naive, tiny
+
+every_method = pytest.mark.parametrize('method', tiny.METHODS)
+every_variant = pytest.mark.parametrize('variant', tiny.VARIANTS)
+
+
+def outputs(variant, batch, **options):
+  """Unrolled parameters, and what tiny.outputs gives for them, scanned or not."""
+  unrolled = tiny.model(tiny.VARIANTS[variant], scan_layers=False)
+  model = tiny.model(tiny.VARIANTS[variant], **options)
+  params = tiny.init(unrolled)
+  used = stack_layers(params) if model.config.scan_layers else params
+  return params, tiny.outputs(model, used, batch)
+
+
+@every_variant
+def test_logits_equal_a_naive_reference_in_loops(variant):
+  batch = tiny.batch(rows=6)
+  params, (got, _, _) = outputs(variant, batch)
+  wanted = naive.batch_logits(tiny.model(tiny.VARIANTS[variant]), params, batch)
+  for row, want in enumerate(wanted):
+    np.testing.assert_allclose(got[row, : len(want)], want, atol=1e-5, rtol=1e-5)
+
+
+@every_variant
+def test_all_but_the_baselines_change_the_output(variant):
+  batch = tiny.batch(rows=6)
+  params, (got, _, _) = outputs(variant, batch)
+  backbone = {name: part for name, part in params.items() if name != 'method'}
+  plain = tiny.logits(tiny.model(tiny.mtl()), stack_layers(backbone), batch)
+  changed = not np.allclose(got, plain, atol=1e-3)
+  assert changed == (variant != 'mtl')
+
+
+@every_method
+def test_scanned_equals_unrolled_in_outputs_and_gradients(method):
+  batch = tiny.batch(rows=6)
+  _, (want, _, want_gradient) = outputs(method, batch, scan_layers=False)
+  _, (got, _, got_gradient) = outputs(method, batch)
+  np.testing.assert_allclose(got, want, atol=1e-5, rtol=1e-5)
+  tiny.assert_trees_close(got_gradient, stack_layers(want_gradient), 1e-4)
+
+
+@every_method
+def test_bfloat16_activations_give_float32_logits_near_those_of_float32(method):
+  batch = tiny.batch(rows=6)
+  full = tiny.model(tiny.METHODS[method])
+  half = tiny.model(tiny.METHODS[method], dtype='bfloat16')
+  params = tiny.init(full)
+  assert {x.dtype for x in jax.tree.leaves(half.param_shapes())} == {jnp.dtype('float32')}
+  got, want = tiny.logits(half, params, batch), tiny.outputs(full, params, batch)[0]
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, want, atol=0.25)
+  assert not np.array_equal(got, want)
+
+
+def own_parts(tree, axes):
+  """By path, the parts `[t, …]` of the parameters that belong to one task each."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  names = jax.tree.leaves(axes, is_leaf=lambda x: not isinstance(x, dict))
+  return {
+    jax.tree_util.keystr(path): np.moveaxis(np.asarray(leaf), of.index('tasks'), 0)
+    for (path, leaf), of in zip(leaves, map(tuple, names), strict=True)
+    if 'tasks' in of
+  }
+
+
+@every_variant
+def test_the_loss_of_a_task_has_no_gradient_in_what_another_owns(variant):
+  model = tiny.model(tiny.VARIANTS[variant])
+  params, axes = tiny.init(model), model.param_axes()
+  owned = own_parts(params, axes)
+  assert bool(owned) == (variant != 'mtl')
+  for task in range(len(tiny.TASKS)):
+    grads = tiny.outputs(model, params, tiny.batch(rows=6, task=task))[2]
+    for path, parts in own_parts(grads, axes).items():
+      largest = np.abs(parts).reshape(len(parts), -1).max(axis=1)
+      assert largest[task] > 0, path
+      assert (np.delete(largest, task) == 0).all(), path  # exactly
+
+
+@every_method
+def test_folded_outputs_need_no_parameters_of_the_method_and_are_the_same(method):
+  model, batch = tiny.model(tiny.METHODS[method]), tiny.batch(rows=6)
+  params = tiny.init(model)
+  conditioning = tiny.condition(model, params)
+  # Neither what the method learned nor its hypernetworks: they cannot run in the loop.
+  backbone = {name: part for name, part in params.items() if name != 'method'}
+  inputs = {k: x for k, x in batch.items() if k != 'decoder_loss_weights'}
+
+  @jax.jit
+  def folded(params, conditioning):
+    logits = model.module.apply(
+      {'params': params}, **inputs, conditioning=conditioning, enable_dropout=False
+    )
+    return logits, model.predict(params, conditioning, batch, 3)
+
+  logits, predicted = folded(backbone, conditioning)
+  want, _, _ = tiny.outputs(model, params, batch)
+  np.testing.assert_allclose(logits, want, atol=1e-6, rtol=1e-6)
+  np.testing.assert_array_equal(predicted[:, 0], np.argmax(want[:, 0], axis=-1))
+
+
+@every_method
+def test_a_method_leaves_the_backbones_initialisation_as_it_is(method):
+  init = jax.jit(lambda model, rng: model.init(rng), static_argnums=0)
+  params = init(tiny.model(tiny.METHODS[method]), jax.random.key(3))
+  own = params.pop('method', {})
+  assert bool(jax.tree.leaves(own)) == (method != 'mtl')
+  want = init(tiny.model(tiny.mtl()), jax.random.key(3))
+  jax.tree.map(np.testing.assert_array_equal, params, want)
+
+
+@pytest.mark.parametrize(
+  'method',
+  [
+    PromptTuning(3, 'vocabulary'),
+    HyperPromptGlobal(3, 5, task_embed_dim=6, prompt_init='vocabulary'),
+  ],
+  ids=['prompt_tuning', 'hyperprompt'],
+)
+def test_prompts_start_from_distinct_embeddings_of_the_vocabulary(method):
+  model = tiny.model(method)
+  params = jax.jit(model.init)(jax.random.key(0))
+  embedding = np.asarray(params['token_embedder']['embedding'])
+  chosen = []
+  for of_task in np.asarray(params['method']['prompts']):
+    # Not equal to the bit: XLA computes the table twice, once for the prompts.
+    near = [np.abs(embedding - row).max(axis=1) < 1e-5 for row in of_task]
+    tokens = [int(np.flatnonzero(of_row)[0]) for of_row in near]
+    assert len(set(tokens)) == len(tokens) and min(tokens) >= 3
+    chosen.append(tokens)
+  assert len(set(map(tuple, chosen))) == len(chosen)
+
+
+def test_more_prompts_than_words_start_from_words_again():
+  model = tiny.model(PromptTuning(100, 'vocabulary'))
+  prompts = jax.jit(model.init)(jax.random.key(0))['method']['prompts']
+  assert prompts.shape == (4, 100, 24)
+  assert np.isfinite(prompts).all()
+
+
+@pytest.mark.parametrize('method', ['adapter', 'hyperformer'])
+def test_adapters_start_as_nearly_the_identity(method):
+  model = tiny.model(tiny.METHODS[method])
+  params, batch = jax.jit(model.init)(jax.random.key(0)), tiny.batch(rows=6)
+  got = tiny.logits(model, params, batch)
+  want = tiny.logits(tiny.model(tiny.mtl()), params, batch)
+  assert 0 < np.abs(got - want).max() < 0.3 * np.abs(want).max()
+
+
+def test_single_task_fine_tuning_is_the_plain_network_not_shared():
+  assert SingleTask.__call__ is MultiTaskLearning.__call__
+  assert MultiTaskLearning.shared_backbone and not SingleTask.shared_backbone

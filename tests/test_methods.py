@@ -1,0 +1,159 @@
+"""Every method trains from its gin file alone; one of somebody else's does too."""
+
+import json
+import textwrap
+
+import pytest
+
+import hyperprompt_tasks
+from hyperprompt_jax import cli, configuration, train
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.nn.conditioning import SingleTask
+from tests import tiny, tiny_run
+
+METHODS = sorted(p.stem for p in (configuration.gin_directory() / 'methods').glob('*.gin'))
+STEPS = 12
+
+
+def arguments(folder, method_file, *more, **macros):
+  """A run on the built-in mixture, with nothing of the method but its file."""
+  macros = {
+    'MIXTURE_OR_TASK_NAME': 'hp_builtin',
+    'TRAIN_STEPS': STEPS,
+    'BATCH_SIZE': 16,
+    'EVAL_PERIOD': STEPS,
+    'EVAL_STEPS': 0,
+    'EVALUATOR_NUM_EXAMPLES': 2,
+    'LEARNING_RATE': 0.05,
+    'LOG_PERIOD': STEPS // 3,
+    'DROPOUT_RATE': 0.0,
+    **macros,
+  }
+  files = ('models/tiny.gin', method_file, 'runs/finetune.gin')
+  return tiny_run.train_arguments(
+    folder, *more, files=files, network=tiny_run.BACKBONE, **macros
+  )
+
+
+def losses(folder):
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  return [r['train/loss'] for r in map(json.loads, lines) if 'train/loss' in r]
+
+
+def test_every_method_has_a_gin_file():
+  assert {*METHODS} == {*tiny.METHODS, 'single_task'}
+
+
+@pytest.mark.parametrize('method', [m for m in METHODS if m != 'single_task'])
+def test_a_method_trains_on_the_builtin_mixture_from_its_gin_file(
+  method, tmp_path, compile_once
+):
+  folder = tmp_path / 'run'
+  assert cli.main(arguments(folder, f'methods/{method}.gin')) == 0
+  first, *_, last = losses(folder)
+  assert last < 0.9 * first
+
+
+@pytest.fixture(scope='module')
+def mixture():
+  """A mixture of two tasks."""
+  name = 'hp_test_two'
+  hyperprompt_tasks.add_mixture(name, {'hp_builtin_copy': 1.0, 'hp_builtin_first': 2.0})
+  return name
+
+
+def single_task(folder, mixture):
+  files = ('models/tiny.gin', 'methods/single_task.gin', 'runs/finetune.gin')
+  return tiny_run.train_arguments(
+    folder, files=files, network=tiny_run.BACKBONE, MIXTURE_OR_TASK_NAME=mixture
+  )
+
+
+def test_single_task_trains_every_task_by_itself(mixture, tmp_path, compile_once, capsys):
+  folder, tasks = tmp_path / 'run', ('copy', 'first')
+  assert cli.main(single_task(folder, mixture)) == 0
+  out = capsys.readouterr().out
+  assert [p.name for p in sorted(folder.iterdir())] == sorted(tasks)
+  for task in tasks:
+    lines = (folder / task / 'metrics.jsonl').read_text().splitlines()
+    trained = {name for line in lines for name in json.loads(line) if '/loss/' in name}
+    assert trained == {f'train/loss/{task}'}
+    assert f'{mixture}:{task}' in (folder / task / 'config.gin').read_text()
+  # One table over all of them, with their average.
+  closing = out[out.rindex('Validation scores') :]
+  assert all(task in closing for task in tasks) and 'average' in closing
+
+  assert cli.main(['eval', f'--model_dir={folder / "copy"}', '--json']) == 0
+  scores = json.loads(capsys.readouterr().out)['checkpoints'][0]['scores']
+  assert scores.keys() == {'copy'}
+  assert cli.main(['eval', f'--model_dir={folder}']) == 2
+  assert f'a run for each task: name one of {folder}/copy,' in capsys.readouterr().err
+
+
+def test_single_task_of_one_task_is_one_run(tmp_path, compile_once):
+  assert cli.main(single_task(tmp_path, 'hp_builtin_copy')) == 0
+  assert (tmp_path / 'config.gin').is_file() and not (tmp_path / 'copy').exists()
+
+
+def test_the_function_train_refuses_several_single_tasks(tmp_path):
+  configuration.parse(
+    ['models/tiny.gin', 'methods/single_task.gin', 'runs/demo.gin'],
+    [f"MODEL_DIR='{tmp_path / 'run'}'"],
+  )
+  assert configuration.bound_class('model.Model.method') is SingleTask
+  with pytest.raises(UserError, match='trains 8 tasks, and this method one at a time'):
+    configuration.call(train.train)
+
+
+# As docs/methods.md shows it: prompts of each layer and task, learned as they are
+# (Li & Liang 2021).
+PREFIX_TUNING = """
+  import jax.numpy as jnp
+  from flax import linen as nn
+  from hyperprompt_jax.nn.conditioning import Conditioning, LayerConditioning, Method
+  from hyperprompt_jax.nn.insertion import Prompts
+  from hyperprompt_jax.nn.layers import param_with_axes
+
+
+  class PrefixTuning(Method):
+    prompt_length: int = 8
+
+    @nn.compact
+    def __call__(self, config, num_tasks, embedding):
+      def prompts(name):
+        return param_with_axes(
+          name,
+          nn.initializers.normal(1.0),
+          (config.num_encoder_layers, num_tasks, self.prompt_length,
+           config.num_heads, config.head_dim),
+          jnp.float32,
+          axes=('layers', 'tasks', 'prompt', 'heads', 'kv'),
+        )
+
+      own = Prompts(prompts('key_prompts'), prompts('value_prompts'))
+      return Conditioning(encoder=LayerConditioning(prompts=own))
+"""
+PREFIX_TUNING_GIN = """
+  from __gin__ import dynamic_registration
+  import prefix_tuning_of_mine
+
+  METHOD = @prefix_tuning_of_mine.PrefixTuning()
+"""
+
+
+def test_a_ninth_method_is_a_class_elsewhere_and_a_line_of_gin(
+  tmp_path, monkeypatch, compile_once, capsys
+):
+  (tmp_path / 'prefix_tuning_of_mine.py').write_text(textwrap.dedent(PREFIX_TUNING))
+  file = tmp_path / 'mine.gin'
+  file.write_text(textwrap.dedent(PREFIX_TUNING_GIN))
+  monkeypatch.syspath_prepend(tmp_path)
+  folder = tmp_path / 'run'
+  assert cli.main(arguments(folder, str(file))) == 0
+  first, *_, last = losses(folder)
+  assert last < 0.9 * first
+  counts = ['params', '--gin_file=models/tiny.gin', f'--gin_file={file}', '--json']
+  capsys.readouterr()
+  assert cli.main(counts) == 0
+  row = json.loads(capsys.readouterr().out)
+  assert row['method'] == 'mine' and row['per_task'] == 2 * 2 * 8 * 64
