@@ -1,7 +1,8 @@
 """Every method trains from its gin file alone; one of somebody else's does too."""
 
 import json
-import textwrap
+import pathlib
+import re
 
 import pytest
 
@@ -105,48 +106,19 @@ def test_the_function_train_refuses_several_single_tasks(tmp_path):
     configuration.call(train.train)
 
 
-# As docs/methods.md shows it: prompts of each layer and task, learned as they are
-# (Li & Liang 2021).
-PREFIX_TUNING = """
-  import jax.numpy as jnp
-  from flax import linen as nn
-  from hyperprompt_jax.nn.conditioning import Conditioning, LayerConditioning, Method
-  from hyperprompt_jax.nn.insertion import Prompts
-  from hyperprompt_jax.nn.layers import param_with_axes
-
-
-  class PrefixTuning(Method):
-    prompt_length: int = 8
-
-    @nn.compact
-    def __call__(self, config, num_tasks, embedding):
-      def prompts(name):
-        return param_with_axes(
-          name,
-          nn.initializers.normal(1.0),
-          (config.num_encoder_layers, num_tasks, self.prompt_length,
-           config.num_heads, config.head_dim),
-          jnp.float32,
-          axes=('layers', 'tasks', 'prompt', 'heads', 'kv'),
-        )
-
-      own = Prompts(prompts('key_prompts'), prompts('value_prompts'))
-      return Conditioning(encoder=LayerConditioning(prompts=own))
-"""
-PREFIX_TUNING_GIN = """
-  from __gin__ import dynamic_registration
-  import prefix_tuning_of_mine
-
-  METHOD = @prefix_tuning_of_mine.PrefixTuning()
-"""
+def documented(language):
+  """The code block of docs/methods.md in that language."""
+  text = pathlib.Path(__file__).parent.parent.joinpath('docs/methods.md').read_text()
+  (block,) = re.findall(rf'^```{language}\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+  return block
 
 
 def test_a_ninth_method_is_a_class_elsewhere_and_a_line_of_gin(
   tmp_path, monkeypatch, compile_once, capsys
 ):
-  (tmp_path / 'prefix_tuning_of_mine.py').write_text(textwrap.dedent(PREFIX_TUNING))
-  file = tmp_path / 'mine.gin'
-  file.write_text(textwrap.dedent(PREFIX_TUNING_GIN))
+  (tmp_path / 'my_project.py').write_text(documented('python'))
+  file = tmp_path / 'my_method.gin'
+  file.write_text(documented('gin'))
   monkeypatch.syspath_prepend(tmp_path)
   folder = tmp_path / 'run'
   assert cli.main(arguments(folder, str(file))) == 0
@@ -156,4 +128,4 @@ def test_a_ninth_method_is_a_class_elsewhere_and_a_line_of_gin(
   capsys.readouterr()
   assert cli.main(counts) == 0
   row = json.loads(capsys.readouterr().out)
-  assert row['method'] == 'mine' and row['per_task'] == 2 * 2 * 8 * 64
+  assert row['method'] == 'my_method' and row['per_task'] == 2 * 2 * 8 * 64

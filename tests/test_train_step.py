@@ -61,7 +61,7 @@ def test_scanned_equals_unrolled_after_five_training_steps():
 def test_microbatches_change_nothing_but_rounding(num_microbatches):
   model = tiny.model()
   params = tiny.init(model)
-  # One step: gradients of unit-gain random networks are steep, and rounding grows with steps.
+  # One step: gradients of a random network are steep, and rounding grows with steps.
   want, _ = train(model, params, SGD, steps=1)
   got, _ = train(model, params, SGD, steps=1, num_microbatches=num_microbatches)
   jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got, want)
