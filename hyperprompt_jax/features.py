@@ -74,7 +74,9 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
 
 
 def check_task_ids(batch: Mapping[str, np.ndarray], task_list: Sequence[str]) -> None:
-  """Checks that a batch's task ids index the task list: the network does not.
+  """Checks that task ids, of a batch or an example, index the task list.
+
+  The network does not check them.
 
   Raises:
     UserError: naming one that does not.
@@ -83,6 +85,7 @@ def check_task_ids(batch: Mapping[str, np.ndarray], task_list: Sequence[str]) ->
   wrong = task_ids[(task_ids < 0) | (task_ids >= len(task_list))]
   if wrong.size:
     raise UserError(
-      f'a batch has the task id {wrong[0]}, but the task list has {len(task_list)} tasks '
-      f'({", ".join(task_list)}): ids go from 0 to {len(task_list) - 1}'
+      f'the data has the task id {wrong.flat[0]}, but the task list has '
+      f'{len(task_list)} tasks ({", ".join(task_list)}): ids go from 0 to '
+      f'{len(task_list) - 1}'
     )

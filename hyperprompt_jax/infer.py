@@ -174,6 +174,7 @@ def _read_task(name: str, split: str, task_list: Sequence[str]) -> Iterator[Exam
   )
   text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
   for example in dataset.as_numpy_iterator():
+    features.check_task_ids(example, task_list)
     task_id = int(example[features.TASK_IDS][0])
     record = {'task': task_list[task_id], 'inputs': text(example, 'inputs')}
     if 'targets_pretokenized' in example:

@@ -118,7 +118,8 @@ class Model:
 
     Returns:
       The summed loss, a float32 scalar, and sums to make metrics of: `loss`, `z_loss`,
-      `correct` and `tokens` (scalars), `task_loss` and `task_tokens` (`[t]`). All float32.
+      `correct`, `tokens` and `examples` (scalars), `task_loss` and `task_tokens` (`[t]`).
+      All float32.
     """
     logits = self._logits(params, batch, dropout_rng=dropout_rng)
     targets = batch['decoder_target_tokens']
@@ -139,6 +140,7 @@ class Model:
       'z_loss': jnp.sum(token_z_loss),
       'correct': jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
       'tokens': jnp.sum(weights),
+      'examples': jnp.sum(jnp.max(segments.ids, axis=1)).astype(jnp.float32),
       'task_loss': by_task(token_loss),
       'task_tokens': by_task(weights),
     }

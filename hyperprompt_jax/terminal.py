@@ -23,12 +23,11 @@ class Progress:
   Args:
     total_steps: where training ends.
     step: where it begins.
-    batch_size: examples of a step.
     enabled: False for the processes that keep silent.
   """
 
-  def __init__(self, total_steps: int, step: int, batch_size: int, enabled: bool):
-    self._total, self._batch_size = total_steps, batch_size
+  def __init__(self, total_steps: int, step: int, enabled: bool):
+    self._total = total_steps
     self._console = stderr_console()
     self._mark = (time.monotonic(), step)
     self._enabled = enabled
@@ -57,22 +56,28 @@ class Progress:
     start, step = self._mark
     self._mark = (start + time.monotonic() - self._paused, step)
 
-  def report(self, step: int, loss: float) -> dict[str, float]:
-    """Shows a step, and returns the rates since the last report."""
+  def report(self, step: int, loss: float, examples: float) -> dict[str, float]:
+    """Shows a step, and returns the rates since the last report.
+
+    Args:
+      step: that is done.
+      loss: mean since the last report.
+      examples: of a step, on average.
+    """
     now = time.monotonic()
     start, last_step = self._mark
     self._mark = (now, step)
     rate = (step - last_step) / max(now - start, 1e-9)
     remaining = (self._total - step) / rate if rate else math.inf
     note = (
-      f'loss {loss:.4f}  {rate:.2f} steps/s  {rate * self._batch_size:.0f} examples/s'
+      f'loss {loss:.4f}  {rate:.2f} steps/s  {rate * examples:.0f} examples/s'
       f'  ETA {duration(remaining)}'
     )
     if self._bar:
       self._bar.update(self._task, completed=step, note=note)
     else:
       self.message(f'step {step}/{self._total}  {note}')
-    return {'steps_per_second': rate, 'examples_per_second': rate * self._batch_size}
+    return {'steps_per_second': rate, 'examples_per_second': rate * examples}
 
   def message(self, text: str) -> None:
     """Prints a line, above the bar if there is one."""

@@ -181,7 +181,7 @@ def train(
       checkpointer=checkpointer,
       metrics=metrics,
       progress=terminal.Progress(
-        total_steps, latest or 0, batch_size, enabled=jax.process_index() == 0
+        total_steps, latest or 0, enabled=jax.process_index() == 0
       ),
       scores=scores,
       task_list=model.task_list,
@@ -298,7 +298,7 @@ class _Run:
     ):
       if tokens:
         scalars[f'loss/{task}'] = float(task_loss / tokens)
-    scalars |= self.progress.report(step, loss)
+    scalars |= self.progress.report(step, loss, float(total['examples']) / len(sums))
     self.metrics.write(step, 'train', scalars)
 
   def _evaluate_if_due(self, state: TrainState, step: int) -> None:

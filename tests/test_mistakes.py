@@ -257,7 +257,7 @@ def test_a_vocabulary_larger_than_the_embedding(refused):
   assert 'set config.Config.vocab_size to at least 259' in line
 
 
-def test_a_task_id_that_is_no_task(refused, monkeypatch, tmp_path, mistake):
+def test_a_task_id_that_is_no_task(trained, monkeypatch, tmp_path, mistake):
   wrong = lambda dataset, task_id: dataset.map(lambda x: {**x, 'task_ids': [task_id + 9]})
   monkeypatch.setattr(preprocessors, 'add_task_ids', wrong)
   source = builtin.BuiltinSource('copy')
@@ -272,6 +272,8 @@ def test_a_task_id_that_is_no_task(refused, monkeypatch, tmp_path, mistake):
   )
   run = tiny_run.train_arguments(tmp_path / 'run', MIXTURE_OR_TASK_NAME=name)
   assert 'task id 12, but the task list has 8 tasks' in mistake(run)
+  infer = [f'--model_dir={trained}', f'--task={name}', f'--output={tmp_path / "x"}']
+  assert 'task id 12, but the task list has 8 tasks' in mistake(['infer', *infer])
 
 
 @pytest.mark.parametrize(

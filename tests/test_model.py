@@ -39,6 +39,7 @@ def test_loss_counts_target_tokens_only_and_splits_by_task():
   params = tiny.init(m)
   loss, sums = jax.jit(lambda b: m.loss(params, b, None))(batch)
   assert sums['tokens'] == (batch['decoder_target_tokens'] > 0).sum()
+  assert sums['examples'] == 6
   np.testing.assert_allclose(sums['task_loss'].sum(), loss, rtol=1e-6)
   for task in range(len(tiny.TASKS)):
     rows = np.asarray(batch['task_ids'])[:, 0] == task

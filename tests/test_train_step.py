@@ -89,14 +89,15 @@ def test_training_lowers_the_loss_on_one_batch():
   assert losses[-1] < 0.5 * losses[0]
 
 
+ON_A_MESH = ('hyperprompt_global', 'prompt_tuning', 'hyperformer')
+
+
 def test_a_mesh_of_data_and_model_devices_trains_as_one_device_does():
-  model = tiny.model(num_heads=4)
-  _, want = train_on_eight_rows(model)
   code = (
     'import json; from tests.test_train_step import *;'
-    'print(json.dumps(train_on_eight_rows(tiny.model(num_heads=4), 2)))'
+    'print(json.dumps([train_on_packed_rows(name, 2) for name in ON_A_MESH]))'
   )
-  flags = '--xla_force_host_platform_device_count=8'
+  flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
   result = subprocess.run(
     [sys.executable, '-c', code],
     env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
@@ -104,13 +105,14 @@ def test_a_mesh_of_data_and_model_devices_trains_as_one_device_does():
     capture_output=True,
     text=True,
   )
-  sharding, losses = json.loads(result.stdout)
-  assert sharding == [None, None, 'model']
-  np.testing.assert_allclose(losses, want, rtol=1e-5)
+  for name, (sharding, losses) in zip(ON_A_MESH, json.loads(result.stdout), strict=True):
+    assert sharding == [None, None, 'model']
+    np.testing.assert_allclose(losses, train_on_packed_rows(name)[1], rtol=1e-5)
 
 
-def train_on_eight_rows(model, num_partitions=1):
+def train_on_packed_rows(name, num_partitions=1):
   """The sharding of a query kernel and the losses of three steps, on all devices."""
+  model = tiny.model(tiny.METHODS[name], num_heads=4)
   partitioner = Partitioner(num_partitions)
   with partitioner.activate():
     like = abstract_state(model, ADAFACTOR, partitioner)
@@ -121,8 +123,8 @@ def train_on_eight_rows(model, num_partitions=1):
     )
     step_fn = make_train_step(model, ADAFACTOR, like, seed=0, num_microbatches=2)
     losses = []
-    for step in range(3):
-      batch = tiny.batch(rows=8, seed=step)
+    for _ in range(3):
+      batch = tiny.pack(tiny.batch(rows=16), [(row, row + 8) for row in range(8)])
       state, sums = step_fn(state, jax.device_put(batch, partitioner.batch_sharding))
       losses.append(float(sums['loss'] / sums['tokens']))
   query = state.params['encoder']['layers']['attention']['query']['kernel']

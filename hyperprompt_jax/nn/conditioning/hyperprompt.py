@@ -5,6 +5,8 @@ global prompt into the prompts of a layer, are made of:
 `P[m,t] = U[m,t] relu(D[m,t] P[t])` (section 3.2).
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -211,7 +213,7 @@ class HyperPrompt(Method):
 class HyperPromptShare(HyperPrompt):
   """HyperPrompt-Share: every layer has a local hypernetwork that its tasks share."""
 
-  shared_by_tasks = True
+  shared_by_tasks: ClassVar[bool] = True
 
   def generate(self, config: Config, prompts: Array, num_layers: int) -> list[Array]:
     """Applies each layer's hypernetwork to the prompts of all tasks."""
@@ -230,7 +232,7 @@ class HyperPromptShare(HyperPrompt):
 class HyperPromptSep(HyperPromptShare):
   """HyperPrompt-Sep: every layer has a local hypernetwork for each task."""
 
-  shared_by_tasks = False
+  shared_by_tasks: ClassVar[bool] = False
 
 
 class HyperPromptGlobal(HyperPrompt, kw_only=True):
