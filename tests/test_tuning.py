@@ -96,7 +96,8 @@ def test_a_base_that_is_gone_or_another_is_refused(run, tmp_path, capsys):
   shutil.copytree(run, copy)
   shutil.rmtree(copy / 'base')
   evaluate = ['eval', f'--model_dir={copy}']
-  assert f'{copy}/base cannot be read' in one_line(capsys, evaluate, progress=1)
+  line = one_line(capsys, evaluate, progress=1)
+  assert f'{copy}/base cannot be read' in line and 'put the original folder back' in line
   other = tmp_path / 'other'
   assert cli.main(arguments(other, TRAIN_STEPS=1, RANDOM_SEED=1)) == 0
   shutil.copytree(other / 'base', copy / 'base')

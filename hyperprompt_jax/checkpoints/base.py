@@ -57,8 +57,8 @@ def read_base(model_dir: pathlib.Path, base: Base, like: Any) -> Any:
     frozen = checkpointer.restore(path, like)
   if fingerprint(frozen) != base.fingerprint:
     raise UserError(
-      f'{path} is not the base that this run was trained on: its parameters have changed '
-      'since; put the original folder back'
+      f'{path} is not the base that this run was trained on, its parameters have changed '
+      'since: put the original folder back'
     )
   return frozen
 

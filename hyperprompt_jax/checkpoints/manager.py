@@ -27,7 +27,8 @@ Scores = Mapping[str, float]
 
 SUBDIRECTORY = 'checkpoints'
 
-_DAMAGED = 'cannot be read, it is damaged or incomplete; delete it to use the one before it'
+_DELETE = 'delete it to use the one before it'
+_PUT_BACK = 'put the original folder back, as all checkpoints of the run need it'
 
 
 @struct.dataclass
@@ -203,16 +204,16 @@ class Checkpointer:
     base = self._read_base_reference(step)
     with _reading(where):
       own = self._manager.item_metadata(step)['params'].tree
-    frozen = {}
+    frozen: Any = {}
     if base:
-      with _reading(str(self._model_dir / base.path)):
+      with _reading(str(self._model_dir / base.path), _PUT_BACK):
         frozen = base_metadata(self._model_dir, base)
     check_same_parameters(where, wanted=like, found=tuning.merge(own, frozen))
     saved_here = traverse_util.flatten_dict(own)
     like_own, like_frozen = tuning.split_by(like, saved_here.__contains__)
     params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
     if base:
-      with _reading(str(self._model_dir / base.path)):
+      with _reading(str(self._model_dir / base.path), _PUT_BACK):
         params = tuning.merge(params, read_base(self._model_dir, base, like_frozen))
     return params
 
@@ -244,7 +245,7 @@ class Checkpointer:
       )
 
   def _read_base_reference(self, step: int) -> Base | None:
-    base = self._read_run(step)['base']
+    base = self._read_run(step).get('base')
     return base and Base(**base)
 
   def _check_data(self, step: int) -> None:
@@ -266,7 +267,7 @@ class Checkpointer:
 
 
 @contextlib.contextmanager
-def _reading(where: str) -> Iterator[None]:
+def _reading(where: str, remedy: str = _DELETE) -> Iterator[None]:
   """Turns whatever goes wrong in reading a checkpoint into one line that names it."""
   try:
     yield
@@ -277,4 +278,7 @@ def _reading(where: str) -> Iterator[None]:
     # TensorStore's whole specification, and TensorFlow's name of the failing operation.
     reason = re.split(r'\. See full|\[tensorstore_spec|\[source loc', first)[0]
     reason = re.sub(r'^\{\{function_node .*?\}\} ', '', reason)
-    raise UserError(f'checkpoint {where} {_DAMAGED} ({reason[:200].strip()})') from error
+    raise UserError(
+      f'checkpoint {where} cannot be read, it is damaged or incomplete; {remedy} '
+      f'({reason[:200].strip()})'
+    ) from error
