@@ -274,6 +274,8 @@ def test_a_task_id_that_is_no_task(trained, monkeypatch, tmp_path, mistake):
   assert 'task id 12, but the task list has 8 tasks' in mistake(run)
   infer = [f'--model_dir={trained}', f'--task={name}', f'--output={tmp_path / "x"}']
   assert 'task id 12, but the task list has 8 tasks' in mistake(['infer', *infer])
+  evaluate = ['eval', f'--model_dir={trained}', f'--gin.MIXTURE_OR_TASK_NAME={name!r}']
+  assert 'task id 12, but the task list has 8 tasks' in mistake(evaluate, progress=1)
 
 
 @pytest.mark.parametrize(
