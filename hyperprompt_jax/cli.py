@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module = importlib.import_module(f'hyperprompt_jax.{VERBS[verb][0]}')
     try:
       module.main(rest)
+      sys.stdout.flush()
     except _mistakes() as error:
       return _mistake(str(error))
   except Interrupted as interrupted:

@@ -61,6 +61,21 @@ def test_every_verb_has_help(verb, capsys):
   assert err == ''
 
 
+def test_a_reader_that_has_had_enough_is_no_error():
+  read, write = os.pipe()
+  os.close(read)
+  files = ['--gin_file=models/tiny.gin', '--gin_file=methods/mtl.gin']
+  with os.fdopen(write) as pipe:
+    ended = subprocess.run(
+      [sys.executable, '-m', 'hyperprompt_jax.cli', 'params', *files, '--json'],
+      stdout=pipe,
+      stderr=subprocess.PIPE,
+      text=True,
+      check=False,
+    )
+  assert (ended.returncode, ended.stderr) == (141, '')
+
+
 def test_no_verb_at_all_prints_the_usage_and_fails(capsys):
   assert cli.main([]) == 2
   assert 'usage: hyperprompt VERB' in capsys.readouterr().out

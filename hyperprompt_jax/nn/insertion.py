@@ -186,8 +186,8 @@ class Adapter:
 def adapt(adapter: Adapter | None, segments: Segments, x: Array) -> Array:
   """`x + LN(U gelu(D x + b_D) + b_U)`, each position by its own task's adapter.
 
-  Houlsby et al. (2019) without the layer norm; Karimi Mahabadi et al. (2021), equation 3,
-  with it.
+  Houlsby et al. (2019) without the layer norm; Karimi Mahabadi et al. (2021) with
+  it.
 
   Args:
     adapter: one layer's, of all tasks, `[t, ...]`; None leaves `x` as it is.

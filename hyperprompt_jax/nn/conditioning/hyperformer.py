@@ -17,7 +17,7 @@ POSITIONS = ('attention', 'mlp')
 class AdapterHypernetwork(nn.Module):
   """Generates adapters and their layer norms, linearly, from embeddings.
 
-  `D = W_D I`, `U = W_U I`, `gamma = W_gamma I`, `beta = W_beta I` (equations 4 and 5).
+  `D = W_D I`, `U = W_U I`, `gamma = W_gamma I`, `beta = W_beta I`.
 
   Attributes:
     emb_dim: e.

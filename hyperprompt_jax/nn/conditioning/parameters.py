@@ -21,8 +21,8 @@ def task_prompts(init: str, num_tasks: int, length: int, embedding: Array) -> Ar
 
   Args:
     init: 'random', from a standard normal; or 'vocabulary', the embeddings of common
-      tokens, no token twice in a task while there are enough (Lester et al. 2021,
-      section 3.2: the 5,000 most common).
+      tokens, no token twice in a task while there are enough (Lester et al. 2021: the
+      5,000 most common).
     num_tasks: t.
     length: p.
     embedding: `[v, e]`.
@@ -58,7 +58,7 @@ def conditioned_embeddings(sizes: Mapping[str, int], width: int) -> Array:
   """`I = MLP(concat(embeddings))` of every combination; for a compact method.
 
   With tasks and layers these are HyperPrompt's layer-aware task embeddings `I[m,t]`
-  (section 3.3); with the adapters' positions besides, HyperFormer++'s (section 2.3).
+  (section 3.3); with the adapters' positions besides, HyperFormer++'s.
 
   Args:
     sizes: how many there are of each thing that varies, say `{'layer': m, 'task': t}`;
