@@ -85,7 +85,7 @@ def check_task_ids(batch: Mapping[str, np.ndarray], task_list: Sequence[str]) ->
   wrong = task_ids[(task_ids < 0) | (task_ids >= len(task_list))]
   if wrong.size:
     raise UserError(
-      f'the data has the task id {wrong.flat[0]}, but the task list has '
+      f'the data has the task id {wrong[0]}, but the task list has '
       f'{len(task_list)} tasks ({", ".join(task_list)}): ids go from 0 to '
       f'{len(task_list) - 1}'
     )

@@ -110,7 +110,6 @@ def train(
     tuned=tuned,
     positive={
       'num_microbatches': num_microbatches,
-      'max_segments': max_segments,
       'EVAL_PERIOD': eval_period,
       'CHECKPOINT_PERIOD': checkpoint_period,
       'TRAIN_STEPS': total_steps,

@@ -95,9 +95,6 @@ def loss(of: Model, params, batch, rng=None):
   return of.loss(params, batch, rng)[0]
 
 
-gradient = jax.jit(jax.grad(loss, argnums=1), static_argnums=0)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def outputs(of: Model, params, batch):
   """The logits, the sums of the loss and its gradient: all of a batch, compiled once."""

@@ -183,14 +183,14 @@ class Checkpointer:
     """
     self.check_task_list(step)
     self._check_data(step)
-    params = self.restore_params(step, like.params)
+    self._base = self._read_base_reference(step)
+    params = self._restore_params(step, like.params, self._base)
     items = self._restore(
       step,
       optimizer=ocp.args.StandardRestore(like.opt_state),
       data=IteratorRestore(iterator),
     )
     restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
-    self._base = self._read_base_reference(step)
     return TrainState(restored_step, params, items.optimizer)
 
   def restore_params(self, step: int, like: Any) -> Any:
@@ -200,8 +200,10 @@ class Checkpointer:
       UserError: if the checkpoint cannot be read or is of another network or task list.
     """
     self.check_task_list(step)
+    return self._restore_params(step, like, self._read_base_reference(step))
+
+  def _restore_params(self, step: int, like: Any, base: Base | None) -> Any:
     where = str(self.directory / str(step))
-    base = self._read_base_reference(step)
     with _reading(where):
       own = self._manager.item_metadata(step)['params'].tree
     frozen: Any = {}

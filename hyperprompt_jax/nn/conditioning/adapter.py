@@ -1,13 +1,12 @@
 """Adapters (Houlsby et al. 2019): small bottlenecks, of each layer and task its own."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
+from hyperprompt_jax.nn.conditioning.parameters import declare
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.insertion import Adapter
-from hyperprompt_jax.nn.layers import param_with_axes
 
 
 class StackAdapters(nn.Module):
@@ -22,26 +21,18 @@ class StackAdapters(nn.Module):
   @nn.compact
   def __call__(self, num_layers: int, num_tasks: int, emb_dim: int) -> Adapter:
     """Declares them, `[m, t, ...]`, each nearly the identity."""
-
-    def weight(name: str, init, **sizes: int) -> jax.Array:
-      return param_with_axes(
-        name,
-        init,
-        (num_layers, num_tasks, *sizes.values()),
-        jnp.float32,
-        axes=('layers', 'tasks', *sizes),
-      )
-
+    of = {'layers': num_layers, 'tasks': num_tasks}
+    e, r = emb_dim, self.bottleneck_dim
     fan_in = nn.initializers.variance_scaling(
       1.0, 'fan_in', 'truncated_normal', batch_axis=(0, 1)
     )
     nearly_zero = nn.initializers.truncated_normal(stddev=1e-2)
     zeros = nn.initializers.zeros
     return Adapter(
-      down=weight('down', fan_in, embed=emb_dim, bottleneck=self.bottleneck_dim),
-      up=weight('up', nearly_zero, bottleneck=self.bottleneck_dim, embed=emb_dim),
-      down_bias=weight('down_bias', zeros, bottleneck=self.bottleneck_dim),
-      up_bias=weight('up_bias', zeros, embed=emb_dim),
+      down=declare('down', fan_in, **of, embed=e, bottleneck=r),
+      up=declare('up', nearly_zero, **of, bottleneck=r, embed=e),
+      down_bias=declare('down_bias', zeros, **of, bottleneck=r),
+      up_bias=declare('up_bias', zeros, **of, embed=e),
     )
 
 

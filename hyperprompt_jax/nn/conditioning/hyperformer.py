@@ -5,10 +5,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
-from hyperprompt_jax.nn.conditioning.parameters import conditioned_embeddings
+from hyperprompt_jax.nn.conditioning.parameters import conditioned_embeddings, declare
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.insertion import Adapter
-from hyperprompt_jax.nn.layers import param_with_axes
 
 # Where a layer's two adapters stand.
 POSITIONS = ('attention', 'mlp')
@@ -32,13 +31,7 @@ class AdapterHypernetwork(nn.Module):
     """Maps embeddings `[..., z]` to adapters `[..., e, r]` and so on."""
 
     def generate(name: str, init, **sizes: int) -> jax.Array:
-      weights = param_with_axes(
-        name,
-        init,
-        (embeddings.shape[-1], *sizes.values()),
-        jnp.float32,
-        axes=('task_embed', *sizes),
-      )
+      weights = declare(name, init, task_embed=embeddings.shape[-1], **sizes)
       return jnp.tensordot(embeddings, weights, axes=1)
 
     # Fan-in over both contracted axes, as in HyperPrompt's: unit gain of what is generated.

@@ -5,6 +5,7 @@ global prompt into the prompts of a layer, are made of:
 `P[m,t] = U[m,t] relu(D[m,t] P[t])` (section 3.2).
 """
 
+import functools
 from typing import ClassVar
 
 import jax
@@ -15,11 +16,12 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
 from hyperprompt_jax.nn.conditioning.parameters import (
   conditioned_embeddings,
+  declare,
   task_prompts,
 )
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.insertion import Prompts
-from hyperprompt_jax.nn.layers import param_with_axes, with_sharding_constraint
+from hyperprompt_jax.nn.layers import with_sharding_constraint
 
 Array = jax.Array
 
@@ -48,9 +50,10 @@ class LocalHypernetworks(nn.Module):
     of_task = {} if self.shared_by_tasks else {'tasks': num_tasks}
     of = {'layers': num_layers, **of_task}
 
-    def weight(name: str, gain: float, out_axes: tuple[int, ...], **sizes: int) -> Array:
+    def init(gain: float, out_axes: tuple[int, ...]) -> nn.initializers.Initializer:
+      # Of each layer and task by itself: fan-in is the one axis after theirs.
       n = len(of)
-      init = nn.initializers.variance_scaling(
+      return nn.initializers.variance_scaling(
         gain,
         'fan_in',
         'truncated_normal',
@@ -58,12 +61,10 @@ class LocalHypernetworks(nn.Module):
         out_axis=tuple(n + axis for axis in out_axes),
         batch_axis=tuple(range(n)),
       )
-      shape = (*of.values(), *sizes.values())
-      return param_with_axes(name, init, shape, jnp.float32, axes=(*of, *sizes))
 
-    r = self.bottleneck_dim
-    down = weight('down', 1.0, (1,), embed=emb_dim, bottleneck=r)
-    up = weight('up', 2.0, (1, 2), bottleneck=r, heads=self.num_heads, kv=self.head_dim)
+    r, h, d = self.bottleneck_dim, self.num_heads, self.head_dim
+    down = declare('down', init(1.0, (1,)), **of, embed=emb_dim, bottleneck=r)
+    up = declare('up', init(2.0, (1, 2)), **of, bottleneck=r, heads=h, kv=d)
     leading = 'm' if self.shared_by_tasks else 'mt'
     hidden = nn.relu(jnp.einsum(f'{leading}er,tpe->mtpr', down, prompts))
     return jnp.einsum(f'{leading}rhd,mtpr->mtphd', up, hidden)
@@ -96,23 +97,21 @@ class GlobalHypernetwork(nn.Module):
       `[m, t, p, h, d]` float32.
     """
     # Fan-in over both contracted axes: prompts start at the scale of keys and values.
-    down = param_with_axes(
-      'down',
-      nn.initializers.variance_scaling(
-        1.0, 'fan_in', 'truncated_normal', in_axis=(0, 1), out_axis=2
-      ),
-      (embeddings.shape[-1], prompts.shape[-1], self.bottleneck_dim),
-      jnp.float32,
-      axes=('task_embed', 'embed', 'bottleneck'),
+    init = functools.partial(
+      nn.initializers.variance_scaling,
+      mode='fan_in',
+      distribution='truncated_normal',
+      in_axis=(0, 1),
     )
-    up = param_with_axes(
+    z, e, r = embeddings.shape[-1], prompts.shape[-1], self.bottleneck_dim
+    down = declare('down', init(1.0, out_axis=2), task_embed=z, embed=e, bottleneck=r)
+    up = declare(
       'up',
-      nn.initializers.variance_scaling(
-        2.0, 'fan_in', 'truncated_normal', in_axis=(0, 1), out_axis=(2, 3)
-      ),
-      (embeddings.shape[-1], self.bottleneck_dim, self.num_heads, self.head_dim),
-      jnp.float32,
-      axes=('task_embed', 'bottleneck', 'heads', 'kv'),
+      init(2.0, out_axis=(2, 3)),
+      task_embed=z,
+      bottleneck=r,
+      heads=self.num_heads,
+      kv=self.head_dim,
     )
     # The order of contraction is left to einsum: it never builds D and U where applying
     # W_D and W_U to the prompts first is cheaper.

@@ -7,13 +7,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.nn.layers import DenseGeneral, param_with_axes
+from hyperprompt_jax.nn.layers import DenseGeneral, Initializer, param_with_axes
 
 Array = jax.Array
 
 # T5's vocabularies are sorted by frequency, after padding, EOS and the unknown token.
 FIRST_WORD = 3
 COMMON_WORDS = 5_000
+
+
+def declare(name: str, init: Initializer, **sizes: int) -> Array:
+  """Declares a float32 parameter, sizes by logical axis; for a compact method."""
+  shape, axes = tuple(sizes.values()), tuple(sizes)
+  return param_with_axes(name, init, shape, jnp.float32, axes=axes)
 
 
 def task_prompts(init: str, num_tasks: int, length: int, embedding: Array) -> Array:
@@ -45,12 +51,12 @@ def task_prompts(init: str, num_tasks: int, length: int, embedding: Array) -> Ar
     tokens = FIRST_WORD + order.reshape(num_tasks, -1)[:, :length]
     return jnp.take(embedding, tokens, axis=0).astype(dtype)
 
-  return param_with_axes(
+  return declare(
     'prompts',
     sampled if init == 'vocabulary' else nn.initializers.normal(stddev=1.0),
-    (num_tasks, length, embedding.shape[1]),
-    jnp.float32,
-    axes=('tasks', 'prompt', 'embed'),
+    tasks=num_tasks,
+    prompt=length,
+    embed=embedding.shape[1],
   )
 
 
@@ -71,12 +77,10 @@ def conditioned_embeddings(sizes: Mapping[str, int], width: int) -> Array:
   grid = tuple(sizes.values())
   parts = []
   for place, (name, size) in enumerate(sizes.items()):
-    table = param_with_axes(
+    table = declare(
       f'{name}_embedding',
       nn.initializers.normal(stddev=1.0),
-      (size, width),
-      jnp.float32,
-      axes=(f'{name}s', 'task_embed'),
+      **{f'{name}s': size, 'task_embed': width},
     )
     alone = [size if i == place else 1 for i in range(len(grid))]
     parts.append(jnp.broadcast_to(table.reshape(*alone, width), (*grid, width)))
