@@ -37,11 +37,13 @@ setuptools.setup(
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11.20',
     'rich>=13',
+    'safetensors>=0.6',
     'scikit-learn>=1.4',
     'scipy>=1.11',
     'seqio>=0.0.20',
     'tensorboard>=2.18',
     'tensorflow-datasets>=4.9.6',
+    'tensorstore>=0.1.74',
     'typing-extensions>=4.5',
   ],
   extras_require={

@@ -17,6 +17,7 @@ VERBS = {
   'train': ('train', 'train, evaluate and checkpoint; goes on where it stopped'),
   'eval': ('evaluate', 'evaluate checkpoints: one, all, or the best of each task'),
   'infer': ('infer', 'predictions for a JSONL file or a SeqIO task'),
+  'convert': ('convert', 'checkpoints from and to T5X and Hugging Face'),
   'params': ('params', 'parameters of a model and of what a method adds'),
 }
 # The others read data, and wait some seconds for it.

@@ -93,6 +93,21 @@ class Model:
     """Fresh parameters, float32."""
     return self._init(rng)['params']
 
+  def init_method(self, rng: Array, backbone: Params) -> Params:
+    """The backbone's parameters, and fresh ones of the method, which may start from them.
+
+    Args:
+      rng: of the fresh parameters.
+      backbone: all but the method's; those of the method that it has are kept, too.
+    """
+    _, variables = self.module.apply(
+      {'params': backbone},
+      method=Transformer.condition,
+      mutable=['params', 'params_axes'],
+      rngs={'params': rng},
+    )
+    return {**backbone, **variables.get('params', {})}
+
   def param_shapes(self) -> Params:
     """The parameters' shapes and dtypes, with no memory taken."""
     return jax.eval_shape(self.init, jax.random.key(0))

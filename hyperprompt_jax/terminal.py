@@ -1,9 +1,10 @@
 """What a run shows in the terminal: progress, messages, tables."""
 
+import contextlib
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import rich.box
 import rich.console
@@ -89,6 +90,23 @@ class Progress:
     """Leaves the bar as it is."""
     if self._bar:
       self._bar.stop()
+
+
+@contextlib.contextmanager
+def track_bytes(title: str, total: int) -> Iterator[Callable[[int], None]]:
+  """A progress bar of bytes, in a terminal; yields what moves it on by so many."""
+  console = stderr_console()
+  with rich.progress.Progress(
+    '[progress.description]{task.description}',
+    rich.progress.BarColumn(),
+    rich.progress.DownloadColumn(),
+    rich.progress.TransferSpeedColumn(),
+    rich.progress.TimeRemainingColumn(),
+    console=console,
+    disable=not console.is_terminal,
+  ) as bar:
+    task = bar.add_task(title, total=total)
+    yield lambda done: bar.advance(task, done)
 
 
 def duration(seconds: float) -> str:

@@ -25,7 +25,13 @@ from hyperprompt_jax import (
   terminal,
   tuning,
 )
-from hyperprompt_jax.checkpoints import Checkpointer, Retention, TrainState
+from hyperprompt_jax.checkpoints import (
+  Checkpointer,
+  InitialCheckpoint,
+  Retention,
+  TrainState,
+  has_checkpoints,
+)
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluator import Evaluator, check_amounts
 from hyperprompt_jax.interrupts import Interrupted, Interrupts
@@ -47,12 +53,14 @@ def train(
   vocabulary: str,
   optimizer: optax.GradientTransformation,
   partitioner: Partitioner,
-  total_steps: int,
+  total_steps: int | None,
   batch_size: int,
   eval_period: int,
   eval_steps: int,
   checkpoint_period: int,
   retention: Retention,
+  relative_steps: int | None = None,
+  initial: InitialCheckpoint | None = None,
   num_microbatches: int = 1,
   tuned: str = tuning.ALL,
   pack: bool = False,
@@ -75,12 +83,15 @@ def train(
     vocabulary: 'bytes' or a SentencePiece file.
     optimizer: what turns gradients into updates.
     partitioner: the device mesh.
-    total_steps: where training ends.
+    total_steps: where training ends, the steps of the initial checkpoint included.
     batch_size: examples of a step, over all devices.
     eval_period: steps between evaluations; the last step is evaluated too.
     eval_steps: batches of each task for the validation loss.
     checkpoint_period: steps between checkpoints; the last step is saved too.
     retention: which checkpoints are kept.
+    relative_steps: steps of this run alone, in place of `total_steps`.
+    initial: the checkpoint that a run starts from, and counts its steps from; None for
+      random parameters.
     num_microbatches: parts that a batch is worked through in, to save memory.
     tuned: which parameters are trained: 'all'; 'task', those of the method; or
       'task_and_layer_norms'.
@@ -112,11 +123,14 @@ def train(
       'num_microbatches': num_microbatches,
       'EVAL_PERIOD': eval_period,
       'CHECKPOINT_PERIOD': checkpoint_period,
-      'TRAIN_STEPS': total_steps,
       'LOG_PERIOD': log_period,
     },
   )
   check_amounts(eval_steps, num_eval_examples)
+  start = None
+  if initial and not has_checkpoints(model_dir):
+    start = initial.open(model.param_shapes())
+  _last_step(total_steps, relative_steps, start.step if start else 0)
   interrupts = Interrupts()
   with partitioner.activate(), interrupts.handled():
     iterator = iter(
@@ -147,13 +161,15 @@ def train(
     checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data, tuned)
     latest = checkpointer.latest_step()
     if latest is None:
-      state = initial_state(model, optimizer, like, random_seed, tuned)
-      checkpointer.save_base(state.params)
+      state = initial_state(model, optimizer, like, random_seed, tuned, initial=start)
+      checkpointer.start(state, start.reference if start else None)
     else:
       state = checkpointer.restore(latest, like, iterator)
+    first_step, step = checkpointer.initial_step, int(state.step)
+    last_step = _last_step(total_steps, relative_steps, first_step)
     # Only now, as a start with another model must not replace what the run is.
     _write_config(model_dir)
-    metrics = reporting.Metrics(model_dir, restored_step=latest or 0)
+    metrics = reporting.Metrics(model_dir, restored_step=step)
     scores.update(summary.scores_by_step(metrics.read()))
     run = _Run(
       train_step=make_train_step(
@@ -179,22 +195,25 @@ def train(
       partitioner=partitioner,
       checkpointer=checkpointer,
       metrics=metrics,
-      progress=terminal.Progress(
-        total_steps, latest or 0, enabled=jax.process_index() == 0
-      ),
+      progress=terminal.Progress(last_step, step, enabled=jax.process_index() == 0),
       scores=scores,
       task_list=model.task_list,
       interrupts=interrupts,
       iterator=iterator,
-      total_steps=total_steps,
+      first_step=first_step,
+      last_step=last_step,
       eval_period=eval_period,
       checkpoint_period=checkpoint_period,
       log_period=log_period,
     )
     with contextlib.closing(run):
       if latest is not None:
-        done = f'; nothing is left of {total_steps}' if latest >= total_steps else ''
-        run.progress.message(f'resuming from step {latest} of {model_dir}{done}')
+        done = f'; nothing is left of {last_step}' if step >= last_step else ''
+        run.progress.message(f'resuming from step {step} of {model_dir}{done}')
+      elif start:
+        run.progress.message(
+          f'starting from step {step} of {start.source.path} ({start.source.kind})'
+        )
       run.loop(state)
   return metrics.read()
 
@@ -213,7 +232,8 @@ class _Run:
   task_list: Sequence[str]
   interrupts: Interrupts
   iterator: Iterator
-  total_steps: int
+  first_step: int
+  last_step: int
   eval_period: int
   checkpoint_period: int
   log_period: int
@@ -226,7 +246,7 @@ class _Run:
     try:
       # An evaluation that the last start did not live to finish.
       self._evaluate_if_due(state, step)
-      while step < self.total_steps:
+      while step < self.last_step:
         self.interrupts.check()
         state, sums = self.train_step(state, self._next_batch())
         pending.append(sums)
@@ -256,7 +276,7 @@ class _Run:
     self.progress.close()
 
   def _due(self, step: int, period: int) -> bool:
-    return step > 0 and (step % period == 0 or step == self.total_steps)
+    return step > self.first_step and (step % period == 0 or step == self.last_step)
 
   def _at_boundary(self, step: int) -> bool:
     return self._due(step, self.eval_period) or self._due(step, self.checkpoint_period)
@@ -352,6 +372,35 @@ def _check(
     mlp_dim=model.config.mlp_dim,
     vocab_size=model.config.vocab_size,
   )
+
+
+def _last_step(
+  total_steps: int | None, relative_steps: int | None, initial_step: int
+) -> int:
+  """The step that training ends at; TRAIN_STEPS_RELATIVE goes first, as in T5X.
+
+  Args:
+    total_steps: TRAIN_STEPS, the steps of the initial checkpoint included.
+    relative_steps: TRAIN_STEPS_RELATIVE.
+    initial_step: steps of the initial checkpoint.
+  """
+  for name, steps in {
+    'TRAIN_STEPS_RELATIVE': relative_steps,
+    'TRAIN_STEPS': total_steps,
+  }.items():
+    if steps is not None and steps < 1:
+      raise UserError(f'{name} must be a positive integer, not {steps}')
+  if relative_steps is not None:
+    return initial_step + relative_steps
+  if total_steps is None:
+    raise UserError('TRAIN_STEPS must be set: add --gin.TRAIN_STEPS=…')
+  if initial_step and total_steps <= initial_step:
+    raise UserError(
+      f'TRAIN_STEPS={total_steps} leaves nothing to train: it counts the {initial_step} '
+      'steps of INITIAL_CHECKPOINT_PATH, too; set '
+      f'TRAIN_STEPS={initial_step + total_steps} or TRAIN_STEPS_RELATIVE={total_steps}'
+    )
+  return total_steps
 
 
 def _make_folder(model_dir: str) -> None:

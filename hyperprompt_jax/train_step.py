@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from hyperprompt_jax import tuning
-from hyperprompt_jax.checkpoints import TrainState
+from hyperprompt_jax.checkpoints import Initial, TrainState
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
 
@@ -55,15 +55,30 @@ def initial_state(
   like: TrainState,
   seed: int,
   tuned: str = tuning.ALL,
+  *,
+  initial: Initial | None = None,
 ) -> TrainState:
-  """Fresh parameters and optimizer state, made where `like` says that they live."""
+  """The state that training starts with, made where `like` says that it lives.
 
-  def make(rng: Array) -> TrainState:
-    params = model.init(rng)
-    return TrainState(jnp.int32(0), params, optimizer.init(tuning.split(params, tuned)[0]))
+  Args:
+    model: the network.
+    optimizer: whose state is fresh.
+    like: shapes, dtypes and shardings.
+    seed: of what is random.
+    tuned: which parameters are trained; see `tuning.split`.
+    initial: the checkpoint that the parameters come from, all that it has, and that steps
+      are counted from; None for random parameters and step 0.
+  """
 
+  def make(rng: Array, loaded: Any) -> TrainState:
+    params = model.init_method(rng, loaded) if loaded else model.init(rng)
+    opt_state = optimizer.init(tuning.split(params, tuned)[0])
+    return TrainState(jnp.int32(initial.step if initial else 0), params, opt_state)
+
+  loaded = initial.load(like.params) if initial else {}
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-  return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+  make = jax.jit(make, out_shardings=shardings, donate_argnums=1)
+  return make(jax.random.key(seed), loaded)
 
 
 def make_train_step(

@@ -168,10 +168,11 @@ def test_a_value_that_cannot_be(refused, binding, said):
 
 
 def test_macros_that_must_be_set(refused):
-  line = refused(without=['TRAIN_STEPS', 'MIXTURE_OR_TASK_NAME'])
-  assert 'TRAIN_STEPS' in line
+  line = refused(without=['TASK_FEATURE_LENGTHS', 'MIXTURE_OR_TASK_NAME'])
+  assert 'TASK_FEATURE_LENGTHS' in line
   assert 'MIXTURE_OR_TASK_NAME' in line
   assert 'MODEL_DIR' not in line
+  assert 'TRAIN_STEPS must be set' in refused(without=['TRAIN_STEPS'])
 
 
 @pytest.mark.parametrize(

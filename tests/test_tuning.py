@@ -12,6 +12,8 @@ from flax import traverse_util
 
 from hyperprompt_jax import cli, optimizers
 from hyperprompt_jax.checkpoints.base import fingerprint
+from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.nn.stacking import unstack_layers
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.train_step import abstract_state, initial_state, make_train_step
 from tests import tiny, tiny_run
@@ -153,12 +155,14 @@ def test_after_twenty_steps_the_backbone_is_bit_identical(tuned, microbatches):
 
 def test_the_fingerprint_sees_every_bit_and_every_place():
   params = tiny.init(tiny.model())
-  one = fingerprint(params)
-  assert one == fingerprint(jax.tree.map(lambda x: x + 0, params))
+  of = lambda tree: fingerprint(by_path(tree).items())
+  one = of(params)
+  assert one == of(jax.tree.map(lambda x: x + 0, params))
+  assert one == of(unstack_layers(params))
   kernel = params['encoder']['layers']['attention']['query']['kernel']
   for changed in (
     kernel.at[1, 2, 3].set(np.nextafter(kernel[1, 2, 3], np.float32(9))),
     kernel[::-1],  # the layers in another order
   ):
     params['encoder']['layers']['attention']['query']['kernel'] = changed
-    assert fingerprint(params) != one
+    assert of(params) != one

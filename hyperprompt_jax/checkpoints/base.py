@@ -1,21 +1,24 @@
-"""The parameters that a run leaves as they are: written once, and referred to.
+"""The parameters that a run leaves as they are: on disk once, and referred to.
 
 Where only task parameters are tuned, a checkpoint holds them and a reference to the base:
-where it is, relative to the run's folder, and a fingerprint of every bit of it.
+where it is, and a fingerprint of every bit of it. The base is the checkpoint that the run
+started from, where nothing was changed on the way; else it is written to the run's folder.
 """
 
 import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from hyperprompt_jax.checkpoints.compare import shapes_by_path
+from hyperprompt_jax.checkpoints.compare import by_path
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.nn.stacking import STACK
 
 FOLDER = 'base'
 
@@ -25,7 +28,8 @@ class Base:
   """A reference to frozen parameters.
 
   Attributes:
-    path: of an Orbax checkpoint, absolute or relative to the run's folder.
+    path: `base`, the folder of that name in the run's; or of any checkpoint that training
+      can start from, absolute or `gs://…`.
     fingerprint: of the parameters' paths, shapes and bits.
   """
 
@@ -37,54 +41,68 @@ def write_base(model_dir: pathlib.Path, frozen: Any) -> Base:
   """Writes the frozen parameters of a run that starts; whole, or not at all."""
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(model_dir / FOLDER, frozen, force=True)
-  return Base(FOLDER, fingerprint(frozen))
+  return Base(FOLDER, fingerprint(by_path(frozen).items()))
 
 
-def base_metadata(model_dir: pathlib.Path, base: Base) -> Any:
-  """The tree of the base's parameters: shapes and dtypes."""
-  with ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.metadata(model_dir / base.path).item_metadata.tree
+def fingerprint(arrays: Iterable[tuple[str, Any]]) -> str:
+  """A hash of the paths, shapes and all bits of 32-bit arrays, one at a time.
+
+  It is that of the unrolled network, whether layers are stacked or not.
+
+  Args:
+    arrays: paths and arrays.
+  """
+  sums = sorted(entry for path, array in arrays for entry in _sums(path, array))
+  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
 
 
-def read_base(model_dir: pathlib.Path, base: Base, like: Any) -> Any:
-  """Restores the frozen parameters into the shapes and shardings of `like`.
+def check_fingerprint(
+  model_dir: pathlib.Path, base: Base, arrays: Iterable[tuple[str, Any]]
+) -> None:
+  """Checks frozen parameters against the reference to them.
 
   Raises:
     UserError: if they are not those that the reference is to.
   """
-  path = model_dir / base.path
-  with ocp.StandardCheckpointer() as checkpointer:
-    frozen = checkpointer.restore(path, like)
-  if fingerprint(frozen) != base.fingerprint:
+  if fingerprint(arrays) != base.fingerprint:
     raise UserError(
-      f'{path} is not the base that this run was trained on, its parameters have changed '
-      'since: put the original folder back'
+      f'{where(model_dir, base)} is not the base that this run was trained on, its '
+      'parameters have changed since: put the original folder back'
     )
-  return frozen
 
 
-def fingerprint(params: Any) -> str:
-  """A hash of the paths, shapes and all bits of a tree of 32-bit arrays."""
-  sums = [int(x) for x in jax.device_get(_sums(jax.tree.leaves(params)))]
-  text = json.dumps([*zip(shapes_by_path(params).items(), sums, strict=True)])
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
+def where(model_dir: pathlib.Path, base: Base) -> str:
+  """The path of a base."""
+  return str(model_dir / FOLDER) if base.path == FOLDER else base.path
+
+
+def _sums(path: str, array: Any) -> Iterator[tuple[str, list[int], int]]:
+  """The unrolled path, the shape and the sum of each layer of a stack, or of an array."""
+  before, stack, after = path.partition(f'/{STACK}/')
+  if not stack:
+    yield path, list(array.shape), int(_weighted_sum(array))
+    return
+  for number in range(array.shape[0]):
+    layer = f'{before}/{STACK}_{number}/{after}'
+    yield layer, list(array.shape[1:]), int(_weighted_sum_of_layer(array, number))
 
 
 @jax.jit
-def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
-  """Sums of each array's words, weighted by their places, modulo 2 ** 32.
+def _weighted_sum(x: jax.Array) -> jax.Array:
+  """The sum of an array's words, weighted by their places, modulo 2 ** 32.
 
   Integer addition is associative: the sum does not depend on how an array is laid out.
   """
+  words = jax.lax.bitcast_convert_type(x, jnp.uint32)
+  place, stride = jnp.zeros((), jnp.uint32), 1
+  for axis in reversed(range(x.ndim)):
+    place += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(
+      stride % 2**32
+    )
+    stride *= x.shape[axis]
+  return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
 
-  def weighted(x: jax.Array) -> jax.Array:
-    words = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    place, stride = jnp.zeros((), jnp.uint32), 1
-    for axis in reversed(range(x.ndim)):
-      place += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(
-        stride % 2**32
-      )
-      stride *= x.shape[axis]
-    return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
 
-  return [weighted(leaf) for leaf in leaves]
+@jax.jit
+def _weighted_sum_of_layer(stack: jax.Array, number: jax.Array) -> jax.Array:
+  return _weighted_sum(jax.lax.dynamic_index_in_dim(stack, number, keepdims=False))

@@ -10,28 +10,37 @@ from hyperprompt_jax.errors import UserError
 MAX_LISTED = 20
 
 
-def shapes_by_path(tree: Any) -> dict[str, tuple[int, ...]]:
-  """Maps `a/b/c` to the shape of each array of a nested mapping."""
+def by_path(tree: Any) -> dict[str, Any]:
+  """Maps `a/b/c` to each array, or whatever has a shape, of a nested mapping."""
 
   def name(path) -> str:
     return '/'.join(str(getattr(entry, 'key', entry)) for entry in path)
 
   leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, 'shape'))
-  return {name(path): tuple(leaf.shape) for path, leaf in leaves}
+  return {name(path): leaf for path, leaf in leaves}
 
 
-def check_same_parameters(where: str, wanted: Any, found: Mapping[str, Any]) -> None:
+def check_same_parameters(
+  where: str,
+  wanted: Any,
+  found: Mapping[str, Any],
+  remedy: str = 'use the model and method that it was trained with',
+) -> None:
   """Checks that two trees have the same paths and shapes.
 
   Args:
     where: what was read, for the message.
     wanted: tree of arrays or shapes that the network has.
     found: tree of arrays or shapes (or Orbax's metadata) that was read.
+    remedy: what to do about a difference.
 
   Raises:
     UserError: with a table of path, shape wanted and shape found, both ways.
   """
-  wanted_shapes, found_shapes = shapes_by_path(wanted), shapes_by_path(found)
+  wanted_shapes, found_shapes = (
+    {path: tuple(leaf.shape) for path, leaf in by_path(tree).items()}
+    for tree in (wanted, found)
+  )
   rows = [
     (path, wanted_shapes.get(path), found_shapes.get(path))
     for path in sorted({*wanted_shapes, *found_shapes})
@@ -47,6 +56,6 @@ def check_same_parameters(where: str, wanted: Any, found: Mapping[str, Any]) -> 
   if len(rows) > MAX_LISTED:
     lines.append(f'  … and {len(rows) - MAX_LISTED} more')
   raise UserError(
-    f'checkpoint {where} is of another network, {len(rows)} parameter(s) differ; use '
-    'the model and method that it was trained with:\n' + '\n'.join(lines)
+    f'checkpoint {where} is of another network, {len(rows)} parameter(s) differ; '
+    f'{remedy}:\n' + '\n'.join(lines)
   )

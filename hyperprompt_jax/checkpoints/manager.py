@@ -9,16 +9,24 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax import struct, traverse_util
+from flax import struct
 
 from hyperprompt_jax import tuning
-from hyperprompt_jax.checkpoints.base import Base, base_metadata, read_base, write_base
-from hyperprompt_jax.checkpoints.compare import check_same_parameters
+from hyperprompt_jax.checkpoints.base import (
+  Base,
+  check_fingerprint,
+  fingerprint,
+  where,
+  write_base,
+)
+from hyperprompt_jax.checkpoints.compare import by_path, check_same_parameters
 from hyperprompt_jax.checkpoints.iterator import (
   IteratorHandler,
   IteratorRestore,
   IteratorSave,
 )
+from hyperprompt_jax.checkpoints.lazy import arranged, load
+from hyperprompt_jax.checkpoints.source import frozen_arrays
 from hyperprompt_jax.errors import UserError
 
 # The score by which the best single checkpoint is chosen; the others bear tasks' names.
@@ -87,6 +95,12 @@ class _Policy:
     return self.retention.should_preserve([c.step for c in checkpoints], self.scores)
 
 
+def has_checkpoints(model_dir: str) -> bool:
+  """Whether a run has saved any step, so that it goes on from there."""
+  folder = pathlib.Path(model_dir) / SUBDIRECTORY
+  return folder.is_dir() and bool(ocp.utils.checkpoint_steps(folder))
+
+
 class Checkpointer:
   """Saves and restores the checkpoints in `MODEL_DIR/checkpoints`.
 
@@ -120,6 +134,8 @@ class Checkpointer:
     self._data = dict(data or {})
     self._tuned = tuned
     self._base: Base | None = None
+    # Steps before this run's first: those of what it started from.
+    self.initial_step = 0
     if retention is None and not self.directory.is_dir():
       raise UserError(f'no checkpoints in {model_dir}: train there first')
     self._manager = ocp.CheckpointManager(
@@ -144,10 +160,19 @@ class Checkpointer:
     """The last step with a whole checkpoint."""
     return self._manager.latest_step()
 
-  def save_base(self, params: Any) -> None:
-    """Writes what of fresh parameters will not be tuned, for all checkpoints to come."""
-    _, frozen = tuning.split(params, self._tuned)
-    if frozen:
+  def start(self, state: TrainState, initial: str | None) -> None:
+    """Fixes what is the same for all checkpoints to come: the first step, and the base.
+
+    Args:
+      state: that training starts with.
+      initial: a checkpoint that holds the very parameters that will not be tuned; they
+        are written to the run's folder if there is none.
+    """
+    self.initial_step = int(state.step)
+    _, frozen = tuning.split(state.params, self._tuned)
+    if frozen and initial:
+      self._base = Base(initial, fingerprint(by_path(frozen).items()))
+    elif frozen:
       self._base = write_base(self._model_dir, frozen)
 
   def save(self, state: TrainState, iterator: Iterator) -> None:
@@ -156,6 +181,7 @@ class Checkpointer:
     run = {
       'task_list': self._task_list,
       'data': self._data,
+      'initial_step': self.initial_step,
       'base': self._base and dataclasses.asdict(self._base),
     }
     self._manager.save(
@@ -184,6 +210,7 @@ class Checkpointer:
     self.check_task_list(step)
     self._check_data(step)
     self._base = self._read_base_reference(step)
+    self.initial_step = self._read_run(step).get('initial_step', 0)
     params = self._restore_params(step, like.params, self._base)
     items = self._restore(
       step,
@@ -203,20 +230,23 @@ class Checkpointer:
     return self._restore_params(step, like, self._read_base_reference(step))
 
   def _restore_params(self, step: int, like: Any, base: Base | None) -> Any:
-    where = str(self.directory / str(step))
-    with _reading(where):
-      own = self._manager.item_metadata(step)['params'].tree
+    checkpoint = str(self.directory / str(step))
+    with _reading(checkpoint):
+      own = by_path(self._manager.item_metadata(step)['params'].tree)
+    wanted = by_path(like)
     frozen: Any = {}
     if base:
-      with _reading(str(self._model_dir / base.path), _PUT_BACK):
-        frozen = base_metadata(self._model_dir, base)
-    check_same_parameters(where, wanted=like, found=tuning.merge(own, frozen))
-    saved_here = traverse_util.flatten_dict(own)
-    like_own, like_frozen = tuning.split_by(like, saved_here.__contains__)
+      with _reading(where(self._model_dir, base), _PUT_BACK):
+        frozen = arranged(frozen_arrays(self._model_dir, base), wanted)
+    # The base may hold what this run has tuned, too, as it was before.
+    check_same_parameters(checkpoint, wanted=wanted, found={**frozen, **own})
+    like_own, like_frozen = tuning.split_by(like, lambda path: '/'.join(path) in own)
     params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
     if base:
-      with _reading(str(self._model_dir / base.path), _PUT_BACK):
-        params = tuning.merge(params, read_base(self._model_dir, base, like_frozen))
+      with _reading(where(self._model_dir, base), _PUT_BACK):
+        unchanged = load(frozen, by_path(like_frozen), 'reading the base')
+        check_fingerprint(self._model_dir, base, by_path(unchanged).items())
+        params = tuning.merge(params, unchanged)
     return params
 
   def wait(self) -> None:

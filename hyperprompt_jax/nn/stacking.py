@@ -12,6 +12,17 @@ STACK = 'layers'
 _LAYER = re.compile(rf'{STACK}_(\d+)')
 
 
+def layer_index(path: str) -> tuple[str, int | None]:
+  """The path `a/layers/b` that `a/layers_3/b` has in a stack, and its layer, 3.
+
+  A path that is of no layer is returned as it is, with None.
+  """
+  match = re.search(rf'/{_LAYER.pattern}/', path)
+  if match is None:
+    return path, None
+  return f'{path[: match.start()]}/{STACK}/{path[match.end() :]}', int(match[1])
+
+
 def unstack_layers(tree: Any) -> Any:
   """Turns every `layers` subtree into `layers_0`, `layers_1`, ….
 

@@ -17,16 +17,19 @@ from hyperprompt_tasks.registration import (
   single_task_mixtures,
 )
 from hyperprompt_tasks.sources import super_glue_dir
+from hyperprompt_tasks.storage import unreachable
 from hyperprompt_tasks.super_glue import super_glue_average
 from hyperprompt_tasks.task_lists import TaskList, declare, task_list
 from hyperprompt_tasks.vocabulary import (
   DEFAULT_VOCABULARY,
+  HUGGING_FACE_FILE,
   TaskVocabulary,
   use_vocabulary,
 )
 
 __all__ = [
   'DEFAULT_VOCABULARY',
+  'HUGGING_FACE_FILE',
   'DataError',
   'TaskList',
   'TaskVocabulary',
@@ -43,5 +46,6 @@ __all__ = [
   'super_glue_dir',
   'task_list',
   'task_scores',
+  'unreachable',
   'use_vocabulary',
 ]

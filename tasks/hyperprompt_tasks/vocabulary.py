@@ -5,6 +5,7 @@ is imported: before anyone could say which vocabulary to use. So all tasks are
 registered with one object that stands for the vocabulary in use.
 """
 
+import os
 from typing import Any
 
 import seqio
@@ -12,11 +13,12 @@ import tensorflow as tf
 from google.protobuf import message
 from typing_extensions import override
 
-from hyperprompt_tasks import errors
+from hyperprompt_tasks import errors, storage
 
 # T5's own. The file holds 32,000 pieces and the 100 sentinels.
 DEFAULT_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 BYTES = 'bytes'
+HUGGING_FACE_FILE = 'spiece.model'
 EXTRA_IDS = 100
 
 _in_use: dict[str, seqio.Vocabulary] = {}
@@ -28,12 +30,14 @@ def use_vocabulary(name: str) -> seqio.Vocabulary:
   Datasets that exist already keep the vocabulary that they were made with.
 
   Args:
-    name: `bytes`, or a SentencePiece model file, local or `gs://`. A model without T5's
-      100 sentinels (spec 1) gets them at its end, so that the 32,000-piece file that
-      other libraries ship gives T5's 32,100 ids.
+    name: `bytes`; a SentencePiece model file, local or `gs://`; or the local folder of a
+      Hugging Face model that holds one. A model without T5's 100 sentinels (spec 1) gets
+      them at its end, so that the 32,000-piece file that other libraries ship gives T5's
+      32,100 ids.
 
   Raises:
-    VocabularyError: the file is absent or no SentencePiece model.
+    VocabularyError: the file is absent or no SentencePiece model, or Google Cloud
+      Storage does not answer.
   """
   vocabulary = seqio.ByteVocabulary() if name == BYTES else _sentencepiece(name)
   _in_use['vocabulary'] = vocabulary
@@ -49,7 +53,30 @@ def current_vocabulary() -> seqio.Vocabulary:
   return _in_use.get('vocabulary') or use_vocabulary(DEFAULT_VOCABULARY)
 
 
-def _sentencepiece(path: str) -> seqio.Vocabulary:
+def vocabulary_file(name: str) -> str:
+  """The SentencePiece file that a folder of a Hugging Face model holds, or `name` itself.
+
+  Raises:
+    VocabularyError: the folder holds none.
+  """
+  if not os.path.isdir(name):
+    return name
+  path = os.path.join(name, HUGGING_FACE_FILE)
+  if not os.path.isfile(path):
+    raise errors.VocabularyError(
+      f'vocabulary {name} is a folder without a {HUGGING_FACE_FILE}: add the file, which '
+      'the model was published with, or name a SentencePiece model file'
+    )
+  return path
+
+
+def _sentencepiece(name: str) -> seqio.Vocabulary:
+  path = vocabulary_file(name)
+  if reason := storage.unreachable(path):
+    raise errors.VocabularyError(
+      f'vocabulary {path} cannot be reached ({reason}): set VOCABULARY to a local copy, '
+      f'or to the folder of a Hugging Face model that holds a {HUGGING_FACE_FILE}'
+    )
   try:
     vocabulary = seqio.SentencePieceVocabulary(path)
     tokenizer = vocabulary.tokenizer

@@ -1,6 +1,9 @@
 import copy
 import pathlib
 import pickle
+import shutil
+import socket
+import time
 
 import pytest
 import seqio
@@ -104,3 +107,25 @@ def test_a_failed_change_keeps_the_vocabulary(tmp_path):
   with pytest.raises(ValueError, match='cannot be read'):
     hyperprompt_tasks.use_vocabulary(str(tmp_path / 'absent.model'))
   assert feature().vocabulary == seqio.ByteVocabulary()
+
+
+def test_the_sentencepiece_file_of_a_hugging_face_folder(tmp_path):
+  with pytest.raises(hyperprompt_tasks.VocabularyError, match=r'without a spiece\.model'):
+    hyperprompt_tasks.use_vocabulary(str(tmp_path))
+  shutil.copy(SENTENCEPIECE, tmp_path / 'spiece.model')
+  ours = hyperprompt_tasks.use_vocabulary(str(tmp_path))
+  theirs = hyperprompt_tasks.use_vocabulary(SENTENCEPIECE)
+  assert (ours.sp_model, ours.vocab_size) == (theirs.sp_model, theirs.vocab_size)
+
+
+def test_storage_that_does_not_answer_is_found_out_at_once(monkeypatch):
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+  monkeypatch.setenv('TENSORSTORE_GCS_HTTP_URL', f'http://127.0.0.1:{port}')
+  start = time.monotonic()
+  with pytest.raises(hyperprompt_tasks.VocabularyError) as error:
+    hyperprompt_tasks.use_vocabulary(hyperprompt_tasks.DEFAULT_VOCABULARY)
+  assert time.monotonic() - start < 15
+  message = str(error.value)
+  assert '\n' not in message and 'set VOCABULARY to a local copy' in message
+  assert hyperprompt_tasks.DEFAULT_VOCABULARY in message

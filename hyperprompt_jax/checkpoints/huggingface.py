@@ -1,0 +1,340 @@
+"""Hugging Face's folders of T5 models: `config.json` and safetensors.
+
+T5 1.0, T5 1.1, the LM-adapted and Flan-T5 have these names. A linear layer's weight is
+`[out, in]` there and `[in, out]` here, so most arrays are transposed.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from hyperprompt_jax.checkpoints.lazy import Index, LazyArray, transposed
+from hyperprompt_jax.checkpoints.storage import Folder, reason_of
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.nn.config import Config
+
+CONFIG_FILE = 'config.json'
+WEIGHTS_FILE = 'model.safetensors'
+INDEX_FILE = 'model.safetensors.index.json'
+PICKLE_FILES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
+# A shard is held in memory twice while it is written.
+_SHARD_BYTES = 10**9
+
+EMBEDDING = 'token_embedder/embedding'
+OUTPUT_LAYER = 'decoder/logits_dense/kernel'
+
+_TOP = {
+  EMBEDDING: ('shared.weight', False),
+  OUTPUT_LAYER: ('lm_head.weight', True),
+  'encoder/encoder_norm/scale': ('encoder.final_layer_norm.weight', False),
+  'decoder/decoder_norm/scale': ('decoder.final_layer_norm.weight', False),
+  **{
+    f'{side}/relpos_bias/rel_embedding': (
+      f'{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight',
+      True,
+    )
+    for side in ('encoder', 'decoder')
+  },
+}
+# What a layer has, in order: our modules' names and theirs, and the norm before.
+_LAYERS = {
+  'encoder': (
+    ('attention', 'SelfAttention', 'pre_attention_layer_norm'),
+    ('mlp', 'DenseReluDense', 'pre_mlp_layer_norm'),
+  ),
+  'decoder': (
+    ('self_attention', 'SelfAttention', 'pre_self_attention_layer_norm'),
+    ('encoder_decoder_attention', 'EncDecAttention', 'pre_cross_attention_layer_norm'),
+    ('mlp', 'DenseReluDense', 'pre_mlp_layer_norm'),
+  ),
+}
+_PROJECTIONS = {'query': 'q', 'key': 'k', 'value': 'v', 'out': 'o'}
+# Copies of `shared.weight`, and a bias that the first T5s were saved with and do not use.
+_IGNORED = re.compile(
+  r'(encoder|decoder)\.embed_tokens\.weight'
+  r'|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight'
+)
+# What `feed_forward_proj` is for `Config.mlp_activations`. Their `gelu` is the exact one,
+# which is not ours.
+_FEED_FORWARD = {
+  ('relu',): 'relu',
+  ('gelu', 'linear'): 'gated-gelu',
+  ('gelu',): 'gelu_new',
+  ('relu', 'linear'): 'gated-relu',
+  ('silu', 'linear'): 'gated-silu',
+}
+_FIXED = {
+  'layer_norm_epsilon': 1e-6,
+  'relative_attention_num_buckets': 32,
+  'relative_attention_max_distance': 128,
+}
+
+
+def their_name(path: str) -> tuple[str, bool]:
+  """The name of one of our parameters in a Hugging Face model.
+
+  Args:
+    path: of an unrolled backbone.
+
+  Returns:
+    The name, and whether the array is transposed.
+  """
+  if path in _TOP:
+    return _TOP[path]
+  side, layer, module, *rest = path.split('/')
+  block = f'{side}.block.{layer.removeprefix("layers_")}'
+  for number, (ours, theirs, norm) in enumerate(_LAYERS[side]):
+    if module == norm:
+      return f'{block}.layer.{number}.layer_norm.weight', False
+    if module == ours:
+      name = _PROJECTIONS.get(rest[0], rest[0])
+      return f'{block}.layer.{number}.{theirs}.{name}.weight', True
+  raise KeyError(path)
+
+
+def _our_path(name: str) -> tuple[str, bool]:
+  """The inverse of `their_name`; a name that is none of T5's is returned as it is."""
+  for path, (theirs, transpose) in _TOP.items():
+    if name == theirs:
+      return path, transpose
+  match = re.fullmatch(
+    r'(encoder|decoder)\.block\.(\d+)\.layer\.(\d)\.(\w+)(?:\.(\w+))?\.weight', name
+  )
+  if match is None:
+    return name, False
+  side, block, number, module, projection = match.groups()
+  if int(number) < len(_LAYERS[side]):
+    ours, theirs, norm = _LAYERS[side][int(number)]
+    if (module, projection) == ('layer_norm', None):
+      return f'{side}/layers_{block}/{norm}/scale', False
+    if module == theirs and projection:
+      names = {short: long for long, short in _PROJECTIONS.items()}
+      projection = names.get(projection, projection)
+      return f'{side}/layers_{block}/{ours}/{projection}/kernel', True
+  return name, False
+
+
+def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
+  """The parameters of a Hugging Face T5, by our paths, and its configuration.
+
+  Raises:
+    UserError: if it is no T5 that this network is, or a file is missing or damaged.
+  """
+  if folder.is_remote:
+    raise UserError(f'{folder}: safetensors are read from local folders: download it first')
+  described = _read_json(pathlib.Path(folder.path) / CONFIG_FILE)
+  weights = _open_files(pathlib.Path(folder.path))
+  arrays = {}
+  for name, array in weights.items():
+    if not _IGNORED.fullmatch(name):
+      path, transpose = _our_path(name)
+      arrays[path] = transposed(array) if transpose and len(array.shape) == 2 else array
+  # transformers 5 has an option of its own, where it was the tying that said it before.
+  scaled = described.get(
+    'scale_decoder_outputs', described.get('tie_word_embeddings') is not False
+  )
+  if scaled and OUTPUT_LAYER in arrays:
+    if EMBEDDING in arrays and not _equal(arrays[OUTPUT_LAYER], arrays[EMBEDDING]):
+      raise UserError(
+        f'{folder}: {CONFIG_FILE} ties the output layer to the embedding, and the weights '
+        'have two that differ: set "tie_word_embeddings": false in it if the model is '
+        'T5 1.1 or Flan-T5'
+      )
+    del arrays[OUTPUT_LAYER]  # a copy of the embedding
+  elif not scaled and OUTPUT_LAYER not in arrays and EMBEDDING in arrays:
+    # transformers 5 saves no output layer that equals the embedding.
+    arrays[OUTPUT_LAYER] = transposed(arrays[EMBEDDING])
+  return arrays, _config(str(folder), described, tied=scaled)
+
+
+def _equal(kernel: LazyArray, embedding: LazyArray) -> bool:
+  return kernel.shape == embedding.shape[::-1] and np.array_equal(
+    kernel.read().T, embedding.read()
+  )
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} cannot be read: {reason_of(error)}') from error
+  if not isinstance(found, dict):
+    raise UserError(f'{path} holds no JSON object')
+  return found
+
+
+def _config(where: str, described: Mapping[str, Any], *, tied: bool) -> Config:
+  kind = described.get('model_type')
+  if kind not in ('t5', 'mt5'):
+    raise UserError(f"{where} is of model_type {kind!r}; expected 't5' or 'mt5'")
+  for name, only in _FIXED.items():
+    if described.get(name, only) != only:
+      raise UserError(f'{where}: {name} is {described[name]!r}; only {only} is supported')
+  feed_forward = described.get('feed_forward_proj', 'relu')
+  activations = {name: ours for ours, name in _FEED_FORWARD.items()}.get(feed_forward)
+  if activations is None:
+    raise UserError(
+      f'{where}: feed_forward_proj {feed_forward!r} is not supported; it may be '
+      f'{", ".join(_FEED_FORWARD.values())}'
+    )
+  layers = described.get('num_layers')
+  decoder_layers = described.get('num_decoder_layers')
+  sizes: Any = {
+    'vocab_size': described.get('vocab_size'),
+    'emb_dim': described.get('d_model'),
+    'num_heads': described.get('num_heads'),
+    'num_encoder_layers': layers,
+    'num_decoder_layers': layers if decoder_layers is None else decoder_layers,
+    'head_dim': described.get('d_kv'),
+    'mlp_dim': described.get('d_ff'),
+  }
+  try:
+    return Config(**sizes, mlp_activations=activations, logits_via_embedding=tied)
+  except UserError as error:
+    raise UserError(f'{where}/{CONFIG_FILE} does not describe a T5: {error}') from error
+
+
+def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
+  """All arrays of the folder's safetensors, sharded or not, by their own names."""
+  index = folder / INDEX_FILE
+  if (folder / WEIGHTS_FILE).is_file():
+    return _open_file(folder / WEIGHTS_FILE)
+  if not index.is_file():
+    pickles = [name for name in PICKLE_FILES if (folder / name).is_file()]
+    if pickles:
+      raise UserError(
+        f'{folder / pickles[0]} is not read, as unpickling it runs whatever code it holds: '
+        'where you trust it, turn it into safetensors with '
+        "transformers.T5ForConditionalGeneration.from_pretrained(…).save_pretrained('…')"
+      )
+    raise UserError(f'{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}')
+  places = _read_json(index).get('weight_map')
+  if not isinstance(places, dict) or not all(isinstance(f, str) for f in places.values()):
+    raise UserError(f'{index} has no weight_map of names to files')
+  shards = {}
+  for file in sorted(set(places.values())):
+    if pathlib.PurePath(file).name != file:
+      raise UserError(f'{index} names {file!r}, which is outside of its folder: not read')
+    if not (folder / file).is_file():
+      raise UserError(f'{folder / file} is missing, a shard of {index}: download it again')
+    shards[file] = _open_file(folder / file)
+  for name, file in places.items():
+    if name not in shards[file]:
+      raise UserError(f'{folder / file} lacks {name}, which {index} says is there')
+  return {name: shards[file][name] for name, file in places.items()}
+
+
+def _open_file(path: pathlib.Path) -> dict[str, LazyArray]:
+  """The arrays of one safetensors file."""
+  try:
+    file = safetensors.safe_open(path, framework='numpy')
+    names = list(file.keys())
+    slices = {name: file.get_slice(name) for name in names}
+  except (OSError, safetensors.SafetensorError) as error:
+    raise UserError(
+      f'{path} is damaged or incomplete: {reason_of(error)}; download it again'
+    ) from error
+  return {name: _lazy(path, name, of) for name, of in slices.items()}
+
+
+def _lazy(path: pathlib.Path, name: str, of: Any) -> LazyArray:
+  dtype = _DTYPES.get(of.get_dtype())
+  if dtype is None:
+    raise UserError(f'{path}: {name} is of dtype {of.get_dtype()}; expected floats')
+
+  def read(index: Index) -> np.ndarray:
+    return of[index] if index else of[...]
+
+  return LazyArray(tuple(of.get_shape()), np.dtype(dtype), read)
+
+
+_DTYPES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16', 'F64': 'float64'}
+
+
+def write(
+  folder: pathlib.Path, arrays: Mapping[str, LazyArray], config: Config
+) -> Iterator[str]:
+  """Writes a backbone as a folder that `transformers` loads.
+
+  Args:
+    folder: an empty one.
+    arrays: by path of the unrolled backbone.
+    config: of the network.
+
+  Yields:
+    The path of each array that is done.
+  """
+  shards: list[list[str]] = [[]]
+  size = 0
+  for path, array in arrays.items():
+    if shards[-1] and size + array.nbytes > _SHARD_BYTES:
+      shards.append([])
+      size = 0
+    shards[-1].append(path)
+    size += array.nbytes
+  places = {}
+  for number, paths in enumerate(shards, 1):
+    file = WEIGHTS_FILE
+    if len(shards) > 1:
+      file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
+    tensors = {}
+    for path in paths:
+      name, transpose = their_name(path)
+      read = arrays[path].read()
+      tensors[name] = np.ascontiguousarray(read.T if transpose else read)
+      places[name] = file
+      yield path
+    safetensors.numpy.save_file(tensors, folder / file, metadata={'format': 'pt'})
+  if len(shards) > 1:
+    total = sum(array.nbytes for array in arrays.values())
+    _write_json(
+      folder / INDEX_FILE, {'metadata': {'total_size': total}, 'weight_map': places}
+    )
+  dtype = arrays[EMBEDDING].dtype.name
+  _write_json(folder / CONFIG_FILE, _their_config(config, dtype))
+
+
+def check_writable(config: Config) -> None:
+  """Checks that `transformers` has a network like it.
+
+  Raises:
+    UserError: if not.
+  """
+  if config.mlp_activations not in _FEED_FORWARD:
+    raise UserError(
+      f'transformers has no T5 with mlp_activations={config.mlp_activations!r}: '
+      'use --to=t5x'
+    )
+
+
+def _their_config(config: Config, dtype: str) -> dict[str, Any]:
+  return {
+    'architectures': ['T5ForConditionalGeneration'],
+    'model_type': 't5',
+    'is_encoder_decoder': True,
+    'vocab_size': config.vocab_size,
+    'd_model': config.emb_dim,
+    'd_kv': config.head_dim,
+    'd_ff': config.mlp_dim,
+    'num_heads': config.num_heads,
+    'num_layers': config.num_encoder_layers,
+    'num_decoder_layers': config.num_decoder_layers,
+    'feed_forward_proj': _FEED_FORWARD[config.mlp_activations],
+    'tie_word_embeddings': config.logits_via_embedding,
+    'dropout_rate': config.dropout_rate,
+    **_FIXED,
+    'pad_token_id': 0,
+    'eos_token_id': 1,
+    'decoder_start_token_id': 0,
+    'torch_dtype': dtype,
+  }
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+  path.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')

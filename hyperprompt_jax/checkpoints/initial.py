@@ -1,0 +1,117 @@
+"""INITIAL_CHECKPOINT_PATH: what a run starts from, and which parameters start fresh."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from hyperprompt_jax.checkpoints.compare import by_path, check_same_parameters
+from hyperprompt_jax.checkpoints.lazy import LazyArray, arranged, load
+from hyperprompt_jax.checkpoints.source import METHOD, VOCABULARY_AXES, Source, open_source
+from hyperprompt_jax.errors import UserError
+
+FRESH_TASK = 'task'
+FRESH_NONE = 'none'
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialCheckpoint:
+  """What a run starts from.
+
+  Attributes:
+    path: of a T5X checkpoint, a Hugging Face folder, or a MODEL_DIR; None starts from
+      random parameters.
+    fresh: 'task': the parameters of the method start fresh; 'none': they are in the
+      checkpoint, too.
+    resize_vocabulary: whether to pad or cut the rows of the vocabulary to the network's.
+  """
+
+  path: str | None = None
+  fresh: str = FRESH_TASK
+  resize_vocabulary: bool = False
+
+  def open(self, like: Any) -> 'Initial | None':
+    """Looks at the checkpoint, and checks it against the network, both ways.
+
+    Args:
+      like: the network's parameters, arrays or shapes.
+
+    Raises:
+      UserError: if it cannot be read, or differs from the network in anything but what
+        starts fresh: with a table.
+    """
+    if self.fresh not in (FRESH_TASK, FRESH_NONE):
+      raise UserError(
+        f'FRESH_PARAMETERS must be {FRESH_TASK!r} or {FRESH_NONE!r}, not {self.fresh!r}'
+      )
+    if self.path is None:
+      return None
+    source = open_source(self.path)
+    if self.fresh == FRESH_TASK and source.method_paths:
+      raise UserError(
+        f'{self.path} holds parameters of a method ({source.method_paths[0]}, …), and '
+        f"FRESH_PARAMETERS='{FRESH_TASK}' would lose them: set '{FRESH_NONE}' to load "
+        'them, or leave them out with hyperprompt convert --drop_method'
+      )
+    wanted = {
+      path: leaf
+      for path, leaf in by_path(like).items()
+      if self.fresh == FRESH_NONE or not path.startswith(METHOD)
+    }
+    unchanged = source
+    if self.resize_vocabulary:
+      embedding, axis = next(iter(VOCABULARY_AXES.items()))
+      source = source.with_vocabulary(wanted[embedding].shape[axis])
+    arrays = arranged(source.arrays, wanted)
+    check_same_parameters(self.path, wanted, arrays, self._remedy(source, wanted))
+    return Initial(source, arrays, is_resized=source is not unchanged)
+
+  def _remedy(self, source: Source, wanted: Mapping[str, Any]) -> str:
+    """What to do about a difference, by what differs."""
+    if self.fresh == FRESH_NONE and not source.method_paths:
+      return (
+        "it holds no parameters of a method: set FRESH_PARAMETERS='task' to start them anew"
+      )
+    for path, axis in VOCABULARY_AXES.items():
+      if path in source.arrays and path in wanted:
+        found, rows = source.arrays[path].shape[axis], wanted[path].shape[axis]
+        if found != rows:
+          return (
+            f'it has {found} rows of the vocabulary and config.Config.vocab_size is '
+            f'{rows}: RESIZE_VOCABULARY=True pads or cuts them; of all else use the sizes '
+            'and options that it has'
+          )
+    return 'give config.Config the sizes and options that it has (convert shows them)'
+
+
+@dataclasses.dataclass(frozen=True)
+class Initial:
+  """A checkpoint that fits the network.
+
+  Attributes:
+    source: the checkpoint.
+    arrays: its parameters, by path as the network has them.
+    is_resized: whether they are no longer those of the checkpoint.
+  """
+
+  source: Source
+  arrays: Mapping[str, LazyArray]
+  is_resized: bool
+
+  @property
+  def step(self) -> int:
+    """Steps that the checkpoint was trained."""
+    return self.source.step
+
+  @property
+  def reference(self) -> str | None:
+    """Where to read the same parameters again; None if they are nowhere."""
+    if self.is_resized:
+      return None
+    path = self.source.path
+    return path if path.startswith('gs://') else os.path.abspath(path)
+
+  def load(self, like: Any) -> dict[str, Any]:
+    """Reads the parameters onto the devices of `like`."""
+    wanted = {p: leaf for p, leaf in by_path(like).items() if p in self.arrays}
+    return load(self.arrays, wanted, f'reading {self.source.path}')

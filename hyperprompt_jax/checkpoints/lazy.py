@@ -1,0 +1,179 @@
+"""Arrays that are on disk: looked at, rearranged, and read a part at a time."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from hyperprompt_jax.nn.stacking import STACK, layer_index
+from hyperprompt_jax.terminal import track_bytes
+
+# Start and stop on each axis.
+Index = tuple[slice, ...]
+# Layers of a stack that are read at once: hides the latency of remote storage.
+_PARALLEL_READS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+  """An array that can be read.
+
+  Attributes:
+    shape: of the array.
+    dtype: of the array.
+    read_index: reads a part of it.
+  """
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  read_index: Callable[[Index], np.ndarray]
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of the whole array."""
+    return int(np.prod(self.shape)) * self.dtype.itemsize
+
+  def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
+    """Reads a part of the array; all of it by default."""
+    index = index or (slice(None),) * len(self.shape)
+    bounds = [part.indices(size) for part, size in zip(index, self.shape, strict=True)]
+    return self.read_index(tuple(slice(start, stop) for start, stop, _ in bounds))
+
+
+def in_memory(array: np.ndarray) -> LazyArray:
+  """An array that is not on disk."""
+  return LazyArray(array.shape, array.dtype, array.__getitem__)
+
+
+def transposed(array: LazyArray) -> LazyArray:
+  """A matrix with its axes exchanged."""
+  read = lambda index: array.read(index[::-1]).T
+  return dataclasses.replace(array, shape=array.shape[::-1], read_index=read)
+
+
+def cast(array: LazyArray, dtype: Any) -> LazyArray:
+  """An array in another dtype."""
+  read = lambda index: array.read(index).astype(dtype)
+  return dataclasses.replace(array, dtype=np.dtype(dtype), read_index=read)
+
+
+def with_rows(array: LazyArray, axis: int, rows: int) -> LazyArray:
+  """An array cut or padded to so many rows along an axis.
+
+  A row that is added is the mean of the found ones: of an output layer, it gives the mean
+  logit, which is far below that of any likely token. (Zero would be far above: T5's
+  z-loss holds log Z near 0.)
+  """
+  found = array.shape[axis]
+  shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
+
+  def read(index: Index) -> np.ndarray:
+    start, stop = index[axis].start, index[axis].stop
+    part = lambda at: (*index[:axis], at, *index[axis + 1 :])
+    kept = array.read(part(slice(min(start, found), min(stop, found))))
+    if stop <= found:
+      return kept
+    mean = array.read(part(slice(None))).mean(axis, dtype=np.float64, keepdims=True)
+    padding = np.repeat(mean.astype(array.dtype), stop - max(start, found), axis)
+    return np.concatenate([kept, padding], axis)
+
+  return dataclasses.replace(array, shape=shape, read_index=read)
+
+
+def _layer(stack: LazyArray, number: int) -> LazyArray:
+  """One index of the leading axis."""
+  read = lambda index: stack.read((slice(number, number + 1), *index))[0]
+  return dataclasses.replace(stack, shape=stack.shape[1:], read_index=read)
+
+
+def _stacked(layers: Sequence[LazyArray]) -> LazyArray:
+  """Arrays of one shape along a new leading axis."""
+
+  def read(index: Index) -> np.ndarray:
+    first, *rest = index
+    with concurrent.futures.ThreadPoolExecutor(_PARALLEL_READS) as pool:
+      parts = pool.map(lambda layer: layer.read(tuple(rest)), layers[first])
+      return np.stack([*parts])
+
+  return LazyArray((len(layers), *layers[0].shape), layers[0].dtype, read)
+
+
+def unrolled(arrays: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
+  """Arrays by path, with those of scanned stacks by layer: `layers_0`, `layers_1`, …."""
+  result = {}
+  for path, array in arrays.items():
+    before, stack, after = path.partition(f'/{STACK}/')
+    if stack:
+      for number in range(array.shape[0]):
+        result[f'{before}/{STACK}_{number}/{after}'] = _layer(array, number)
+    else:
+      result[path] = array
+  return result
+
+
+def arranged(
+  arrays: Mapping[str, LazyArray], paths: Collection[str]
+) -> dict[str, LazyArray]:
+  """Arrays of an unrolled network in the layout of another, which may have stacks.
+
+  Args:
+    arrays: by their paths in the unrolled network.
+    paths: that the other network has.
+
+  Returns:
+    Arrays by path. Layers that do not fit into one stack keep paths of their own.
+  """
+  result = {}
+  stacks: dict[str, dict[str, LazyArray]] = {}
+  for path, array in arrays.items():
+    stacked_path, number = layer_index(path)
+    if number is not None and path not in paths and stacked_path in paths:
+      stacks.setdefault(stacked_path, {})[path] = array
+    else:
+      result[path] = array
+  for stacked_path, layers in stacks.items():
+    if len({layer.shape for layer in layers.values()}) > 1:
+      result |= layers
+      continue
+    in_order = sorted(layers, key=lambda path: layer_index(path)[1] or 0)
+    result[stacked_path] = _stacked([layers[path] for path in in_order])
+  return result
+
+
+def load(
+  arrays: Mapping[str, LazyArray], like: Mapping[str, Any], title: str
+) -> dict[str, Any]:
+  """Reads arrays onto devices, each device its own part.
+
+  Args:
+    arrays: by path; others than wanted are left.
+    like: shapes, dtypes and shardings by path.
+    title: of the progress bar.
+
+  Returns:
+    A nested dict of arrays.
+  """
+  params = {}
+  total = sum(arrays[path].nbytes for path in like)
+  with track_bytes(title, total) as advance:
+    for path, leaf in like.items():
+      params[tuple(path.split('/'))] = _load_one(arrays[path], leaf)
+      advance(arrays[path].nbytes)
+  return traverse_util.unflatten_dict(params)
+
+
+def _load_one(array: LazyArray, like: Any) -> jax.Array:
+  parts: dict[str, np.ndarray] = {}
+
+  def part(index: Any) -> np.ndarray:
+    # Devices that hold the same part ask for it one after another.
+    if str(index) not in parts:
+      parts.clear()
+      parts[str(index)] = array.read(index).astype(like.dtype)
+    return parts[str(index)]
+
+  return jax.make_array_from_callback(like.shape, like.sharding, part)

@@ -1,0 +1,226 @@
+"""A checkpoint that training starts from or `convert` reads, whatever its format."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from hyperprompt_jax.checkpoints import huggingface, t5x_format
+from hyperprompt_jax.checkpoints.base import FOLDER, Base, check_fingerprint, where
+from hyperprompt_jax.checkpoints.compare import check_same_parameters
+from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
+from hyperprompt_jax.checkpoints.storage import Folder
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import MultiTaskLearning
+from hyperprompt_jax.nn.config import Config
+
+METHOD = 'method/'
+# The axis of the vocabulary.
+VOCABULARY_AXES = {huggingface.EMBEDDING: 0, huggingface.OUTPUT_LAYER: 1}
+
+_FORMATS = (
+  'a T5X checkpoint (checkpoint_1000000, with its file `checkpoint` or folder `state`), '
+  'a Hugging Face folder (config.json), or a MODEL_DIR of this project'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A checkpoint that is looked at; its arrays are read when they are needed.
+
+  Attributes:
+    path: where it is.
+    kind: its format, for people.
+    step: steps that it was trained; 0 where the format does not say.
+    arrays: its parameters, by their paths in the unrolled network.
+    config: of the network, where the format says it.
+  """
+
+  path: str
+  kind: str
+  step: int
+  arrays: Mapping[str, LazyArray]
+  config: Config | None = None
+
+  @property
+  def method_paths(self) -> list[str]:
+    """Paths of the parameters that a method of task-conditioning has added."""
+    return sorted(path for path in self.arrays if path.startswith(METHOD))
+
+  def without_method(self) -> 'Source':
+    """The backbone alone."""
+    backbone = {p: a for p, a in self.arrays.items() if not p.startswith(METHOD)}
+    return dataclasses.replace(self, arrays=backbone)
+
+  def with_vocabulary(self, rows: int) -> 'Source':
+    """The same, with so many rows of the vocabulary; see `lazy.with_rows`."""
+    resized = {
+      path: with_rows(self.arrays[path], axis, rows)
+      for path, axis in VOCABULARY_AXES.items()
+      if path in self.arrays and self.arrays[path].shape[axis] != rows
+    }
+    return dataclasses.replace(self, arrays={**self.arrays, **resized})
+
+  def backbone_config(self, known: Config | None = None) -> Config:
+    """The network's sizes and options, checked against all arrays of the backbone.
+
+    Args:
+      known: the configuration, from elsewhere; None takes the format's own. What it does
+        not say is read off the shapes; of activations T5 1.1's where the MLP has a gate,
+        and T5 1.0's where it has none.
+
+    Raises:
+      UserError: with a table, if the arrays are not those of such a network.
+    """
+    config = known or self.config or self._inferred_config()
+    config = dataclasses.replace(config, scan_layers=False)
+    shapes = Model(config, MultiTaskLearning(), ('task',)).param_shapes()
+    check_same_parameters(self.path, wanted=shapes, found=self.without_method().arrays)
+    return config
+
+  def _inferred_config(self) -> Config:
+    def shape(path: str) -> tuple[int, ...]:
+      if path not in self.arrays or len(self.arrays[path].shape) != 2:
+        raise UserError(
+          f'{self.path} holds no T5 that this network is: it has no matrix {path}; it has '
+          f'{", ".join(sorted(self.arrays)[:3]) or "nothing"}, …'
+        )
+      return self.arrays[path].shape
+
+    def depth(stack: str) -> int:
+      numbers = [re.match(rf'{stack}/layers_(\d+)/', path) for path in self.arrays]
+      return max((int(number[1]) + 1 for number in numbers if number), default=0)
+
+    vocab_size, emb_dim = shape(huggingface.EMBEDDING)
+    num_heads, _ = shape('encoder/relpos_bias/rel_embedding')
+    gated = 'encoder/layers_0/mlp/wi_0/kernel' in self.arrays
+    return Config(
+      vocab_size=vocab_size,
+      emb_dim=emb_dim,
+      num_heads=num_heads,
+      num_encoder_layers=depth('encoder'),
+      num_decoder_layers=depth('decoder'),
+      head_dim=shape('encoder/layers_0/attention/query/kernel')[1] // num_heads,
+      mlp_dim=shape(f'encoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel')[1],
+      mlp_activations=('gelu', 'linear') if gated else ('relu',),
+      logits_via_embedding=huggingface.OUTPUT_LAYER not in self.arrays,
+    )
+
+
+def open_source(path: str) -> Source:
+  """Looks at a checkpoint, and finds out what it is.
+
+  Args:
+    path: local, or `gs://…` of a T5X checkpoint.
+
+  Raises:
+    UserError: if it is none that can be read, or something of it is missing or damaged.
+  """
+  folder = Folder(path)
+  local = None if folder.is_remote else pathlib.Path(path)
+  if local and not local.is_dir():
+    raise UserError(f'{path} is no folder: name {_FORMATS}')
+  if local and (local / huggingface.CONFIG_FILE).is_file():
+    arrays, config = huggingface.read(folder)
+    return Source(path, 'Hugging Face', 0, arrays, config)
+  if local and (step_folder := _step_of_run(local)):
+    return Source(path, 'hyperprompt', int(step_folder.name), _read_run(step_folder))
+  if contents := folder.read(t5x_format.MSGPACK_FILE):
+    arrays, step = t5x_format.read_native(folder, contents)
+    return _of_t5x(Source(path, 'T5X', step, unrolled(arrays)))
+  state = folder / t5x_format.ORBAX_ITEM
+  if metadata := state.read(t5x_format.ORBAX_FILE):
+    arrays, step = t5x_format.of_train_state(t5x_format.read_orbax(state, metadata))
+    return _of_t5x(Source(path, 'T5X Orbax', step, unrolled(arrays)))
+  raise UserError(f'{path} is no checkpoint: name {_FORMATS}{_hint(local)}')
+
+
+def run_of(path: str) -> pathlib.Path | None:
+  """The MODEL_DIR that a path is, or is a checkpoint of; None if it is neither."""
+  step = None if path.startswith('gs://') else _step_of_run(pathlib.Path(path))
+  return step and step.absolute().parent.parent
+
+
+def _step_of_run(path: pathlib.Path) -> pathlib.Path | None:
+  """The checkpoint that a folder is, or the latest of the run that it is."""
+  if path.name.isdecimal() and (path / 'params').is_dir():
+    return path
+  steps = [p for p in path.glob('checkpoints/*') if p.name.isdecimal()]
+  return max(steps, key=lambda step: int(step.name), default=None)
+
+
+def _read_run(step_folder: pathlib.Path) -> dict[str, LazyArray]:
+  """All parameters of a checkpoint of a run, those that it left as they were, too."""
+  arrays = _read_orbax_folder(step_folder / 'params')
+  model_dir = step_folder.parent.parent
+  try:
+    base = json.loads((step_folder / 'run' / 'metadata').read_bytes())['base']
+    reference = base and Base(**base)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f'checkpoint {step_folder} is damaged: run: {error}') from error
+  if reference is None:
+    return arrays
+  frozen = {p: a for p, a in frozen_arrays(model_dir, reference).items() if p not in arrays}
+  whole = ((path, array.read()) for path, array in frozen.items())
+  check_fingerprint(model_dir, reference, whole)
+  return {**arrays, **frozen}
+
+
+def frozen_arrays(model_dir: pathlib.Path, base: Base) -> dict[str, LazyArray]:
+  """The parameters that a run left as they were, float32, by their unrolled paths.
+
+  They are not yet checked against the fingerprint.
+
+  Raises:
+    UserError: if they are gone or damaged.
+  """
+  try:
+    if base.path == FOLDER:
+      return _read_orbax_folder(model_dir / FOLDER)
+    arrays = open_source(base.path).arrays
+  except UserError as error:
+    raise UserError(
+      f'{where(model_dir, base)} cannot be read; put the original folder back, as all '
+      f'checkpoints of {model_dir} need it ({error})'
+    ) from error
+  return {path: cast(array, np.float32) for path, array in arrays.items()}
+
+
+def _read_orbax_folder(path: pathlib.Path) -> dict[str, LazyArray]:
+  folder = Folder(str(path))
+  metadata = folder.read(t5x_format.ORBAX_FILE)
+  if metadata is None:
+    raise UserError(f'checkpoint {path} is incomplete: it has no {t5x_format.ORBAX_FILE}')
+  return unrolled(t5x_format.read_orbax(folder, metadata))
+
+
+def _hint(local: pathlib.Path | None) -> str:
+  if local is None:
+    return ''
+  inside = sorted(p.name for p in local.iterdir() if re.search(r'checkpoint_\d+$', p.name))
+  if inside:
+    return f'; it has {", ".join(inside[:5])}: name one of them'
+  weights = [
+    p.name for p in local.iterdir() if p.suffix in ('.safetensors', '.bin', '.index')
+  ]
+  return f'; it has {weights[0]} and no config.json' if weights else ''
+
+
+def _of_t5x(source: Source) -> Source:
+  """Checks that the layers are in no layout but ours."""
+  foreign = [
+    path
+    for path in source.arrays
+    if re.match(r'(encoder|decoder)/(encoder|decoder)/', path)
+  ]
+  if foreign:
+    raise UserError(
+      f"{source.path} has scanned layers as T5X's scalable_t5 has them ({foreign[0]}), "
+      'with position biases of their own in each layer: that is another network; use a '
+      'checkpoint of t5x/examples/t5'
+    )
+  return source

@@ -1,0 +1,117 @@
+"""Folders of checkpoints: local, or on Google Cloud Storage."""
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints.lazy import Index, LazyArray
+from hyperprompt_jax.errors import UserError
+
+# TensorStore's defaults retry for minutes before they say that there is no network.
+_CONTEXT = ts.Context(
+  {
+    'gcs_request_retries': {'max_retries': 4, 'max_delay': '4s'},
+    'file_io_concurrency': {'limit': 16},
+    # What is read is read once.
+    'cache_pool': {'total_bytes_limit': 0},
+  }
+)
+
+
+class Folder:
+  """A folder whose files are read.
+
+  Args:
+    path: local, or `gs://BUCKET/…`.
+
+  Raises:
+    UserError: if it is on Google Cloud Storage, and that cannot be reached.
+  """
+
+  def __init__(self, path: str):
+    self.path = path.rstrip('/')
+    if self.is_remote and (reason := hyperprompt_tasks.unreachable(self.path)):
+      raise UserError(f'{path} cannot be reached ({reason}): name a local copy')
+
+  def __str__(self) -> str:
+    return self.path
+
+  @property
+  def is_remote(self) -> bool:
+    """Whether it is on Google Cloud Storage."""
+    return self.path.startswith('gs://')
+
+  def __truediv__(self, name: str) -> 'Folder':
+    # A path of a checkpoint's own making must not lead out of it.
+    if name.startswith('/') or '..' in name.split('/'):
+      raise UserError(f'{self.path} names {name!r}, which is outside of it: not read')
+    inside = object.__new__(type(self))
+    inside.path = f'{self.path}/{name}'
+    return inside
+
+  def _kvstore(self) -> dict[str, Any]:
+    if self.is_remote:
+      bucket, _, path = self.path.removeprefix('gs://').partition('/')
+      return {'driver': 'gcs', 'bucket': bucket, 'path': f'{path}/'}
+    return {'driver': 'file', 'path': f'{os.path.abspath(self.path)}/'}
+
+  def read(self, name: str) -> bytes | None:
+    """The contents of a file, None if there is no such file."""
+    try:
+      store = ts.KvStore.open(self._kvstore(), context=_CONTEXT).result()
+      found = store.read(name).result()
+    except ValueError as error:
+      raise UserError(f'{self}/{name} cannot be read: {reason_of(error)}') from error
+    return bytes(found.value) if found.state == 'value' else None
+
+  def open_zarr(self, path: str, *, driver: str = 'zarr', ocdbt: bool = False) -> Any:
+    """Begins to open an array.
+
+    Args:
+      path: of the array, within the folder.
+      driver: 'zarr' or 'zarr3'.
+      ocdbt: whether the folder is one of TensorStore's databases.
+
+    Returns:
+      A future, for `opened`.
+    """
+    if ocdbt:
+      kvstore = {'driver': 'ocdbt', 'base': self._kvstore(), 'path': f'{path}/'}
+    else:
+      kvstore = (self / path)._kvstore()
+    # A chunk that is missing would be read as zeros.
+    spec = {'driver': driver, 'kvstore': kvstore, 'fill_missing_data_reads': False}
+    return ts.open(spec, open=True, read=True, context=_CONTEXT)
+
+
+def opened(name: str, future: Any) -> LazyArray:
+  """The array that `Folder.open_zarr` has begun to open.
+
+  Args:
+    name: of the array, for errors.
+    future: from `open_zarr`.
+  """
+  try:
+    store = future.result()
+  except ValueError as error:
+    raise UserError(f'{name} is missing or damaged: {reason_of(error)}') from error
+
+  def read(index: Index) -> np.ndarray:
+    try:
+      return store[index].read().result()
+    except ValueError as error:
+      raise UserError(
+        f'{name} is incomplete or damaged: {reason_of(error)}; get the checkpoint again'
+      ) from error
+
+  return LazyArray(tuple(store.shape), store.dtype.numpy_dtype, read)
+
+
+def reason_of(error: Exception) -> str:
+  """What went wrong, without TensorStore's whole specification."""
+  first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+  return re.split(r' \[tensorstore_spec|; at |\[source loc', first)[0][:200].strip()

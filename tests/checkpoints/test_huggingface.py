@@ -1,0 +1,294 @@
+"""Hugging Face's T5s: what they compute, and what is wrong with a folder."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import pathlib
+import runpy
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from hyperprompt_jax import decoding
+from hyperprompt_jax.checkpoints import InitialCheckpoint, huggingface
+from hyperprompt_jax.checkpoints.source import open_source
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.partitioning import Partitioner
+from tests import published, tiny
+
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
+MODELS = ('t5_1_0', 't5_1_1', 'flan')
+
+
+@functools.cache
+def installed(*versions: str) -> bool:
+  """Whether packages are there, `name==version` each."""
+  try:
+    return all(
+      importlib.metadata.version(name).split('+')[0] == version
+      for name, version in (v.split('==') for v in versions)
+    )
+  except importlib.metadata.PackageNotFoundError:
+    return False
+
+
+def load(folder, **overrides):
+  """The model and parameters of a folder, scanned as runs have them by default."""
+  config = open_source(str(folder)).backbone_config()
+  config = dataclasses.replace(config, scan_layers=True, dropout_rate=0.0)
+  model = Model(config, tiny.mtl(), ('task',), **overrides)
+  partitioner = Partitioner()
+  like = jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+    model.param_shapes(),
+    partitioner.shardings(model.param_axes()),
+  )
+  return model, InitialCheckpoint(str(folder)).open(like).load(like)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(model, params, inputs, decoder_inputs):
+  # Targets only say what is padding: nothing is.
+  return model.module.apply(
+    {'params': params},
+    inputs,
+    decoder_inputs,
+    jax.numpy.ones_like(decoder_inputs),
+    jax.numpy.zeros((len(inputs), 1), int),
+    enable_dropout=False,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def predict(model, params, inputs, length):
+  batch = {
+    'encoder_input_tokens': inputs,
+    'task_ids': jax.numpy.zeros((len(inputs), 1), int),
+  }
+  return model.predict(params, model.condition(params), batch, length)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_logits_and_generations_are_those_of_transformers(name):
+  folder = GOLDEN / 'huggingface' / name
+  golden = np.load(folder / 'outputs.npz')
+  model, params = load(folder)
+  got = logits(model, params, golden['inputs'], golden['decoder_inputs'])
+  largest = np.abs(golden['logits']).max()
+  np.testing.assert_allclose(got, golden['logits'], rtol=0, atol=1e-4 * largest)
+  length = golden['greedy'].shape[1]
+  np.testing.assert_array_equal(
+    predict(model, params, golden['inputs'], length), golden['greedy']
+  )
+  beams = dataclasses.replace(
+    model, decode_fn=functools.partial(decoding.beam_search, num_decodes=4, alpha=0.0)
+  )
+  np.testing.assert_array_equal(
+    predict(beams, params, golden['inputs'], length), golden['beam']
+  )
+
+
+@pytest.mark.skipif(
+  not installed('torch==2.13.0', 'transformers==5.23.0'),
+  reason='remaking the golden files takes torch 2.13.0 and transformers 5.23.0',
+)
+def test_the_golden_files_are_what_the_script_makes(tmp_path):
+  script = runpy.run_path(str(GOLDEN / 'make_huggingface.py'))
+  script['main'](str(tmp_path))
+  for name in MODELS:
+    kept, made = GOLDEN / 'huggingface' / name, tmp_path / name
+    assert {p.name for p in kept.iterdir()} == {p.name for p in made.iterdir()}
+    for path in kept.glob('*.safetensors'):
+      published.assert_same(load_file(made / path.name), load_file(path))
+    with np.load(kept / 'outputs.npz') as want, np.load(made / 'outputs.npz') as got:
+      for array in want:
+        np.testing.assert_allclose(got[array], want[array], atol=1e-5)
+
+
+@pytest.mark.skipif(
+  not installed('torch==2.13.0', 'transformers==5.23.0'),
+  reason='loading with transformers takes torch 2.13.0 and transformers 5.23.0',
+)
+@pytest.mark.parametrize('tied', [True, False])
+def test_transformers_loads_what_is_written(tmp_path, tied):
+  import torch
+  import transformers
+
+  config = dataclasses.replace(published.CONFIG, logits_via_embedding=tied)
+  folder = published.hugging_face(tmp_path / 'model', config)
+  theirs, report = transformers.T5ForConditionalGeneration.from_pretrained(
+    folder, output_loading_info=True
+  )
+  assert not report['missing_keys'] and not report['unexpected_keys']
+  inputs = np.array([[5, 9, 7, 1]])
+  decoder_inputs = np.array([[0, 8, 3]])
+  with torch.no_grad():
+    want = theirs.eval()(
+      input_ids=torch.tensor(inputs), decoder_input_ids=torch.tensor(decoder_inputs)
+    ).logits.numpy()
+  model, params = load(folder)
+  got = logits(model, params, inputs, decoder_inputs)
+  np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_names_and_arrays_come_back_as_they_were(name, tmp_path):
+  kept = GOLDEN / 'huggingface' / name
+  source = open_source(str(kept))
+  list(huggingface.write(tmp_path, source.arrays, source.backbone_config()))
+  published.assert_same(of_folder(tmp_path), of_folder(kept))
+
+
+def test_half_precision_and_shards_come_back_as_they_were(tmp_path, monkeypatch):
+  monkeypatch.setattr(huggingface, '_SHARD_BYTES', 20_000)
+  source = open_source(str(published.t5x(tmp_path / 'source', dtype='bfloat16')))
+  folder = tmp_path / 'sharded'
+  folder.mkdir()
+  list(huggingface.write(folder, source.arrays, source.backbone_config()))
+  assert len([*folder.glob('model-*-of-*.safetensors')]) > 1
+  again = open_source(str(folder))
+  published.assert_same(published.values(again.arrays), published.values(source.arrays))
+
+
+def of_folder(folder):
+  found = {}
+  for path in folder.glob('*.safetensors'):
+    found |= load_file(path)
+  return found
+
+
+# ---- What is wrong with a folder ----
+
+
+@pytest.fixture
+def copy(tmp_path):
+  def make(name):
+    return shutil.copytree(GOLDEN / 'huggingface' / name, tmp_path / name)
+
+  return make
+
+
+def refusal(folder) -> str:
+  with pytest.raises(UserError) as error:
+    open_source(str(folder)).backbone_config()
+  return str(error.value)
+
+
+def change(folder, file='config.json', **values):
+  path = folder / file
+  described = {**json.loads(path.read_text()), **values}
+  path.write_text(json.dumps({k: v for k, v in described.items() if v is not None}))
+
+
+def test_a_missing_shard(copy):
+  folder = copy('flan')
+  (folder / 'model-00002-of-00002.safetensors').unlink()
+  assert 'model-00002-of-00002.safetensors is missing, a shard' in refusal(folder)
+
+
+def test_a_truncated_file(copy):
+  folder = copy('t5_1_1')
+  path = folder / 'model.safetensors'
+  path.write_bytes(path.read_bytes()[:-100])
+  assert f'{path} is damaged or incomplete' in refusal(folder)
+
+
+def test_a_shard_that_lacks_what_the_index_says(copy):
+  folder = copy('flan')
+  path = folder / 'model-00001-of-00002.safetensors'
+  tensors = load_file(path)
+  name = min(tensors)
+  del tensors[name]
+  save_file(tensors, path)
+  assert f'lacks {name}' in refusal(folder)
+
+
+@pytest.mark.parametrize('file', ['../model.safetensors', '/etc/passwd'])
+def test_an_index_that_names_files_elsewhere(copy, file):
+  folder = copy('flan')
+  change(folder, 'model.safetensors.index.json', weight_map={'shared.weight': file})
+  assert 'outside of its folder' in refusal(folder)
+
+
+@pytest.mark.parametrize(
+  ('edit', 'said'),
+  [
+    (
+      lambda t: t.pop('encoder.final_layer_norm.weight'),
+      'encoder/encoder_norm/scale: wanted [24], found absent',
+    ),
+    (
+      lambda t: t.update(more=t['shared.weight'].copy()),
+      'more: wanted absent, found [64, 24]',
+    ),
+    (
+      lambda t: t.update({'shared.weight': t['shared.weight'][:60].copy()}),
+      'token_embedder/embedding: wanted [64, 24], found [60, 24]',
+    ),
+  ],
+)
+def test_missing_extra_and_misshapen_arrays_are_listed(copy, edit, said):
+  folder = copy('t5_1_1')
+  tensors = load_file(folder / 'model.safetensors')
+  edit(tensors)
+  save_file(tensors, folder / 'model.safetensors')
+  lines = refusal(folder).splitlines()
+  assert '1 parameter(s) differ' in lines[0]
+  assert lines[1:] == [f'  {said}']
+
+
+@pytest.mark.parametrize(
+  ('values', 'said'),
+  [
+    ({'model_type': 'umt5'}, "model_type 'umt5'"),
+    ({'feed_forward_proj': 'gated-tanh'}, "feed_forward_proj 'gated-tanh'"),
+    ({'relative_attention_num_buckets': 16}, 'relative_attention_num_buckets is 16'),
+    ({'d_model': None}, 'does not describe a T5: Config.emb_dim'),
+    ({'num_layers': 1}, 'encoder/layers_1/attention/key/kernel: wanted absent'),
+    ({'tie_word_embeddings': True}, 'two that differ'),
+  ],
+)
+def test_a_configuration_of_something_else(copy, values, said):
+  folder = copy('t5_1_1')
+  change(folder, **values)
+  assert said in refusal(folder)
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"model_type": '])
+def test_a_configuration_that_is_none(copy, content):
+  folder = copy('t5_1_1')
+  (folder / 'config.json').write_text(content)
+  line = refusal(folder)
+  assert str(folder / 'config.json') in line and '\n' not in line
+
+
+def test_a_pickle_is_not_opened(copy):
+  folder = copy('t5_1_1')
+  (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
+  assert 'unpickling it runs whatever code it holds' in refusal(folder)
+
+
+def test_a_copy_of_the_embedding_is_no_output_layer(copy):
+  folder = copy('t5_1_0')
+  tensors = load_file(folder / 'model.safetensors')
+  more = ('lm_head.weight', 'encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
+  save_file(
+    tensors | dict.fromkeys(more, tensors['shared.weight']), folder / 'model.safetensors'
+  )
+  assert huggingface.OUTPUT_LAYER not in open_source(str(folder)).arrays
+
+
+def test_an_output_layer_that_transformers_5_left_out_is_the_embedding(copy):
+  folder = copy('flan')
+  index = json.loads((folder / 'model.safetensors.index.json').read_text())
+  del index['weight_map']['lm_head.weight']
+  change(folder, 'model.safetensors.index.json', weight_map=index['weight_map'])
+  arrays = open_source(str(folder)).arrays
+  np.testing.assert_array_equal(
+    arrays[huggingface.OUTPUT_LAYER].read().T, arrays[huggingface.EMBEDDING].read()
+  )

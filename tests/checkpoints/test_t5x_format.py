@@ -1,0 +1,254 @@
+"""T5X's checkpoints: both formats, and what is wrong with one."""
+
+import json
+import pathlib
+import shutil
+
+import flax.serialization
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import traverse_util
+
+from hyperprompt_jax.checkpoints import lazy
+from hyperprompt_jax.checkpoints.source import open_source
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.nn.stacking import stack_layers
+from tests import published
+
+
+@pytest.fixture(scope='module')
+def native(tmp_path_factory):
+  """A native T5X checkpoint. Read only."""
+  return published.t5x(tmp_path_factory.mktemp('t5x'))
+
+
+def tree(of=None, stacked=False):
+  flat = published.values(of or published.arrays())
+  nested = traverse_util.unflatten_dict({tuple(p.split('/')): x for p, x in flat.items()})
+  return stack_layers(nested) if stacked else nested
+
+
+def write_orbax(folder, params, **options):
+  """As T5X does: the whole training state, in the item `state`."""
+  state = {
+    'target': params,
+    'state': {'step': np.int32(published.STEP), 'param_states': {'v': np.zeros(3)}},
+  }
+  handler = ocp.PyTreeCheckpointHandler(**options)
+  with ocp.Checkpointer(handler) as checkpointer:
+    checkpointer.save(folder / 'state', state)
+  return folder
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_a_native_checkpoint_comes_back_as_it_was(tmp_path, dtype):
+  source = open_source(str(published.t5x(tmp_path, dtype=dtype)))
+  assert (source.kind, source.step) == ('T5X', published.STEP)
+  want = {
+    p: x.astype(jnp.dtype(dtype)) for p, x in published.values(published.arrays()).items()
+  }
+  published.assert_same(published.values(source.arrays), want)
+  assert source.backbone_config() == published.CONFIG
+
+
+@pytest.mark.parametrize('stacked', [False, True])
+@pytest.mark.parametrize(
+  'options', [{}, {'use_ocdbt': False}, {'use_zarr3': True}], ids=str
+)
+def test_an_orbax_checkpoint_of_t5xs(tmp_path, options, stacked):
+  folder = write_orbax(tmp_path / 'checkpoint_7', tree(stacked=stacked), **options)
+  source = open_source(str(folder))
+  assert (source.kind, source.step) == ('T5X Orbax', published.STEP)
+  published.assert_same(
+    published.values(source.arrays), published.values(published.arrays())
+  )
+
+
+def test_arrays_within_the_msgpack_file_and_other_spellings(native, tmp_path):
+  """T5X keeps unpartitioned arrays in the file, and has had three ways to name a path."""
+  folder = shutil.copytree(native, tmp_path / 'copy')
+  contents = flax.serialization.msgpack_restore((folder / 'checkpoint').read_bytes())
+  target = contents['optimizer']['target']
+  kept = published.values(published.arrays())
+  target['encoder']['encoder_norm']['scale'] = kept['encoder/encoder_norm/scale']
+  spec = target['decoder']['decoder_norm']['scale']
+  spec['path'] = spec['kvstore'].pop('path')
+  spec['kvstore'] = {'driver': 'gfile'}
+  spec = target['token_embedder']['embedding']
+  spec['kvstore'] |= {'driver': 'gcs', 'bucket': 't5x-dummy-bucket'}
+  contents['optimizer']['state']['step'] = np.array([1000])
+  (folder / 'checkpoint').write_bytes(flax.serialization.msgpack_serialize(contents))
+  source = open_source(str(folder))
+  assert source.step == published.STEP
+  published.assert_same(published.values(source.arrays), kept)
+
+
+def test_t5xs_first_orbax_checkpoints(native, tmp_path):
+  folder = shutil.copytree(native, tmp_path / 'copy')
+  target = tree()
+  placeholders = traverse_util.path_aware_map(
+    lambda path, _: f'PLACEHOLDER://target.{".".join(path)}', target
+  )
+  state = {'target': placeholders, 'state': {'step': 5}}
+  (folder / 'checkpoint').write_bytes(flax.serialization.msgpack_serialize(state))
+  source = open_source(str(folder))
+  assert source.step == 5
+  published.assert_same(
+    published.values(source.arrays), published.values(published.arrays())
+  )
+
+
+def test_a_part_of_an_array_is_read_by_itself(native):
+  array = open_source(str(native)).arrays['token_embedder/embedding']
+  np.testing.assert_array_equal(
+    array.read((slice(5, 9), slice(3, None))), array.read()[5:9, 3:]
+  )
+
+
+@pytest.mark.parametrize('rows', [380, 384, 400])
+@pytest.mark.parametrize('axis', [0, 1])
+def test_rows_of_the_vocabulary(rows, axis):
+  whole = np.random.default_rng(0).normal(size=(384, 3)).astype('float32')
+  whole = whole if axis == 0 else whole.T
+  resized = lazy.with_rows(lazy.in_memory(whole), axis, rows)
+  got = resized.read()
+  assert got.shape == resized.shape and got.dtype == np.float32
+  kept = [slice(None)] * 2
+  kept[axis] = slice(min(rows, 384))
+  np.testing.assert_array_equal(got[tuple(kept)], whole[tuple(kept)])
+  for row in range(384, rows):
+    np.testing.assert_allclose(got.take(row, axis), whole.mean(axis), rtol=1e-6)
+  part = [slice(1, 3)] * 2
+  part[axis] = slice(382, rows)
+  np.testing.assert_array_equal(resized.read(tuple(part)), got[tuple(part)])
+
+
+# ---- What is wrong with a checkpoint ----
+
+
+@pytest.fixture
+def copy(native, tmp_path):
+  return shutil.copytree(native, tmp_path / native.name)
+
+
+def refusal(folder, *, read=False) -> str:
+  with pytest.raises(UserError) as error:
+    source = open_source(str(folder))
+    source.backbone_config()
+    if read:
+      published.values(source.arrays)
+  return str(error.value)
+
+
+EMBEDDING = 'target.token_embedder.embedding'
+
+
+def test_an_array_that_is_gone(copy):
+  shutil.rmtree(copy / EMBEDDING)
+  line = refusal(copy)
+  assert 'token_embedder/embedding is missing or damaged' in line and '\n' not in line
+
+
+def test_a_chunk_that_is_gone_is_not_read_as_zeros(copy):
+  (copy / EMBEDDING / '0.0').unlink()
+  line = refusal(copy, read=True)
+  assert 'token_embedder/embedding is incomplete or damaged' in line
+  assert 'is missing' in line and '\n' not in line
+
+
+@pytest.mark.parametrize('at', [0, 1, 100, 5_000, -100, -20, -1])
+@pytest.mark.parametrize('how', ['truncated', 'flipped'])
+def test_a_chunk_that_is_damaged_is_refused_or_read_right(copy, how, at):
+  path = copy / EMBEDDING / '0.0'
+  whole = bytearray(path.read_bytes())
+  damaged = whole[:at]
+  if how == 'flipped':
+    damaged, whole[at] = whole, whole[at] ^ 1
+  path.write_bytes(damaged)
+  try:
+    got = open_source(str(copy)).arrays['token_embedder/embedding'].read()
+  except UserError as error:
+    assert 'token_embedder/embedding is incomplete or damaged' in str(error)
+  else:
+    # What is behind the data, gzip's time stamp and checksum, may be gone.
+    assert at in (1, -1, -20) or how == 'flipped'
+    published.assert_same(
+      {'': got}, {'': published.arrays()['token_embedder/embedding'].read()}
+    )
+
+
+@pytest.mark.parametrize(
+  'content', [b'', b'\xc1', b'\x80', b'\x93\x01\x02\x03', b'abc' * 9]
+)
+def test_a_msgpack_file_that_is_none(copy, content):
+  (copy / 'checkpoint').write_bytes(content)
+  line = refusal(copy)
+  assert '\n' not in line and str(copy) in line
+
+
+def test_a_truncated_msgpack_file(copy):
+  path = copy / 'checkpoint'
+  path.write_bytes(path.read_bytes()[:200])
+  assert f'{path} is damaged' in refusal(copy)
+
+
+@pytest.mark.parametrize('name', ['../elsewhere', 'a/../../b'])
+def test_an_array_elsewhere(copy, name):
+  contents = flax.serialization.msgpack_restore((copy / 'checkpoint').read_bytes())
+  contents['optimizer']['target']['token_embedder']['embedding']['kvstore']['path'] = name
+  (copy / 'checkpoint').write_bytes(flax.serialization.msgpack_serialize(contents))
+  assert 'outside of it: not read' in refusal(copy)
+
+
+@pytest.mark.parametrize(
+  ('edit', 'said'),
+  [
+    (
+      lambda a: a.pop('decoder/layers_1/mlp/wo/kernel'),
+      'decoder/layers_1/mlp/wo/kernel: wanted [24, 16], found absent',
+    ),
+    (
+      lambda a: a.update({'encoder/more/kernel': a['encoder/encoder_norm/scale']}),
+      'encoder/more/kernel: wanted absent, found [16]',
+    ),
+    (
+      lambda a: a.update(
+        {'decoder/layers_1/mlp/wo/kernel': a['decoder/layers_1/mlp/wi_0/kernel']}
+      ),
+      'decoder/layers_1/mlp/wo/kernel: wanted [24, 16], found [16, 24]',
+    ),
+  ],
+)
+def test_missing_extra_and_misshapen_arrays_are_listed(tmp_path, edit, said):
+  arrays = published.arrays()
+  edit(arrays)
+  lines = refusal(published.t5x(tmp_path, arrays)).splitlines()
+  assert '1 parameter(s) differ' in lines[0]
+  assert lines[1:] == [f'  {said}']
+
+
+def test_scanned_layers_as_scalable_t5_has_them(tmp_path):
+  arrays = {
+    path.replace('encoder/layers_0', 'encoder/encoder'): array
+    for path, array in published.arrays().items()
+  }
+  line = refusal(published.t5x(tmp_path, arrays))
+  assert "scanned layers as T5X's scalable_t5 has them" in line and '\n' not in line
+
+
+def test_a_folder_of_something_else(tmp_path, native):
+  assert 'is no folder' in refusal(tmp_path / 'nothing')
+  assert 'is no checkpoint: name a T5X checkpoint' in refusal(tmp_path)
+  assert f'it has {native.name}: name one of them' in refusal(native.parent)
+  (tmp_path / 'model.safetensors').touch()
+  assert 'it has model.safetensors and no config.json' in refusal(tmp_path)
+
+
+def test_orbax_metadata_that_is_none(tmp_path):
+  folder = write_orbax(tmp_path / 'checkpoint_7', tree())
+  for content in ('', '{}', '{"tree_metadata": {"a": 1}}', json.dumps([1])):
+    pathlib.Path(folder / 'state' / '_METADATA').write_text(content)
+    line = refusal(folder)
+    assert '_METADATA is damaged' in line or 'is no checkpoint' in line

@@ -1,0 +1,74 @@
+"""Checkpoints like those that others publish, small, for training to start from."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from hyperprompt_jax.checkpoints import huggingface, t5x_format
+from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, in_memory
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.config import Config
+from tests import tiny
+
+STEP = 1000
+# The network of `models/tiny.gin` with `NETWORK`.
+CONFIG = Config(
+  vocab_size=384,
+  emb_dim=16,
+  num_heads=2,
+  num_encoder_layers=2,
+  num_decoder_layers=3,
+  head_dim=4,
+  mlp_dim=24,
+  scan_layers=False,
+)
+NETWORK = {
+  f'config.Config.{name}': getattr(CONFIG, name)
+  for name in (
+    'emb_dim',
+    'num_heads',
+    'num_encoder_layers',
+    'num_decoder_layers',
+    'head_dim',
+    'mlp_dim',
+  )
+}
+
+
+def arrays(config: Config = CONFIG, seed: int = 0) -> dict[str, LazyArray]:
+  """Random parameters of a backbone, by path."""
+  params = tiny.init(Model(config, tiny.mtl(), ('task',)), seed)
+  return {path: in_memory(np.asarray(x)) for path, x in by_path(params).items()}
+
+
+def values(of: dict[str, LazyArray]) -> dict[str, np.ndarray]:
+  """All arrays, read."""
+  return {path: array.read() for path, array in of.items()}
+
+
+def t5x(folder: pathlib.Path, of=None, dtype='float32') -> pathlib.Path:
+  """A native T5X checkpoint."""
+  checkpoint = folder / f'checkpoint_{STEP}'
+  checkpoint.mkdir(parents=True)
+  of = of or arrays()
+  saved = {path: cast(array, dtype) for path, array in of.items()}
+  assert list(t5x_format.write_native(checkpoint, saved, STEP)) == list(of)
+  return checkpoint
+
+
+def hugging_face(folder: pathlib.Path, config: Config = CONFIG) -> pathlib.Path:
+  """A Hugging Face folder, of the same parameters."""
+  folder.mkdir(parents=True)
+  of = arrays(dataclasses.replace(config, scan_layers=False))
+  assert set(huggingface.write(folder, of, config)) == set(of)
+  return folder
+
+
+def assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+  """Compares arrays to the byte."""
+  assert got.keys() == want.keys()
+  for path, array in want.items():
+    assert got[path].dtype == array.dtype, path
+    assert got[path].tobytes() == array.tobytes(), path
