@@ -3,13 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-t5x lint format clean
 
 demo: .venv/installed
 	$(BIN)/hyperprompt demo
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+
+# With T5X's source on PYTHONPATH, or installed in .venv: docs/t5x.md.
+test-t5x: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,t5x]'
+	$(BIN)/python -m pytest -m t5x tests/test_t5x.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

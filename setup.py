@@ -48,6 +48,8 @@ setuptools.setup(
   ],
   extras_require={
     'test': ['mypy>=1.11', 'pytest>=8', 'pytest-xdist>=3', 'ruff>=0.6'],
+    # What T5X's head imports of PyPI; T5X itself is not there (docs/t5x.md).
+    't5x': ['cached_property', 'chex', 'fiddle>=0.3', 'grain>=0.2', 'jaxtyping'],
     'tpu': ['jax[tpu]>=0.10'],
   },
   entry_points={'console_scripts': ['hyperprompt = hyperprompt_jax.cli:main']},

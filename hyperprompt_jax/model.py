@@ -19,6 +19,7 @@ from hyperprompt_jax.nn.transformer import Transformer
 Array = jax.Array
 Batch = Mapping[str, Array]
 Params = Mapping[str, Any]
+DecodeStep = Callable[[Array, Any, Array], tuple[Array, Any]]
 
 EOS_ID = 1  # of T5's, SeqIO's byte and most SentencePiece vocabularies
 
@@ -83,7 +84,8 @@ class Model:
   def _apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
     return self.module.apply({'params': params}, *args, **kwargs)
 
-  def _init(self, rng: Array) -> Mapping[str, Any]:
+  def init_variables(self, rng: Array) -> Mapping[str, Any]:
+    """Fresh `params`, and their logical axes, `params_axes`."""
     tokens = jnp.ones((1, 1), jnp.int32)
     return self.module.init(
       rng, tokens, tokens, tokens, jnp.zeros((1, 1), jnp.int32), enable_dropout=False
@@ -91,7 +93,7 @@ class Model:
 
   def init(self, rng: Array) -> Params:
     """Fresh parameters, float32."""
-    return self._init(rng)['params']
+    return self.init_variables(rng)['params']
 
   def init_method(self, rng: Array, backbone: Params) -> Params:
     """The backbone's parameters, and fresh ones of the method, which may start from them.
@@ -114,7 +116,7 @@ class Model:
 
   def param_axes(self) -> Params:
     """The parameters' logical axes: a tree of `PartitionSpec` of names."""
-    variables = jax.eval_shape(self._init, jax.random.key(0))
+    variables = jax.eval_shape(self.init_variables, jax.random.key(0))
     return flax.core.unfreeze(nn_partitioning.get_axis_names(variables['params_axes']))
 
   def condition(self, params: Params) -> Conditioning:
@@ -136,7 +138,7 @@ class Model:
       `correct`, `tokens` and `examples` (scalars), `task_loss` and `task_tokens` (`[t]`).
       All float32.
     """
-    logits = self._logits(params, batch, dropout_rng=dropout_rng)
+    logits = self.logits(params, batch, dropout_rng=dropout_rng)
     targets = batch['decoder_target_tokens']
     weights = batch['decoder_loss_weights'].astype(jnp.float32)
     token_loss, token_z_loss = cross_entropy(
@@ -160,7 +162,7 @@ class Model:
       'task_tokens': by_task(weights),
     }
 
-  def _logits(
+  def logits(
     self,
     params: Params,
     batch: Batch,
@@ -184,29 +186,36 @@ class Model:
 
   def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
     """Log likelihood of each row's targets, `[b]` float32."""
-    logits = self._logits(params, batch, conditioning=conditioning)
+    logits = self.logits(params, batch, conditioning=conditioning)
     loss, _ = cross_entropy(
       logits, batch['decoder_target_tokens'], label_smoothing=0.0, z_loss=0.0
     )
     return -jnp.sum(loss * batch['decoder_loss_weights'], axis=1)
 
-  def predict(
+  @property
+  def cache_batch_axis(self) -> int:
+    """The axis of the rows in every array of the cache."""
+    return 1 if self.config.scan_layers else 0
+
+  def start_decoding(
     self,
     params: Params,
     conditioning: Conditioning,
     batch: Batch,
     max_decode_length: int,
-  ) -> Array:
-    """Decodes a batch.
+  ) -> tuple[DecodeStep, Any]:
+    """Encodes a batch, and makes what decodes it position by position.
 
     Args:
       params: of the network.
       conditioning: from `condition`; the hypernetworks do not run here.
       batch: `encoder_input_tokens` `[b, k]` and `task_ids` `[b, 1]`, int32; not packed.
-      max_decode_length: the longest target, EOS included.
+      max_decode_length: length of the cache.
 
     Returns:
-      `[b, max_decode_length]` int32; 0 after EOS.
+      A function of tokens `[b * n]`, the cache and the position, which returns logits
+      `[b * n, v]` and the next cache; n beams of a row follow one another. And the cache
+      to begin with, of n = 1.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
     encoded = self._apply(
@@ -239,13 +248,34 @@ class Model:
 
     # The first call makes the cache; position 0 is written again by the first step.
     _, cache = step(jnp.zeros(inputs.shape[0], jnp.int32), None, jnp.int32(0))
+    return step, cache
+
+  def predict(
+    self,
+    params: Params,
+    conditioning: Conditioning,
+    batch: Batch,
+    max_decode_length: int,
+  ) -> Array:
+    """Decodes a batch.
+
+    Args:
+      params: of the network.
+      conditioning: from `condition`.
+      batch: as for `start_decoding`.
+      max_decode_length: the longest target, EOS included.
+
+    Returns:
+      `[b, max_decode_length]` int32; 0 after EOS.
+    """
+    step, cache = self.start_decoding(params, conditioning, batch, max_decode_length)
     tokens, _ = self.decode_fn(
       step,
       cache,
-      batch_size=inputs.shape[0],
+      batch_size=batch['task_ids'].shape[0],
       max_decode_len=max_decode_length,
       eos_id=EOS_ID,
-      batch_axis=1 if self.config.scan_layers else 0,
+      batch_axis=self.cache_batch_axis,
     )
     # Of several decodes the best comes first.
     return tokens if tokens.ndim == 2 else tokens[:, 0]

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax import traverse_util
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints import huggingface

@@ -64,7 +64,7 @@ class InitialCheckpoint:
       source = source.with_vocabulary(wanted[embedding].shape[axis])
     arrays = arranged(source.arrays, wanted)
     check_same_parameters(self.path, wanted, arrays, self._remedy(source, wanted))
-    return Initial(source, arrays, is_resized=source is not unchanged)
+    return Initial(source, arrays, wanted, is_resized=source is not unchanged)
 
   def _remedy(self, source: Source, wanted: Mapping[str, Any]) -> str:
     """What to do about a difference, by what differs."""
@@ -91,11 +91,13 @@ class Initial:
   Attributes:
     source: the checkpoint.
     arrays: its parameters, by path as the network has them.
+    wanted: what the network has of them, shapes by path.
     is_resized: whether they are no longer those of the checkpoint.
   """
 
   source: Source
   arrays: Mapping[str, LazyArray]
+  wanted: Mapping[str, Any]
   is_resized: bool
 
   @property

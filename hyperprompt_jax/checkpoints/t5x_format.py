@@ -164,7 +164,7 @@ def write_native(
     specs[('target', *path.split('/'))] = spec
     yield path
   tree = traverse_util.unflatten_dict(specs)
-  tree['state'] = {'step': np.int32(step), 'param_states': {}}
+  tree['state'] = {'step': np.int32(step)}
   contents = flax.serialization.msgpack_serialize({'version': VERSION, 'optimizer': tree})
   (folder / MSGPACK_FILE).write_bytes(contents)
 
