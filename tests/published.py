@@ -4,12 +4,15 @@ import dataclasses
 import pathlib
 
 import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
 
 from hyperprompt_jax.checkpoints import huggingface, t5x_format
 from hyperprompt_jax.checkpoints.compare import by_path
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, in_memory
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.stacking import stack_layers
 from tests import tiny
 
 STEP = 1000
@@ -55,6 +58,20 @@ def t5x(folder: pathlib.Path, of=None, dtype='float32') -> pathlib.Path:
   of = of or arrays()
   saved = {path: cast(array, dtype) for path, array in of.items()}
   assert list(t5x_format.write_native(checkpoint, saved, STEP)) == list(of)
+  return checkpoint
+
+
+def t5x_orbax(folder: pathlib.Path, stacked: bool = False, **options) -> pathlib.Path:
+  """The same as T5X writes it with Orbax: the whole training state, in one item."""
+  flat = {tuple(path.split('/')): x for path, x in values(arrays()).items()}
+  params = traverse_util.unflatten_dict(flat)
+  state = {
+    'target': stack_layers(params) if stacked else params,
+    'state': {'step': np.int32(STEP), 'param_states': {'v': np.zeros(3)}},
+  }
+  checkpoint = folder / f'checkpoint_{STEP}'
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options)) as checkpointer:
+    checkpointer.save(checkpoint / 'state', state)
   return checkpoint
 
 

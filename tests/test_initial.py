@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from flax import traverse_util
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints import huggingface
@@ -75,12 +74,7 @@ def test_every_format_gives_the_same_run(kind, source, tmp_path, compile_once):
   if kind == 'bfloat16':
     path = published.t5x(tmp_path, dtype='bfloat16')
   elif kind == 'orbax':
-    tree = published.values(published.arrays())
-    path = tmp_path / f'checkpoint_{STEP}'
-    target = traverse_util.unflatten_dict({tuple(p.split('/')): x for p, x in tree.items()})
-    state = {'target': target, 'state': {'step': np.int32(STEP)}}
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-      checkpointer.save(path / 'state', state)
+    path = published.t5x_orbax(tmp_path)
   elif kind == 'hugging_face':
     path = published.hugging_face(tmp_path / 'model')
   elif kind == 'run':

@@ -128,7 +128,7 @@ def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
   """
   if folder.is_remote:
     raise UserError(f'{folder}: safetensors are read from local folders: download it first')
-  described = _read_json(pathlib.Path(folder.path) / CONFIG_FILE)
+  found = _read_json(pathlib.Path(folder.path) / CONFIG_FILE)
   weights = _open_files(pathlib.Path(folder.path))
   arrays = {}
   for name, array in weights.items():
@@ -136,9 +136,7 @@ def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
       path, transpose = _our_path(name)
       arrays[path] = transposed(array) if transpose and len(array.shape) == 2 else array
   # transformers 5 has an option of its own, where it was the tying that said it before.
-  scaled = described.get(
-    'scale_decoder_outputs', described.get('tie_word_embeddings') is not False
-  )
+  scaled = found.get('scale_decoder_outputs', found.get('tie_word_embeddings') is not False)
   if scaled and OUTPUT_LAYER in arrays:
     if EMBEDDING in arrays and not _equal(arrays[OUTPUT_LAYER], arrays[EMBEDDING]):
       raise UserError(
@@ -150,7 +148,7 @@ def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
   elif not scaled and OUTPUT_LAYER not in arrays and EMBEDDING in arrays:
     # transformers 5 saves no output layer that equals the embedding.
     arrays[OUTPUT_LAYER] = transposed(arrays[EMBEDDING])
-  return arrays, _config(str(folder), described, tied=scaled)
+  return arrays, _config(str(folder), found, tied=scaled)
 
 
 def _equal(kernel: LazyArray, embedding: LazyArray) -> bool:
@@ -233,25 +231,28 @@ def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
 def _open_file(path: pathlib.Path) -> dict[str, LazyArray]:
   """The arrays of one safetensors file."""
   try:
-    file = safetensors.safe_open(path, framework='numpy')
-    names = list(file.keys())
-    slices = {name: file.get_slice(name) for name in names}
+    with safetensors.safe_open(path, framework='numpy') as file:
+      slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+      return {
+        name: _lazy(path, name, tuple(of.get_shape()), of.get_dtype())
+        for name, of in slices.items()
+      }
   except (OSError, safetensors.SafetensorError) as error:
     raise UserError(
       f'{path} is damaged or incomplete: {reason_of(error)}; download it again'
     ) from error
-  return {name: _lazy(path, name, of) for name, of in slices.items()}
 
 
-def _lazy(path: pathlib.Path, name: str, of: Any) -> LazyArray:
-  dtype = _DTYPES.get(of.get_dtype())
-  if dtype is None:
-    raise UserError(f'{path}: {name} is of dtype {of.get_dtype()}; expected floats')
+def _lazy(path: pathlib.Path, name: str, shape: tuple[int, ...], dtype: str) -> LazyArray:
+  if dtype not in _DTYPES:
+    raise UserError(f'{path}: {name} is of dtype {dtype}; expected floats')
 
   def read(index: Index) -> np.ndarray:
-    return of[index] if index else of[...]
+    # The file is mapped into memory: left open, all that was read would stay there.
+    with safetensors.safe_open(path, framework='numpy') as file:
+      return file.get_slice(name)[index or ...]
 
-  return LazyArray(tuple(of.get_shape()), np.dtype(dtype), read)
+  return LazyArray(shape, np.dtype(_DTYPES[dtype]), read)
 
 
 _DTYPES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16', 'F64': 'float64'}
@@ -297,7 +298,7 @@ def write(
       folder / INDEX_FILE, {'metadata': {'total_size': total}, 'weight_map': places}
     )
   dtype = arrays[EMBEDDING].dtype.name
-  _write_json(folder / CONFIG_FILE, _their_config(config, dtype))
+  _write_json(folder / CONFIG_FILE, described(config, dtype))
 
 
 def check_writable(config: Config) -> None:
@@ -313,7 +314,8 @@ def check_writable(config: Config) -> None:
     )
 
 
-def _their_config(config: Config, dtype: str) -> dict[str, Any]:
+def described(config: Config, dtype: str) -> dict[str, Any]:
+  """The contents of `config.json` for a network whose weights are of a dtype."""
   return {
     'architectures': ['T5ForConditionalGeneration'],
     'model_type': 't5',

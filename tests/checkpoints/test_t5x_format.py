@@ -7,14 +7,12 @@ import shutil
 import flax.serialization
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
 from hyperprompt_jax.checkpoints import lazy
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.nn.stacking import stack_layers
 from tests import published
 
 
@@ -22,24 +20,6 @@ from tests import published
 def native(tmp_path_factory):
   """A native T5X checkpoint. Read only."""
   return published.t5x(tmp_path_factory.mktemp('t5x'))
-
-
-def tree(of=None, stacked=False):
-  flat = published.values(of or published.arrays())
-  nested = traverse_util.unflatten_dict({tuple(p.split('/')): x for p, x in flat.items()})
-  return stack_layers(nested) if stacked else nested
-
-
-def write_orbax(folder, params, **options):
-  """As T5X does: the whole training state, in the item `state`."""
-  state = {
-    'target': params,
-    'state': {'step': np.int32(published.STEP), 'param_states': {'v': np.zeros(3)}},
-  }
-  handler = ocp.PyTreeCheckpointHandler(**options)
-  with ocp.Checkpointer(handler) as checkpointer:
-    checkpointer.save(folder / 'state', state)
-  return folder
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
@@ -58,8 +38,7 @@ def test_a_native_checkpoint_comes_back_as_it_was(tmp_path, dtype):
   'options', [{}, {'use_ocdbt': False}, {'use_zarr3': True}], ids=str
 )
 def test_an_orbax_checkpoint_of_t5xs(tmp_path, options, stacked):
-  folder = write_orbax(tmp_path / 'checkpoint_7', tree(stacked=stacked), **options)
-  source = open_source(str(folder))
+  source = open_source(str(published.t5x_orbax(tmp_path, stacked, **options)))
   assert (source.kind, source.step) == ('T5X Orbax', published.STEP)
   published.assert_same(
     published.values(source.arrays), published.values(published.arrays())
@@ -87,9 +66,11 @@ def test_arrays_within_the_msgpack_file_and_other_spellings(native, tmp_path):
 
 def test_t5xs_first_orbax_checkpoints(native, tmp_path):
   folder = shutil.copytree(native, tmp_path / 'copy')
-  target = tree()
-  placeholders = traverse_util.path_aware_map(
-    lambda path, _: f'PLACEHOLDER://target.{".".join(path)}', target
+  placeholders = traverse_util.unflatten_dict(
+    {
+      tuple(path.split('/')): f'PLACEHOLDER://target.{path.replace("/", ".")}'
+      for path in published.arrays()
+    }
   )
   state = {'target': placeholders, 'state': {'step': 5}}
   (folder / 'checkpoint').write_bytes(flax.serialization.msgpack_serialize(state))
@@ -247,7 +228,7 @@ def test_a_folder_of_something_else(tmp_path, native):
 
 
 def test_orbax_metadata_that_is_none(tmp_path):
-  folder = write_orbax(tmp_path / 'checkpoint_7', tree())
+  folder = published.t5x_orbax(tmp_path)
   for content in ('', '{}', '{"tree_metadata": {"a": 1}}', json.dumps([1])):
     pathlib.Path(folder / 'state' / '_METADATA').write_text(content)
     line = refusal(folder)

@@ -1,0 +1,116 @@
+"""Peak memory and time of `hyperprompt convert` at a published size.
+
+    python benchmarks/convert_memory.py --size=xxl --folder=/tmp/convert
+
+Makes a Hugging Face folder of the size, float32, whose files are holes: they read as zeros
+and take no room on disk, but as much memory as any others. Converts it to T5X, and that
+back, each in a process of its own, and prints what each took. The way back writes the
+real size to disk: 45 GB at XXL; `--one_way` leaves it out. Pages of files that are mapped
+count as memory of the process, but the kernel takes them back when it is short of any.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from hyperprompt_jax import configuration
+from hyperprompt_jax.checkpoints import huggingface
+from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import MultiTaskLearning
+from hyperprompt_jax.nn.config import Config
+
+# As the public files are sharded.
+SHARD_BYTES = 9_900_000_000
+
+
+def make_folder(folder: pathlib.Path, config: Config) -> None:
+  """Writes `config.json` and sharded safetensors whose data are holes."""
+  folder.mkdir(parents=True)
+  shapes = by_path(Model(config, MultiTaskLearning(), ('task',)).param_shapes())
+  shards: list[dict[str, tuple[int, ...]]] = [{}]
+  size = 0
+  for path, leaf in shapes.items():
+    name, transpose = huggingface.their_name(path)
+    nbytes = int(np.prod(leaf.shape)) * 4
+    if size + nbytes > SHARD_BYTES:
+      shards.append({})
+      size = 0
+    size += nbytes
+    shards[-1][name] = leaf.shape[::-1] if transpose else leaf.shape
+  places = {}
+  for number, shard in enumerate(shards, 1):
+    file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
+    header, start = {}, 0
+    for name, shape in shard.items():
+      stop = start + int(np.prod(shape)) * 4
+      header[name] = {
+        'dtype': 'F32', 'shape': list(shape), 'data_offsets': [start, stop]
+      }  # fmt: skip
+      start, places[name] = stop, file
+    text = json.dumps(header).encode()
+    with (folder / file).open('wb') as out:
+      out.write(len(text).to_bytes(8, 'little') + text)
+      out.truncate(8 + len(text) + start)
+  index = {'metadata': {}, 'weight_map': places}
+  (folder / huggingface.INDEX_FILE).write_text(json.dumps(index))
+  described = huggingface.described(config, 'float32')
+  (folder / huggingface.CONFIG_FILE).write_text(json.dumps(described))
+
+
+def measure(path: pathlib.Path, output: pathlib.Path, to: str) -> str:
+  """Converts in a process of its own; returns the checkpoint's path."""
+  start = time.monotonic()
+  command = [
+    *(sys.executable, '-m', 'hyperprompt_jax.convert'),
+    *(f'--input={path}', f'--output={output}', f'--to={to}', '--json'),
+  ]
+  peaks = {'RssAnon': 0, 'VmRSS': 0}
+  with tempfile.TemporaryFile('w+') as out:
+    process = subprocess.Popen(command, stdout=out)
+    while process.poll() is None:
+      status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
+      for name in peaks:
+        if found := re.search(rf'^{name}:\s+(\d+) kB', status, re.MULTILINE):
+          peaks[name] = max(peaks[name], int(found[1]))
+      time.sleep(0.05)
+    out.seek(0)
+    report = json.loads(out.read())
+  print(
+    f'to {to}: {report["parameters"]:,} parameters, {report["bytes"] / 1e9:.1f} GB, peak '
+    f'{peaks["RssAnon"] * 1024 / 1e9:.2f} GB of its own and '
+    f'{peaks["VmRSS"] * 1024 / 1e9:.2f} GB with pages of files, '
+    f'{time.monotonic() - start:.0f} s',
+    flush=True,
+  )
+  return report['checkpoint']
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--size', default='xxl')
+  parser.add_argument('--folder', type=pathlib.Path, required=True)
+  parser.add_argument('--one_way', action='store_true')
+  flags = parser.parse_args()
+  method = 'methods/mtl.gin'
+  configuration.parse([f'models/{flags.size}.gin', method, 'runs/params.gin'], [])
+  config = dataclasses.replace(configuration.call(Config), scan_layers=False)
+  shutil.rmtree(flags.folder, ignore_errors=True)
+  make_folder(flags.folder / 'huggingface', config)
+  t5x = measure(flags.folder / 'huggingface', flags.folder / 't5x', 't5x')
+  if not flags.one_way:
+    measure(pathlib.Path(t5x), flags.folder / 'back', 'huggingface')
+  shutil.rmtree(flags.folder)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,135 @@
+"""The loop of training: steps, reports, evaluations, checkpoints, each when it is due."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from hyperprompt_jax import features, reporting, summary, terminal
+from hyperprompt_jax.checkpoints import Checkpointer, TrainState
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluator import Evaluator
+from hyperprompt_jax.interrupts import Interrupted, Interrupts
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.train_step import StepFn
+
+
+@dataclasses.dataclass
+class TrainingLoop:
+  """The loop and what it holds; `train.train` makes it."""
+
+  train_step: StepFn
+  evaluator: Evaluator
+  partitioner: Partitioner
+  checkpointer: Checkpointer
+  metrics: reporting.Metrics
+  progress: terminal.Progress
+  scores: summary.ScoresByStep
+  task_list: Sequence[str]
+  interrupts: Interrupts
+  iterator: Iterator
+  first_step: int
+  last_step: int
+  eval_period: int
+  checkpoint_period: int
+  log_period: int
+
+  def run(self, state: TrainState) -> None:
+    """Trains from `state` to the last step."""
+    step = int(state.step)
+    pending: list[Any] = []  # metrics of the steps since the last report
+    compiled = False
+    try:
+      # An evaluation that the last start did not live to finish.
+      self._evaluate_if_due(state, step)
+      while step < self.last_step:
+        self.interrupts.check()
+        state, sums = self.train_step(state, self._next_batch())
+        pending.append(sums)
+        step += 1
+        if not compiled:
+          jax.block_until_ready(sums)
+          self.progress.restart(step)
+          compiled = True
+        if self._due(step, self.log_period) or self._at_boundary(step):
+          self._report(step, pending)
+        self._evaluate_if_due(state, step)
+        if self._due(step, self.checkpoint_period):
+          self._save(state)
+    except Interrupted as interrupted:
+      self._report(step, pending)
+      self._save(state)
+      self.checkpointer.wait()
+      self.progress.message(
+        f'{interrupted}: saved step {step}; the same command goes on from there'
+      )
+      raise
+
+  def close(self) -> None:
+    """Waits for the last checkpoint, and closes files."""
+    self.checkpointer.close()
+    self.metrics.close()
+    self.progress.close()
+
+  def _due(self, step: int, period: int) -> bool:
+    return step > self.first_step and (step % period == 0 or step == self.last_step)
+
+  def _at_boundary(self, step: int) -> bool:
+    return self._due(step, self.eval_period) or self._due(step, self.checkpoint_period)
+
+  def _next_batch(self) -> Any:
+    batch = {name: np.asarray(x) for name, x in next(self.iterator).items()}
+    features.check_task_ids(batch, self.task_list)
+    return {
+      name: jax.make_array_from_process_local_data(self.partitioner.batch_sharding, x)
+      for name, x in batch.items()
+    }
+
+  def _report(self, step: int, pending: list[Any]) -> None:
+    """Writes the means over the pending steps; refuses to go on from a NaN."""
+    if not pending:
+      return
+    sums: Any = jax.device_get(pending)
+    pending.clear()
+    total = {name: np.sum([s[name] for s in sums], axis=0) for name in sums[0]}
+    loss = float(total['loss'] / total['tokens'])
+    if not math.isfinite(loss) or not math.isfinite(total['grad_norm']):
+      first = step - len(sums) + 1
+      steps = f'step {step}' if first == step else f'steps {first} to {step}'
+      good = self.checkpointer.latest_step()
+      raise UserError(
+        f'loss {loss} or gradient norm {total["grad_norm"] / len(sums)} is not finite in '
+        f'{steps}: lower LEARNING_RATE; there is '
+        + ('no checkpoint yet' if good is None else f'a good checkpoint of step {good}')
+      )
+    scalars = {
+      'loss': loss,
+      'z_loss': float(total['z_loss'] / total['tokens']),
+      'accuracy': float(total['correct'] / total['tokens']),
+      'grad_norm': float(total['grad_norm'] / len(sums)),
+    }
+    for task, task_loss, tokens in zip(
+      self.task_list, total['task_loss'], total['task_tokens'], strict=True
+    ):
+      if tokens:
+        scalars[f'loss/{task}'] = float(task_loss / tokens)
+    scalars |= self.progress.report(step, loss, float(total['examples']) / len(sums))
+    self.metrics.write(step, 'train', scalars)
+
+  def _evaluate_if_due(self, state: TrainState, step: int) -> None:
+    if not self._due(step, self.eval_period) or step in self.scores:
+      return
+    self.progress.pause()
+    results = self.evaluator.evaluate(state.params, step)
+    self.metrics.write(step, summary.EVAL, results.scalars())
+    self.scores[step] = results.ranking()
+    average = '-' if results.average is None else f'{results.average:.2f}'
+    self.progress.message(f'step {step}: validation average {average}')
+    self.progress.resume()
+
+  def _save(self, state: TrainState) -> None:
+    if int(state.step) not in self.checkpointer.steps():
+      self.checkpointer.save(state, self.iterator)
