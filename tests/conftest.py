@@ -29,6 +29,7 @@ from tests import tiny_run
 SLOW_FILES = (
   'test_resume.py',
   'test_mistakes.py',
+  'test_initial.py',
   'nn/test_packing.py',
   'nn/test_methods.py',
   'test_methods.py',

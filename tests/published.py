@@ -40,6 +40,26 @@ NETWORK = {
 }
 
 
+# Ways for arrays of `CONFIG` to be those of another network, and the line of the table
+# that says so.
+DIFFERENCES = [
+  (
+    lambda a: a.pop('decoder/layers_1/mlp/wo/kernel'),
+    'decoder/layers_1/mlp/wo/kernel: wanted [24, 16], found absent',
+  ),
+  (
+    lambda a: a.update({'encoder/more/kernel': a['encoder/encoder_norm/scale']}),
+    'encoder/more/kernel: wanted absent, found [16]',
+  ),
+  (
+    lambda a: a.update(
+      {'decoder/layers_1/mlp/wo/kernel': a['decoder/layers_1/mlp/wi_0/kernel']}
+    ),
+    'decoder/layers_1/mlp/wo/kernel: wanted [24, 16], found [16, 24]',
+  ),
+]
+
+
 def arrays(config: Config = CONFIG, seed: int = 0) -> dict[str, LazyArray]:
   """Random parameters of a backbone, by path."""
   params = tiny.init(Model(config, tiny.mtl(), ('task',)), seed)

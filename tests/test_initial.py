@@ -1,6 +1,7 @@
 """Runs that start from a published checkpoint, and what comes of them."""
 
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -323,3 +324,17 @@ def test_nothing_is_left_half_written(source, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == [source.name]
   args = ['convert', f'--input={source}', f'--output={path}', '--to=t5x']
   assert 'exists already' in mistake(capsys, args)
+
+
+def test_a_disk_that_is_full(source, tmp_path, capsys):
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  for to in ('t5x', 'huggingface'):
+    args = ['convert', f'--input={source}', f'--output={tmp_path / "out"}', f'--to={to}']
+    # A limit on the size of files stands for the disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
+    try:
+      line = mistake(capsys, args)
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f'--output {tmp_path / "out"} cannot be written' in line and '\n' not in line
+    assert [*tmp_path.iterdir()] == []

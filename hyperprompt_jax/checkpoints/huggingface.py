@@ -270,6 +270,9 @@ def write(
 
   Yields:
     The path of each array that is done.
+
+  Raises:
+    OSError: if the folder cannot be written, say because the disk is full.
   """
   shards: list[list[str]] = [[]]
   size = 0
@@ -291,7 +294,10 @@ def write(
       tensors[name] = np.ascontiguousarray(read.T if transpose else read)
       places[name] = file
       yield path
-    safetensors.numpy.save_file(tensors, folder / file, metadata={'format': 'pt'})
+    try:
+      safetensors.numpy.save_file(tensors, folder / file, metadata={'format': 'pt'})
+    except safetensors.SafetensorError as error:
+      raise OSError(reason_of(error)) from error
   if len(shards) > 1:
     total = sum(array.nbytes for array in arrays.values())
     _write_json(

@@ -170,9 +170,8 @@ def _load_one(array: LazyArray, like: Any) -> jax.Array:
   parts: dict[str, np.ndarray] = {}
 
   def part(index: Any) -> np.ndarray:
-    # Devices that hold the same part ask for it one after another.
+    # Devices that hold the same part ask for it one by one.
     if str(index) not in parts:
-      parts.clear()
       parts[str(index)] = array.read(index).astype(like.dtype)
     return parts[str(index)]
 

@@ -141,6 +141,9 @@ def write_native(
 
   Yields:
     The path of each array that is done.
+
+  Raises:
+    OSError: if the folder cannot be written, say because the disk is full.
   """
   specs = {}
   for path, array in arrays.items():
@@ -159,8 +162,11 @@ def write_native(
     at = {**spec['kvstore'], 'path': f'{folder / name}/'}
     # Written even if it is all zeros: what is absent is lost.
     options = {'kvstore': at, 'store_data_equal_to_fill_value': True}
-    store = ts.open({**spec, **options}, create=True).result()
-    store.write(array.read()).result()
+    whole = array.read()
+    try:
+      ts.open({**spec, **options}, create=True).result().write(whole).result()
+    except ValueError as error:  # TensorStore's, of whatever the system says
+      raise OSError(reason_of(error)) from error
     specs[('target', *path.split('/'))] = spec
     yield path
   tree = traverse_util.unflatten_dict(specs)
