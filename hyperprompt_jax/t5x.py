@@ -18,6 +18,7 @@ from t5x import partitioning as t5x_partitioning
 from hyperprompt_jax import partitioning
 from hyperprompt_jax.checkpoints.compare import check_same_parameters
 from hyperprompt_jax.checkpoints.initial import InitialCheckpoint
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.features import ConditionedEncDecFeatureConverter
 from hyperprompt_jax.model import Batch, Model, Params, check_vocabulary
 from hyperprompt_jax.nn.conditioning import Method
@@ -42,7 +43,8 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
       `default_decoder_params`.
 
   Raises:
-    UserError: if the vocabulary does not fit the network.
+    UserError: if the vocabulary does not fit the network, or the method trains one task
+      at a time and there are more.
   """
 
   def __init__(
@@ -59,6 +61,11 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
   ):
     check_vocabulary(input_vocabulary, config)
     check_vocabulary(output_vocabulary, config)
+    if not method.shared_backbone and len(task_list) > 1:
+      raise UserError(
+        f'{type(method).__name__} trains one task at a time, and the mixture has '
+        f'{len(task_list)}: under T5X, start a run for each'
+      )
     self.model = Model(config, method, tuple(task_list))
     super().__init__(
       module=self.model.module,
@@ -174,23 +181,25 @@ def standard_logical_factor_rules() -> Mapping[str, adafactor.FactorDim]:
   return flax.core.freeze({**ours, **adafactor.standard_logical_factor_rules()})
 
 
-def check_initial_checkpoint(path: str | None) -> Callable[..., Any]:
-  """A check, for `state_transformation_fns`, of what T5X is about to start from.
+def check_checkpoint(path: str | None, fresh: str) -> Callable[..., Any]:
+  """A check, for `state_transformation_fns`, of what T5X is about to restore.
 
-  T5X's `fallback_to_scratch` starts whatever is missing anew, and drops whatever is too
-  much. Only the method's parameters, and the optimizer's state, may be missing.
+  T5X drops whatever a checkpoint has too much, and its `fallback_to_scratch` starts
+  whatever is missing anew.
 
   Args:
-    path: INITIAL_CHECKPOINT_PATH.
+    path: of the checkpoint; None checks nothing.
+    fresh: what may be missing, as for `InitialCheckpoint`: 'task', the parameters of the
+      method; or 'none'. Of the optimizer's state, anything may.
 
   Returns:
     A transformation that changes nothing. It raises a UserError, with a table, if the
-    checkpoint's parameters are not those of the backbone.
+    checkpoint's parameters are not the network's.
   """
 
   def check(state: Any, target: Any, *, is_resuming: bool = False) -> Any:
     if not is_resuming and path is not None:
-      initial = InitialCheckpoint(path).open(target['target'])
+      initial = InitialCheckpoint(path, fresh).open(target['target'])
       assert initial is not None
       # T5X cannot stack layers, as we can.
       check_same_parameters(

@@ -116,7 +116,7 @@ def test_a_binding_that_names_or_means_nothing(refused, binding, said):
 @pytest.mark.parametrize(
   ('binding', 'said'),
   [
-    ("TRAIN_STEPS='many'", "TRAIN_STEPS must be of type int, not 'many'"),
+    ("TRAIN_STEPS='many'", "TRAIN_STEPS must be of type int or None, not 'many'"),
     ('BATCH_SIZE=2.5', 'BATCH_SIZE must be of type int, not 2.5'),
     ('BATCH_SIZE=True', 'BATCH_SIZE must be of type int, not True'),
     ('MODEL_DIR=3', 'MODEL_DIR must be of type str, not 3'),

@@ -30,9 +30,11 @@ from hyperprompt_jax import optimizers as our_optimizers
 from hyperprompt_jax import t5x as adapter
 from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.lazy import in_memory
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import SingleTask
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from tests import published, tiny
@@ -203,6 +205,11 @@ def test_the_loss_and_the_score_of_packed_rows(batch):
   )
 
 
+def test_single_task_fine_tuning_of_several_tasks_is_refused():
+  with pytest.raises(UserError, match='one task at a time, and the mixture has 4'):
+    ours(tiny.config(vocab_size=384), SingleTask())
+
+
 # ---- Checkpoints ----
 
 
@@ -219,14 +226,14 @@ def initializer(model):
   )
 
 
-def restore(path, model):
+def restore(path, model, fresh='task'):
   """What `t5x.train` does with INITIAL_CHECKPOINT_PATH, with `t5x/finetune.gin`."""
   config = utils.RestoreCheckpointConfig(
     path=str(path),
     mode='specific',
     dtype='float32',
     fallback_to_scratch=True,
-    state_transformation_fns=[adapter.check_initial_checkpoint(str(path))],
+    state_transformation_fns=[adapter.check_checkpoint(str(path), fresh)],
   )
   state, _ = utils.create_checkpoint_manager_and_restore(
     initializer(model),
@@ -297,6 +304,15 @@ def test_any_other_difference_is_a_table(tmp_path, edit, said):
   with pytest.raises(UserError) as error:
     restore(path, ours(published.CONFIG, tiny.hyperprompt()))
   assert said in str(error.value).splitlines()[1]
+
+
+def test_a_method_that_is_missing_or_dropped_where_none_may_be(tmp_path):
+  backbone = published.t5x(tmp_path / 'backbone')
+  with pytest.raises(UserError, match='method/prompts: wanted'):
+    restore(backbone, ours(published.CONFIG, tiny.hyperprompt()), 'none')
+  more = {**published.arrays(), 'method/prompts': in_memory(np.zeros((4, 2, 16)))}
+  with pytest.raises(UserError, match='method/prompts: wanted absent'):
+    restore(published.t5x(tmp_path / 'more', more), ours(published.CONFIG), 'none')
 
 
 def test_scanned_layers_are_refused(tmp_path):

@@ -18,7 +18,6 @@ from hyperprompt_jax.checkpoints import InitialCheckpoint, huggingface
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.partitioning import Partitioner
 from tests import published, tiny
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
@@ -42,12 +41,7 @@ def load(folder, **overrides):
   config = open_source(str(folder)).backbone_config()
   config = dataclasses.replace(config, scan_layers=True, dropout_rate=0.0)
   model = Model(config, tiny.mtl(), ('task',), **overrides)
-  partitioner = Partitioner()
-  like = jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-    model.param_shapes(),
-    partitioner.shardings(model.param_axes()),
-  )
+  like = published.like(model)
   return model, InitialCheckpoint(str(folder)).open(like).load(like)
 
 
