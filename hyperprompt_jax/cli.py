@@ -18,6 +18,7 @@ VERBS = {
   'eval': ('evaluate', 'evaluate checkpoints: one, all, or the best of each task'),
   'infer': ('infer', 'predictions for a JSONL file or a SeqIO task'),
   'convert': ('convert', 'checkpoints from and to T5X and Hugging Face'),
+  'plan': ('plan', 'what a step needs on a TPU slice, without a TPU'),
   'params': ('params', 'parameters of a model and of what a method adds'),
 }
 # The others read data, and wait some seconds for it.

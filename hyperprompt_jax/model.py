@@ -112,11 +112,11 @@ class Model:
 
   def param_shapes(self) -> Params:
     """The parameters' shapes and dtypes, with no memory taken."""
-    return jax.eval_shape(self.init, jax.random.key(0))
+    return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
   def param_axes(self) -> Params:
     """The parameters' logical axes: a tree of `PartitionSpec` of names."""
-    variables = jax.eval_shape(self.init_variables, jax.random.key(0))
+    variables = jax.eval_shape(lambda: self.init_variables(jax.random.key(0)))
     return flax.core.unfreeze(nn_partitioning.get_axis_names(variables['params_axes']))
 
   def condition(self, params: Params) -> Conditioning:

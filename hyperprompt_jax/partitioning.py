@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,21 +12,27 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hyperprompt_jax.errors import UserError
 
-Rules = tuple[tuple[str, str | None], ...]
+# Names of the mesh's axes: copies of the model, shards of one copy that read batches of
+# their own, and shards that work on one batch together.
+DATA, FSDP, MODEL = 'data', 'fsdp', 'model'
+BATCH_AXES = (DATA, FSDP)
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 
 def standard_logical_axis_rules() -> Rules:
-  """T5X's rules for one-dimensional model parallelism, and those of our own axes.
+  """Rules from logical to mesh axes: T5X's names, and our own.
 
   Whatever a head owns goes with the heads; what prompts and hypernetworks add besides is
-  small and replicated.
+  small. An axis of the mesh is given to one axis of an array: the first rule that fits
+  counts, so activations, whose rows have `fsdp`, have whole embeddings.
   """
   return (
-    ('batch', 'data'),
-    ('vocab', 'model'),
-    ('mlp', 'model'),
-    ('heads', 'model'),
-    ('joined_kv', 'model'),
+    ('batch', BATCH_AXES),
+    ('vocab', MODEL),
+    ('mlp', MODEL),
+    ('heads', MODEL),
+    ('joined_kv', MODEL),
+    ('embed', FSDP),
     ('embed', None),
     ('kv', None),
     ('length', None),
@@ -43,33 +49,49 @@ def standard_logical_axis_rules() -> Rules:
 
 @dataclasses.dataclass(frozen=True)
 class Partitioner:
-  """Lays arrays out over a mesh of `data` by `model` devices.
+  """Lays arrays out over a mesh of `data` by `fsdp` by `model` devices.
 
   Attributes:
-    num_partitions: devices that share one copy of the model (T5X's name); the others
-      share the batch.
+    num_partitions: devices that share one copy of the model and work on one batch (T5X's
+      name; tensor parallelism).
+    fsdp: devices that share one copy, each with a batch of its own: parameters and
+      optimizer are gathered where they are used (fully sharded data parallelism).
     logical_axis_rules: pairs of a logical and a mesh axis, the first that fits counts.
+    devices: of the mesh; None for all that there are.
 
   Raises:
-    UserError: if `num_partitions` does not divide the number of devices.
+    UserError: if the product of the two does not divide the number of devices.
   """
 
   num_partitions: int = 1
+  fsdp: int = 1
   logical_axis_rules: Rules = dataclasses.field(default_factory=standard_logical_axis_rules)
+  devices: Sequence[Any] | None = None
 
   def __post_init__(self):
-    devices = jax.device_count()
-    if self.num_partitions < 1 or devices % self.num_partitions:
+    for name in ('num_partitions', 'fsdp'):
+      if getattr(self, name) < 1:
+        raise UserError(
+          f'Partitioner.{name} must be a positive integer, not {getattr(self, name)}'
+        )
+    number = len(self._devices())
+    if number % (self.num_partitions * self.fsdp):
+      product = f'num_partitions={self.num_partitions}'
+      if self.fsdp > 1:
+        product += f' times fsdp={self.fsdp}'
       raise UserError(
-        f'Partitioner.num_partitions={self.num_partitions} does not divide the '
-        f'{devices} device(s): choose a divisor of {devices}'
+        f'Partitioner.{product} does not divide the {number} device(s): choose a divisor '
+        f'of {number}'
       )
+
+  def _devices(self) -> Sequence[Any]:
+    return jax.devices() if self.devices is None else self.devices
 
   @property
   def mesh(self) -> Mesh:
-    """All devices, as `data` by `model`."""
-    devices = np.asarray(jax.devices()).reshape(-1, self.num_partitions)
-    return Mesh(devices, ('data', 'model'))
+    """The devices, as `data` by `fsdp` by `model`."""
+    shape = (-1, self.fsdp, self.num_partitions)
+    return Mesh(np.asarray(self._devices()).reshape(shape), (DATA, FSDP, MODEL))
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:
@@ -80,23 +102,29 @@ class Partitioner:
     ):
       yield
 
-  def check(self, *, batch_size: int, **sizes: int) -> None:
+  def check(self, *, batch_size: int, emb_dim: int = 0, **sizes: int) -> None:
     """Checks that the mesh divides what is laid out over it.
 
     Args:
-      batch_size: rows of one batch, over `data`.
+      batch_size: rows of one batch, over `data` and `fsdp`.
+      emb_dim: over `fsdp`.
       **sizes: sizes over `model`, by name.
 
     Raises:
       UserError: naming what is not divided.
     """
-    data, model = self.mesh.devices.shape
+    copies, fsdp, model = self.mesh.devices.shape
+    data = copies * fsdp
     if batch_size < 1:
       raise UserError(f'BATCH_SIZE must be a positive integer, not {batch_size}')
     if batch_size % data:
       raise UserError(
         f'BATCH_SIZE={batch_size} is not divided by the {data} data-parallel '
         'device(s) of the mesh: choose a multiple'
+      )
+    if emb_dim % fsdp:
+      raise UserError(
+        f'emb_dim={emb_dim} is not divided by Partitioner.fsdp={fsdp}: choose fewer shards'
       )
     for name, size in sizes.items():
       if size % model:
@@ -112,8 +140,8 @@ class Partitioner:
 
   @property
   def batch_sharding(self) -> NamedSharding:
-    """Rows spread over `data`."""
-    return NamedSharding(self.mesh, PartitionSpec('data'))
+    """Rows spread over `data` and `fsdp`."""
+    return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
 
   def shardings(self, axes: Any) -> Any:
     """Shardings of parameters.

@@ -6,14 +6,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 import hyperprompt_tasks
 from hyperprompt_jax import configuration, reporting, summary
 from hyperprompt_jax.checkpoints import AVERAGE, Checkpointer
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model, check_vocabulary
 from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.train_step import abstract_params
 
 CONFIG_FILE = 'config.gin'
 
@@ -98,13 +97,7 @@ class Run:
 
   def restore(self, step: int) -> Any:
     """The parameters of a step, on the run's mesh."""
-    like = jax.tree.map(
-      lambda leaf, sharding: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=sharding
-      ),
-      self.model.param_shapes(),
-      self.partitioner.shardings(self.model.param_axes()),
-    )
+    like = abstract_params(self.model, self.partitioner)
     return self.checkpointer().restore_params(step, like)
 
   def step(self, choice: str) -> int:

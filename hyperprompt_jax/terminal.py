@@ -109,6 +109,22 @@ def track_bytes(title: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda done: bar.advance(task, done)
 
 
+@contextlib.contextmanager
+def waiting(title: str) -> Iterator[None]:
+  """Shows in a terminal that something takes its time, and how long it has taken."""
+  console = stderr_console()
+  columns = (
+    rich.progress.SpinnerColumn(),
+    '[progress.description]{task.description}',
+    rich.progress.TimeElapsedColumn(),
+  )
+  with rich.progress.Progress(
+    *columns, console=console, disable=not console.is_terminal, transient=True
+  ) as progress:
+    progress.add_task(title, total=None)
+    yield
+
+
 def duration(seconds: float) -> str:
   """Hours, minutes and seconds as `1:02:03`."""
   if not math.isfinite(seconds):

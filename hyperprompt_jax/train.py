@@ -244,6 +244,7 @@ def _check(
     )
   partitioner.check(
     batch_size=batch_size // num_microbatches,
+    emb_dim=model.config.emb_dim,
     num_heads=model.config.num_heads,
     mlp_dim=model.config.mlp_dim,
     vocab_size=model.config.vocab_size,

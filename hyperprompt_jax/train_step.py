@@ -17,6 +17,15 @@ StepMetrics = dict[str, Array]
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 
+def abstract_params(model: Model, partitioner: Partitioner) -> Any:
+  """Shapes, dtypes and shardings of a network's parameters; no memory is taken."""
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+    model.param_shapes(),
+    partitioner.shardings(model.param_axes()),
+  )
+
+
 def abstract_state(
   model: Model,
   optimizer: optax.GradientTransformation,

@@ -30,6 +30,7 @@ SLOW_FILES = (
   'test_resume.py',
   'test_mistakes.py',
   'test_initial.py',
+  'test_plan.py',
   'nn/test_packing.py',
   'nn/test_methods.py',
   'test_methods.py',

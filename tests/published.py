@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
@@ -14,7 +13,6 @@ from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, in_memory
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.stacking import stack_layers
-from hyperprompt_jax.partitioning import Partitioner
 from tests import tiny
 
 STEP = 1000
@@ -71,15 +69,6 @@ def arrays(config: Config = CONFIG, seed: int = 0) -> dict[str, LazyArray]:
 def values(of: dict[str, LazyArray]) -> dict[str, np.ndarray]:
   """All arrays, read."""
   return {path: array.read() for path, array in of.items()}
-
-
-def like(model: Model):
-  """Shapes, dtypes and shardings of a model's parameters, on the devices there are."""
-  return jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-    model.param_shapes(),
-    Partitioner().shardings(model.param_axes()),
-  )
 
 
 def t5x(folder: pathlib.Path, of=None, dtype='float32') -> pathlib.Path:

@@ -115,6 +115,7 @@ def test_every_gin_file_is_used_by_one_of_these_tests():
   tested = {f'models/{m}' for m in MODELS} | {f'methods/{m}' for m in METHODS}
   tested |= {'models/t5_1_1.gin', 'runs/finetune.gin', 'runs/run.gin'}
   tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
+  tested.add('runs/plan.gin')  # by test_plan.py
   # By test_t5x.py.
   tested |= {f't5x/{name}.gin' for name in ('model', 'finetune', 'eval', 'infer')}
   assert {str(p.relative_to(GIN)) for p in GIN.rglob('*.gin')} == tested

@@ -18,6 +18,8 @@ from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import parameters
 from hyperprompt_jax.nn.stacking import unstack_layers
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.train_step import abstract_params
 from tests import published, tiny, tiny_run
 
 STEP = published.STEP
@@ -82,7 +84,7 @@ def test_every_format_gives_the_same_parameters(kind, scan, tmp_path):
     'hugging_face': lambda folder: published.hugging_face(folder / 'model'),
   }[kind](tmp_path)
   config = dataclasses.replace(published.CONFIG, scan_layers=scan)
-  like = published.like(Model(config, tiny.mtl(), ('task',)))
+  like = abstract_params(Model(config, tiny.mtl(), ('task',)), Partitioner())
   initial = InitialCheckpoint(str(path)).open(like)
   assert initial.step == (0 if kind == 'hugging_face' else STEP)
   got = {p: np.asarray(x) for p, x in by_path(unstack_layers(initial.load(like))).items()}

@@ -89,13 +89,18 @@ def test_training_lowers_the_loss_on_one_batch():
   assert losses[-1] < 0.5 * losses[0]
 
 
-ON_A_MESH = ('hyperprompt_global', 'prompt_tuning', 'hyperformer')
+# Methods, and the sizes of `model` and `fsdp` on eight devices.
+ON_A_MESH = {
+  'hyperprompt_global': (2, 2),
+  'prompt_tuning': (2, 1),
+  'hyperformer': (1, 4),
+}
 
 
-def test_a_mesh_of_data_and_model_devices_trains_as_one_device_does():
+def test_a_mesh_of_devices_trains_as_one_device_does():
   code = (
     'import json; from tests.test_train_step import *;'
-    'print(json.dumps([train_on_packed_rows(name, 2) for name in ON_A_MESH]))'
+    'print(json.dumps([train_on_packed_rows(name, *of) for name, of in ON_A_MESH.items()]))'
   )
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
   result = subprocess.run(
@@ -106,14 +111,14 @@ def test_a_mesh_of_data_and_model_devices_trains_as_one_device_does():
     text=True,
   )
   for name, (sharding, losses) in zip(ON_A_MESH, json.loads(result.stdout), strict=True):
-    assert sharding == [None, None, 'model']
+    assert sharding == [None, 'fsdp', 'model']
     np.testing.assert_allclose(losses, train_on_packed_rows(name)[1], rtol=1e-5)
 
 
-def train_on_packed_rows(name, num_partitions=1):
+def train_on_packed_rows(name, num_partitions=1, fsdp=1):
   """The sharding of a query kernel and the losses of three steps, on all devices."""
   model = tiny.model(tiny.METHODS[name], num_heads=4)
-  partitioner = Partitioner(num_partitions)
+  partitioner = Partitioner(num_partitions, fsdp)
   with partitioner.activate():
     like = abstract_state(model, ADAFACTOR, partitioner)
     # Values that do not depend on the mesh.

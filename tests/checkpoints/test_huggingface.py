@@ -18,6 +18,8 @@ from hyperprompt_jax.checkpoints import InitialCheckpoint, huggingface
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.train_step import abstract_params
 from tests import published, tiny
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
@@ -41,7 +43,7 @@ def load(folder, **overrides):
   config = open_source(str(folder)).backbone_config()
   config = dataclasses.replace(config, scan_layers=True, dropout_rate=0.0)
   model = Model(config, tiny.mtl(), ('task',), **overrides)
-  like = published.like(model)
+  like = abstract_params(model, Partitioner())
   return model, InitialCheckpoint(str(folder)).open(like).load(like)
 
 

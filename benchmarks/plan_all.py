@@ -1,0 +1,135 @@
+"""Plans all sizes with the TPU's compiler, and writes docs/sizing.md.
+
+    python benchmarks/plan_all.py docs/sizing.md        (make plan-all)
+
+Two programs are compiled at a time; with two cores it takes about ten minutes.
+"""
+
+import concurrent.futures
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hyperprompt_jax.planning.topology import GIB
+
+# Size, slice, chips that share a model, whether to compare with mtl.
+PLANS = [
+  ('xxl', 'v4:4x4x8', 8, True),
+  ('xl', 'v4:4x4x4', 8, False),
+  ('large', 'v4:2x2x4', 2, False),
+  ('base', 'v4:2x2x2', 1, True),
+  ('base', 'v5e:2x4', 1, False),
+  ('small', 'v5e:2x2', 1, False),
+]
+BASE = ('base', 'v4:2x2x2')
+UNROLLED = '--gin.config.Config.scan_layers=False'
+
+COLUMNS = (
+  *('size', 'slice', 'mesh (data x model)', 'peak', 'parameters', 'TFLOP', 'traffic'),
+  *('communicated', 'estimate', 'compiled in'),
+)
+HEAD = """\
+# Sizes and slices
+
+What one training step needs on each chip, by the TPU's own compiler: HyperPrompt-Global,
+eight tasks, batches of 128, 512 + 64 tokens, bfloat16 activations, dropout 0.1, Adafactor,
+remat `minimal`, layers scanned. `make plan-all` writes this file ({date}); `hyperprompt
+plan` does the same for any run.
+
+- **Peak** is the compiler's, of the chip's main memory (HBM).
+- **TFLOP** are those of products of matrices, recomputation included; **traffic** is what
+  instructions read from and write to HBM, of a stack of layers the slice that is meant.
+  Both count the body of a loop as often as it runs, which the compiler's own cost analysis
+  does not.
+- **Communicated** is what collectives return.
+- **Estimate** adds the compiler's estimates of instructions, one after another. It has
+  none for collectives, and on a real chip some of it overlaps: it compares programs, and
+  does not predict the time of a step.
+
+"""
+
+
+def run(size: str, topology: str, partitions: int, *more: str) -> dict[str, Any]:
+  """One plan, in a process of its own."""
+  command = [
+    *(sys.executable, '-m', 'hyperprompt_jax.plan'),
+    *(f'--gin_file=models/{size}.gin', '--gin_file=methods/hyperprompt_global.gin'),
+    *(f'--topology={topology}', f'--num_partitions={partitions}', *more, '--json'),
+  ]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  if done.returncode:
+    raise SystemExit(f'{size} on {topology}: {done.stderr.strip()[-500:]}')
+  return json.loads(done.stdout)
+
+
+def row(size: str, plan: dict[str, Any]) -> str:
+  """A row of the table."""
+  mesh = plan['mesh']
+  cells = [
+    size,
+    plan['topology'],
+    f'{mesh["data"]} x {mesh["model"]}',
+    f'{plan["peak_bytes"] / GIB:.2f} of {plan["hbm_bytes"] / GIB:.0f} GiB',
+    f'{plan["params_bytes"] / GIB:.2f} GiB',
+  ]
+  if plan['cost'] is None:
+    cells += ['does not fit', '', '', '']
+  else:
+    cells += [
+      f'{plan["cost"]["flops"] / 1e12:.2f}',
+      f'{plan["cost"]["hbm_bytes"] / 1e9:.0f} GB',
+      f'{sum(plan["cost"]["collective_bytes"].values()) / 1e9:.2f} GB',
+      f'{1000 * plan["compiler_seconds"]:.0f} ms',
+    ]
+  cells.append(f'{plan["compile_seconds"]:.0f} s')
+  return f'| {" | ".join(cells)} |'
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Plans, and writes the file."""
+  (path,) = arguments
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    unrolled = pool.submit(run, 'base', 'v4:2x2x2', 1, UNROLLED)
+    plans = [
+      pool.submit(run, size, topology, partitions, *(['--share'] if share else []))
+      for size, topology, partitions, share in PLANS
+    ]
+  found = [(size, plan.result()) for (size, *_), plan in zip(PLANS, plans, strict=True)]
+  text = HEAD.format(date=datetime.date.today().isoformat())
+  text += f'| {" | ".join(COLUMNS)} |\n{"| --- " * len(COLUMNS)}|\n'
+  text += '\n'.join(row(size, plan) for size, plan in found)
+  text += """
+
+## What hyper-prompts add to `mtl`
+
+| size | slice | FLOP | traffic | peak |
+| --- | --- | --- | --- | --- |
+"""
+  for size, plan in found:
+    if share := plan['share']:
+      cells = [f'{100 * share[k]:+.2f} %' for k in ('flops', 'hbm_bytes', 'peak_bytes')]
+      text += f'| {size} | {plan["topology"]} | {" | ".join(cells)} |\n'
+  straight = unrolled.result()['cost']
+  looped = next(p['cost'] for size, p in found if (size, p['topology']) == BASE)
+  text += """
+## Scanned against unrolled
+
+Base on v4:2x2x2, the same step with its layers in loops and one after another:
+
+| | TFLOP | traffic |
+| --- | --- | --- |
+"""
+  for name, of in (('scanned', looped), ('unrolled', straight)):
+    text += f'| {name} | {of["flops"] / 1e12:.3f} | {of["hbm_bytes"] / 1e9:.1f} GB |\n'
+  change = [looped[k] / straight[k] - 1 for k in ('flops', 'hbm_bytes')]
+  text += f'| difference | {100 * change[0]:+.2f} % | {100 * change[1]:+.2f} % |\n'
+  with open(path, 'w', encoding='utf-8') as file:
+    file.write(text)
+  print(f'{path}: scanned differs from unrolled by {change[0]:+.2%}, {change[1]:+.2%}')
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Planning: what a compiled program costs, found without the machine that it is for."""

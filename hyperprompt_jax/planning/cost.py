@@ -1,0 +1,232 @@
+"""What a compiled program does in a run on one chip: arithmetic, traffic, communication."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from hyperprompt_jax.planning.hlo import Computation, Instruction, Module
+
+COLLECTIVES = (
+  'all-gather',
+  'all-reduce',
+  'all-to-all',
+  'collective-permute',
+  'ragged-all-to-all',
+  'reduce-scatter',
+)
+# What moves no data: names, views, and the ends of what has begun.
+_FREE = (
+  *('bitcast', 'constant', 'get-tuple-element', 'parameter', 'tuple', 'after-all'),
+  *('partition-id', 'replica-id', 'opt-barrier', 'copy-done', 'slice-done', 'async-done'),
+)
+_VIEWS = ('bitcast', 'reshape', 'copy', 'convert', 'transpose')
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """The cost of one run of a program on one chip.
+
+  Attributes:
+    flops: of products of matrices, two for each multiplication and addition.
+    hbm_bytes: read from and written to the chip's main memory.
+    collective_bytes: of what each kind of communication returns, by its name.
+    collectives: how many of each kind are run.
+    cycles: the compiler's estimate of the time, where it gives one.
+    unestimated: how many calls of opaque kernels have no estimate.
+    unknown_loops: loops whose number of iterations is not known; counted once.
+  """
+
+  flops: int
+  hbm_bytes: int
+  collective_bytes: Mapping[str, int]
+  collectives: Mapping[str, int]
+  cycles: int
+  unestimated: int
+  unknown_loops: int
+
+
+def analyse(module: Module) -> Cost:
+  """Adds up all that a program runs, the bodies of loops as often as they run."""
+  flops = hbm_bytes = cycles = unestimated = 0
+  collective_bytes: collections.Counter[str] = collections.Counter()
+  collectives: collections.Counter[str] = collections.Counter()
+  for computation, instruction, times in module.executed():
+    for inner, part in module.within(computation, instruction):
+      if part.opcode == 'convolution':
+        flops += times * _convolution_flops(inner, part)
+      elif part.opcode == 'dot':
+        flops += times * _dot_flops(inner, part)
+      kind = part.opcode.removesuffix('-start')
+      if kind in COLLECTIVES:
+        collectives[kind] += times
+        # Of one that has begun, the operands are returned, too.
+        returned = part.arrays[-1:] if part.opcode.endswith('-start') else part.arrays
+        collective_bytes[kind] += times * sum(array.nbytes for array in returned)
+    hbm_bytes += times * _hbm_bytes(module, computation, instruction)
+    estimate = instruction.estimated_cycles
+    cycles += times * (estimate or 0)
+    is_kernel = 'tpu_custom_call' in instruction.attributes
+    unestimated += times * int(estimate is None and is_kernel)
+  return Cost(
+    flops=flops,
+    hbm_bytes=hbm_bytes,
+    collective_bytes=dict(collective_bytes),
+    collectives=dict(collectives),
+    cycles=cycles,
+    unestimated=unestimated,
+    unknown_loops=sum(
+      module.trip_count(instruction) is None
+      for computation in module.computations.values()
+      for instruction in computation.instructions.values()
+      if instruction.opcode == 'while'
+    ),
+  )
+
+
+def _dot_flops(computation: Computation, dot: Instruction) -> int:
+  lhs = computation.operands(dot)[0].arrays[0]
+  dims = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', dot.attributes)
+  contracted = [lhs.dims[int(d)] for d in dims[1].split(',') if d] if dims else []
+  return 2 * dot.arrays[0].size * int(np.prod(contracted, dtype=np.int64))
+
+
+def _convolution_flops(computation: Computation, convolution: Instruction) -> int:
+  """Multiplications with what is not padding; a TPU's products of matrices are these."""
+  operands = computation.operands(convolution)
+  if len(operands) < 2:
+    return 0
+  lhs, rhs = operands[0].arrays[0].dims, operands[1].arrays[0].dims
+  out = convolution.arrays[0].dims
+  labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', convolution.attributes)
+  assert labels is not None
+  of_lhs, of_rhs, of_out = labels.groups()
+  window = re.search(r'window=\{([^}]*)\}', convolution.attributes)
+  options = dict(part.split('=') for part in window[1].split()) if window else {}
+  pairs = 1
+  for axis in (label for label in of_out if label.isdigit()):
+    place = int(axis)
+    option = lambda name, default, p=place: options.get(
+      name, 'x'.join([default] * (p + 1))
+    ).split('x')[p]
+    pairs *= _valid_pairs(
+      lhs[of_lhs.index(axis)],
+      rhs[of_rhs.index(axis)],
+      out[of_out.index(axis)],
+      stride=int(option('stride', '1')),
+      low=int(option('pad', '0_0').split('_')[0]),
+      lhs_dilation=int(option('lhs_dilate', '1')),
+      rhs_dilation=int(option('rhs_dilate', '1')),
+    )
+  groups = re.search(r'batch_group_count=(\d+)', convolution.attributes)
+  rows = out[of_out.index('b')] * out[of_out.index('f')]
+  per_group = 1 if groups is None else int(groups[1])
+  return 2 * rows * rhs[of_rhs.index('i')] * pairs // per_group
+
+
+def _valid_pairs(
+  lhs: int,
+  kernel: int,
+  out: int,
+  *,
+  stride: int,
+  low: int,
+  lhs_dilation: int,
+  rhs_dilation: int,
+) -> int:
+  """How many places of the output and the kernel meet an element of the input."""
+  at = np.arange(out)[:, None] * stride - low + np.arange(kernel)[None, :] * rhs_dilation
+  inside = (at >= 0) & (at <= (lhs - 1) * lhs_dilation) & (at % lhs_dilation == 0)
+  return int(inside.sum())
+
+
+def _hbm_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
+  """What one instruction reads from HBM and writes there; views cost nothing."""
+  opcode = instruction.opcode
+  if opcode in _FREE:
+    return 0
+  written = [array for array in instruction.arrays if not array.on_chip]
+  if opcode in ('copy-start', 'slice-start'):
+    # It returns where to, where from, and a handle.
+    to, source = instruction.arrays[0], computation.operands(instruction)[0].arrays[0]
+    return to.nbytes * ((not to.on_chip) + (not source.on_chip))
+  inner = module.fused(instruction)
+  if inner is None:
+    if opcode == 'dynamic-update-slice':
+      update = computation.operands(instruction)[1].arrays[0]
+      return 2 * update.nbytes
+    if opcode in ('dynamic-slice', 'slice', 'gather'):
+      return 2 * sum(array.nbytes for array in written)
+    read_bytes = sum(
+      array.nbytes
+      for operand in computation.operands(instruction)
+      for array in operand.arrays
+      if not array.on_chip
+    )
+    return read_bytes + sum(array.nbytes for array in written)
+  total = 0
+  parameters = {
+    int(re.match(r'\d+', part.attributes)[0]): part  # type: ignore[index]
+    for part in inner.instructions.values()
+    if part.opcode == 'parameter'
+  }
+  for number, operand in enumerate(computation.operands(instruction)):
+    array = operand.arrays[0] if operand.arrays else None
+    if array is None or array.on_chip or number not in parameters:
+      continue
+    total += _read_of_parameter(module, inner, parameters[number])
+  for array, root in _results(inner, instruction):
+    if not array.on_chip:
+      total += _written_by(inner, root, array.nbytes)
+  return total
+
+
+def _read_of_parameter(module: Module, inner: Computation, parameter: Instruction) -> int:
+  """Bytes of a fusion's parameter that it reads: all, or slices, or, updated, none."""
+  whole = parameter.arrays[0].nbytes
+  if parameter.name == inner.root:
+    return whole  # it is handed on, for something else to read
+  users = [part for part in inner.instructions.values() if parameter.name in part.operands]
+  total = 0
+  for user in users:
+    if user.opcode in ('dynamic-slice', 'slice', 'gather'):
+      total += sum(array.nbytes for array in user.arrays)
+    elif user.opcode == 'dynamic-update-slice' and user.operands[0] == parameter.name:
+      continue
+    elif user.opcode == 'bitcast':
+      total += _read_of_parameter(module, inner, user)
+    elif user.opcode == 'fusion':
+      nested = module.fused(user)
+      assert nested is not None
+      for number, name in enumerate(user.operands):
+        if name == parameter.name:
+          total += _read_of_parameter(module, nested, _parameter(nested, number))
+    else:
+      return whole
+  return min(total, whole)
+
+
+def _parameter(computation: Computation, number: int) -> Instruction:
+  return next(
+    part
+    for part in computation.instructions.values()
+    if part.opcode == 'parameter' and part.attributes.startswith(f'{number})')
+  )
+
+
+def _results(inner: Computation, fusion: Instruction):
+  """What a fusion returns, and the instructions within that make it."""
+  root = inner.instructions[inner.root]
+  makers = inner.operands(root) if root.opcode == 'tuple' else [root]
+  return zip(fusion.arrays, makers, strict=False)
+
+
+def _written_by(inner: Computation, maker: Instruction, whole: int) -> int:
+  """Bytes that a result writes: of an update in place, the update alone."""
+  while maker.opcode == 'bitcast' and inner.operands(maker):
+    maker = inner.operands(maker)[0]
+  if maker.opcode == 'dynamic-update-slice':
+    return min(whole, inner.operands(maker)[1].arrays[0].nbytes)
+  return whole

@@ -1,0 +1,114 @@
+"""TPU slices by name, and what is known of their chips."""
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hyperprompt_jax.errors import UserError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """A generation of TPUs, by Google's published figures.
+
+  Attributes:
+    flops_per_second: of bfloat16 products of matrices.
+    hbm_bytes: main memory of a chip.
+    hbm_bytes_per_second: its bandwidth.
+    clock_hz: that the peak rate follows from, with the number of matrix units.
+    num_axes: of a slice's shape.
+  """
+
+  flops_per_second: float
+  hbm_bytes: int
+  hbm_bytes_per_second: float
+  clock_hz: float
+  num_axes: int
+
+
+CHIPS = {
+  'v4': Chip(275e12, 32 * GIB, 1.2e12, 1.05e9, 3),
+  'v5e': Chip(197e12, 16 * GIB, 0.819e12, 1.5e9, 2),
+  'v5p': Chip(459e12, 95 * GIB, 2.765e12, 1.75e9, 3),
+  'v6e': Chip(918e12, 32 * GIB, 1.64e12, 1.75e9, 2),
+}
+# Chips of one host, as the compiler takes them by default.
+_HOST = (2, 2, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+  """A slice of a TPU pod.
+
+  Attributes:
+    name: `v5p:4x4x4`, say.
+    chip: of its generation.
+    shape: chips on each axis.
+  """
+
+  name: str
+  chip: Chip
+  shape: tuple[int, ...]
+
+  @classmethod
+  def parse(cls, name: str) -> 'Slice':
+    """Reads a name.
+
+    Raises:
+      UserError: if there is no such generation, or it has no slice of such a shape.
+    """
+    match = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', name)
+    if match is None or match[1] not in CHIPS:
+      raise UserError(
+        f'--topology={name}: expected a generation ({", ".join(CHIPS)}) and a shape, as '
+        'v4:2x2x2 or v5e:4x4'
+      )
+    chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split('x'))
+    if len(shape) != chip.num_axes or 0 in shape:
+      raise UserError(
+        f'--topology={name}: a slice of {match[1]} has {chip.num_axes} axes, as in '
+        f'{match[1]}:{"x".join(["2"] * chip.num_axes)}'
+      )
+    return cls(name, chip, shape)
+
+  @property
+  def num_chips(self) -> int:
+    """Chips of the slice."""
+    return math.prod(self.shape)
+
+  def devices(self) -> Sequence[Any]:
+    """Descriptions of the devices, one a chip, for the compiler; there are none here.
+
+    Raises:
+      UserError: if the TPU's compiler is not installed, or knows no such slice.
+    """
+    # Else libtpu looks for the machine's metadata, and says what it did not find.
+    for variable, value in {
+      'TPU_SKIP_MDS_QUERY': '1',
+      'TPU_WORKER_HOSTNAMES': 'localhost',
+      'TPU_ACCELERATOR_TYPE': 'v4-8',
+      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    }.items():
+      os.environ.setdefault(variable, value)
+    from jax.experimental import topologies
+
+    options: dict[str, Any] = {}
+    if self.name.startswith('v4'):
+      options['chip_config_name'] = 'megacore'  # a chip is one device, as on TPU VMs
+    if any(size % host for size, host in zip(self.shape, _HOST, strict=False)):
+      options['chips_per_host_bounds'] = (1, 1, 1)
+    try:
+      found = topologies.get_topology_desc(self.name, 'tpu', **options)
+    except (RuntimeError, ValueError) as error:
+      reason = str(error).splitlines()[0]
+      if 'libtpu' in reason or ('tpu' in reason and 'backend' in reason.lower()):
+        raise UserError(
+          f"the TPU's compiler is not here ({reason}): pip install 'hyperprompt-jax[tpu]'"
+        ) from error
+      raise UserError(f'--topology={self.name}: {reason}') from error
+    return found.devices

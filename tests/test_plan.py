@@ -1,0 +1,114 @@
+"""`hyperprompt plan`, with the TPU's own compiler."""
+
+import json
+
+import pytest
+
+from hyperprompt_jax import cli, plan
+from tests import tiny_run
+
+pytest.importorskip('libtpu', reason="the TPU's compiler comes with the test extra")
+
+SMALL = ('--batch_size=8', '--inputs_length=16', '--targets_length=8')
+FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin')
+
+
+def arguments(*more, topology='v5e:2x2', files=FILES, sizes=SMALL, network=None):
+  network = tiny_run.NETWORK if network is None else network
+  return [
+    'plan',
+    *(f'--gin_file={file}' for file in files),
+    *(f'--gin.{name}={value}' for name, value in network.items()),
+    f'--topology={topology}',
+    *sizes,
+    *more,
+  ]
+
+
+def json_of(capsys, *args, **kwargs):
+  capsys.readouterr()
+  assert cli.main(arguments(*args, '--json', **kwargs)) == 0
+  return json.loads(capsys.readouterr().out)
+
+
+def test_base_on_four_chips(capsys):
+  """Base as it is, on the smallest slice of v4."""
+  files = ('models/base.gin', FILES[1])
+  found = json_of(capsys, topology='v4:2x2x1', files=files, sizes=(), network={})
+  assert found['fits'] and found['mesh'] == {'data': 4, 'fsdp': 1, 'model': 1}
+  # Parameters are float32 and whole on every chip: 247,577,856 and 2,461,312.
+  assert found['params_bytes'] == 4 * (247_577_856 + 2_461_312)
+  assert 0 < found['optimizer_bytes'] < 0.02 * found['params_bytes']
+  assert found['peak_bytes'] < 8 * 2**30
+  # 32 rows a chip: 6 operations for each parameter and token, with what it works again.
+  assert 11e12 < found['cost']['flops'] < 14e12
+  # Gradients are summed over the chips.
+  assert found['cost']['collective_bytes'].keys() == {'all-reduce'}
+  assert found['cost']['unknown_loops'] == found['cost']['unestimated'] == 0
+  assert found['compute_seconds'] < found['compiler_seconds'] < 1
+  assert found['utilisation'] == found['compute_seconds'] / found['compiler_seconds']
+
+
+def test_parameters_and_optimizer_are_sharded(capsys):
+  whole = json_of(capsys)
+  fsdp = json_of(capsys, '--fsdp=2', '--num_partitions=2')
+  assert fsdp['mesh'] == {'data': 1, 'fsdp': 2, 'model': 2}
+  # Layer norms, position biases and what prompts add are not: some is left.
+  assert fsdp['params_bytes'] < 0.5 * whole['params_bytes']
+  assert fsdp['cost']['collectives']['all-gather'] > 0
+
+
+def test_decoding(capsys):
+  found = json_of(capsys, '--step=decode')
+  assert found['step'] == 'decode' and found['optimizer_bytes'] == 0
+  assert found['cost']['flops'] > 0
+
+
+def test_what_the_method_adds(capsys):
+  """Of decoding: nothing in the loop but keys and values more to look at."""
+  found = json_of(capsys, '--step=decode', '--share')
+  assert 0 < found['share']['flops'] < 1
+
+
+def test_the_table(capsys):
+  assert cli.main(arguments('--step=decode')) == 0
+  out = capsys.readouterr().out
+  assert 'decode step on v5e:2x2 (data 4 x fsdp 1 x model 1)' in out
+  for row in ('parameters', 'optimizer', 'peak', 'fits', 'arithmetic', 'all-reduce ('):
+    assert row in out
+
+
+def test_what_does_not_fit_is_said_with_its_size(capsys):
+  sizes = ('--batch_size=4096', '--inputs_length=2048', '--targets_length=8')
+  found = json_of(capsys, '--gin.REMAT_POLICY="none"', topology='v5e:1x1', sizes=sizes)
+  assert not found['fits'] and found['cost'] is None
+  # The logits of one layer's attention alone.
+  assert found['peak_bytes'] > 4096 * 2 * 2048 * 2048 * 2
+  assert found['hbm_bytes'] == 16 * 2**30
+  message = (
+    'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.53G of 15.75G hbm. '
+    'Exceeded hbm capacity by 4.78G.'
+  )
+  assert plan._needed_bytes(message) == int(20.53 * 2**30)
+  assert plan._needed_bytes('INTERNAL: something else') is None
+
+
+@pytest.mark.parametrize(
+  ('more', 'said'),
+  [
+    (('--batch_size=6',), 'BATCH_SIZE=6 is not divided by the 4 data-parallel device(s)'),
+    (('--num_partitions=3',), 'v5e:2x2 has 4 chips, which num_partitions=3'),
+    (('--fsdp=0',), '--fsdp must be a positive integer, not 0'),
+    (('--num_partitions=4',), 'num_heads=2 is not divided by Partitioner.num_partitions=4'),
+    (('--fsdp=4', '--gin.config.Config.emb_dim=18'), 'emb_dim=18 is not divided by'),
+    (('--gin.NUM_MICROBATCHES=3',), 'is not divided by num_microbatches=3'),
+    (('--gin.TUNED_PARAMETERS=\'some\'',), 'TUNED_PARAMETERS must be'),
+    (('--topology=v7:2x2',), 'expected a generation'),
+    (('--step=eval',), "invalid choice: 'eval'"),
+  ],
+)  # fmt: skip
+def test_what_cannot_be(capsys, more, said):
+  capsys.readouterr()
+  assert cli.main(arguments(*more)) == 2
+  out, err = capsys.readouterr()
+  assert out == '' and said in err and len(err.splitlines()) == 1
