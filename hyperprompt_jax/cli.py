@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from hyperprompt_jax import libtpu
+
 # Each verb's module, and what it does. Modules are imported when their verb is run: the
 # help must not wait for TensorFlow and JAX.
 VERBS = {
@@ -92,6 +94,7 @@ def _quieten_libraries() -> None:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   # Else TensorFlow takes the accelerators' memory that JAX needs.
   os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
+  libtpu.prepare()
   handler = logging.StreamHandler()
   handler.addFilter(
     lambda record: record.levelno >= logging.ERROR or 'hyperprompt' in record.pathname

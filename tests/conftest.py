@@ -22,8 +22,11 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from hyperprompt_jax import cli
+from hyperprompt_jax import cli, libtpu
 from tests import tiny_run
+
+# As `hyperprompt` does.
+libtpu.prepare()
 
 # The files that take longest go first, so that no worker is left with one at the end.
 SLOW_FILES = (

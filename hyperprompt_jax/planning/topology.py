@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from hyperprompt_jax import libtpu
 from hyperprompt_jax.errors import UserError
 
 GIB = 2**30
@@ -87,14 +88,8 @@ class Slice:
     Raises:
       UserError: if the TPU's compiler is not installed, or knows no such slice.
     """
-    # Else libtpu looks for the machine's metadata, and says what it did not find.
-    for variable, value in {
-      'TPU_SKIP_MDS_QUERY': '1',
-      'TPU_WORKER_HOSTNAMES': 'localhost',
-      'TPU_ACCELERATOR_TYPE': 'v4-8',
-      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    }.items():
-      os.environ.setdefault(variable, value)
+    libtpu.prepare()
+    os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
     from jax.experimental import topologies
 
     options: dict[str, Any] = {}
