@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -147,7 +148,10 @@ def plan(
     ('cost', 'compute_seconds', 'memory_seconds', 'compiler_seconds', 'utilisation')
   )
   try:
-    compiled = lowered.compile()
+    with warnings.catch_warnings():
+      # Where JAX has a cache, it cannot read back programs of machines that are not here.
+      warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
+      compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     needed = _needed_bytes(str(error))
     if needed is None:
