@@ -63,6 +63,8 @@ class Source:
       for path, axis in VOCABULARY_AXES.items()
       if path in self.arrays and self.arrays[path].shape[axis] != rows
     }
+    if not resized:
+      return self
     return dataclasses.replace(self, arrays={**self.arrays, **resized})
 
   def backbone_config(self, known: Config | None = None) -> Config:
@@ -128,7 +130,9 @@ def open_source(path: str) -> Source:
     arrays, config = huggingface.read(folder)
     return Source(path, 'Hugging Face', 0, arrays, config)
   if local and (step_folder := _step_of_run(local)):
-    return Source(path, 'hyperprompt', int(step_folder.name), _read_run(step_folder))
+    # Not the run's path: whoever refers to it means this step, and not a later one.
+    step = int(step_folder.name)
+    return Source(str(step_folder), 'hyperprompt', step, _read_run(step_folder))
   if contents := folder.read(t5x_format.MSGPACK_FILE):
     arrays, step = t5x_format.read_native(folder, contents)
     return _of_t5x(Source(path, 'T5X', step, unrolled(arrays)))

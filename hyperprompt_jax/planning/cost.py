@@ -22,7 +22,6 @@ _FREE = (
   *('bitcast', 'constant', 'get-tuple-element', 'parameter', 'tuple', 'after-all'),
   *('partition-id', 'replica-id', 'opt-barrier', 'copy-done', 'slice-done', 'async-done'),
 )
-_VIEWS = ('bitcast', 'reshape', 'copy', 'convert', 'transpose')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,16 +166,9 @@ def _hbm_bytes(module: Module, computation: Computation, instruction: Instructio
     )
     return read_bytes + sum(array.nbytes for array in written)
   total = 0
-  parameters = {
-    int(re.match(r'\d+', part.attributes)[0]): part  # type: ignore[index]
-    for part in inner.instructions.values()
-    if part.opcode == 'parameter'
-  }
   for number, operand in enumerate(computation.operands(instruction)):
-    array = operand.arrays[0] if operand.arrays else None
-    if array is None or array.on_chip or number not in parameters:
-      continue
-    total += _read_of_parameter(module, inner, parameters[number])
+    if operand.arrays and not operand.arrays[0].on_chip:
+      total += _read_of_parameter(module, inner, _parameter(inner, number))
   for array, root in _results(inner, instruction):
     if not array.on_chip:
       total += _written_by(inner, root, array.nbytes)

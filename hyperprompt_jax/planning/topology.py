@@ -101,7 +101,7 @@ class Slice:
       found = topologies.get_topology_desc(self.name, 'tpu', **options)
     except (RuntimeError, ValueError) as error:
       reason = str(error).splitlines()[0]
-      if 'libtpu' in reason or ('tpu' in reason and 'backend' in reason.lower()):
+      if 'TPU support not installed' in reason:
         raise UserError(
           f"the TPU's compiler is not here ({reason}): pip install 'hyperprompt-jax[tpu]'"
         ) from error

@@ -1,6 +1,9 @@
 """The cost of programs: of hand-written text, and of what a TPU's compiler has made."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +116,25 @@ def test_names_of_no_slice(name, said):
   with pytest.raises(UserError) as error:
     Slice.parse(name)
   assert said in str(error.value)
+
+
+def test_without_the_compiler_one_line_says_how_to_get_it():
+  code = (
+    'import sys; sys.modules["libtpu"] = None\n'
+    'from hyperprompt_jax.planning.topology import Slice\n'
+    'Slice.parse("v4:2x2x1").devices()'
+  )
+  # JAX has left the library's place in this process's environment.
+  environment = {k: v for k, v in os.environ.items() if k != 'TPU_LIBRARY_PATH'}
+  ended = subprocess.run(
+    [sys.executable, '-c', code],
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert "UserError: the TPU's compiler is not here" in ended.stderr
+  assert "pip install 'hyperprompt-jax[tpu]'" in ended.stderr
 
 
 @pytest.mark.parametrize(
