@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   verb, *rest = arguments
   if verb not in VERBS:
     return _mistake(f'there is no verb {verb!r}; there are {", ".join(VERBS)}')
+  _quieten_libraries()
   from hyperprompt_jax.interrupts import Interrupted
 
   try:
-    _quieten_libraries()
     if verb not in WITHOUT_TENSORFLOW:
       with _without_notes():
         import tensorflow  # noqa: F401
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       module.main(rest)
       sys.stdout.flush()
     except _mistakes() as error:
-      return _mistake(str(error))
+      return _end(_mistake(str(error)))
   except Interrupted as interrupted:
     return interrupted.exit_status
   except KeyboardInterrupt:
@@ -85,8 +85,18 @@ def _mistakes() -> tuple[type[Exception], ...]:
 def _mistake(message: str) -> int:
   # What gin appends says through which configurable the error came.
   own, *_ = message.split('\n  In call to ')
-  print(f'hyperprompt: {own}', file=sys.stderr)
+  distributed = sys.modules.get('hyperprompt_jax.distributed')
+  who = distributed.describe() if distributed else ''
+  print(f'hyperprompt: {who}{own}', file=sys.stderr)
   return 2
+
+
+def _end(status: int) -> int:
+  """Ends one of several hosts at once: an orderly end would wait for the others."""
+  distributed = sys.modules.get('hyperprompt_jax.distributed')
+  if distributed and distributed.describe():
+    distributed.leave(status)
+  return status
 
 
 def _quieten_libraries() -> None:

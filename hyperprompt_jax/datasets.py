@@ -1,14 +1,17 @@
 """Batches of a SeqIO mixture, for training and for the loss on validation splits."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
 import seqio
 import tensorflow as tf
 
 import hyperprompt_tasks
 from hyperprompt_jax import features
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.partitioning import Partitioner
 
 Lengths = Mapping[str, int]
 
@@ -49,44 +52,117 @@ def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
     )
 
 
-def training_dataset(
-  name: str,
-  lengths: Lengths,
-  *,
-  batch_size: int,
-  seed: int,
-  use_cached: bool,
-  pack: bool = False,
-  max_segments: int = 8,
-) -> tf.data.Dataset:
-  """Shuffled, endless batches of a mixture's train split.
+class TrainingBatches(Iterator[dict[str, np.ndarray]]):
+  """Shuffled, endless batches of a mixture's train split, read in parts.
+
+  The data are dealt out to `num_shards` shards, each an endless stream of its own that
+  gives the same rows of every batch. A host reads the shards that its devices' rows come
+  from. So the batches depend on the number of shards, and not on that of hosts: a run may
+  go on with more hosts or fewer, without reading an example twice or leaving one out.
 
   Args:
     name: task or mixture.
     lengths: of `inputs` and `targets`; longer ones are cut.
-    batch_size: rows over all processes; this one's share is what is returned.
+    partitioner: says which rows are this host's.
+    batch_size: rows over all hosts.
+    num_shards: shards of the data; see `default_num_shards`.
     seed: of the shuffling and of the mixing.
     use_cached: whether to read SeqIO's cache in place of the sources.
     pack: whether rows hold several examples.
     max_segments: the most examples of a packed row.
 
-  Returns:
-    Batches of the features of `ConditionedEncDecFeatureConverter`, int32, `[b, ...]`. The
-    same arguments give the same batches, and an iterator's state can be saved.
+  Attributes:
+    num_shards: as given.
+    own: of the readers, those whose position this host saves: no other does.
+
+  Raises:
+    UserError: if a batch, or a task's examples, cannot be dealt out so.
   """
-  dataset = seqio.get_dataset(
-    name,
-    task_feature_lengths=dict(lengths),
-    dataset_split='train',
-    shuffle=True,
-    num_epochs=None,
-    feature_converter=features.ConditionedEncDecFeatureConverter(pack, max_segments),
-    shard_info=seqio.ShardInfo(jax.process_index(), jax.process_count()),
-    use_cached=use_cached,
-    seed=seed,
-  )
-  # The buffers of a prefetch after batching would be saved with every checkpoint.
-  return dataset.batch(batch_size // jax.process_count(), drop_remainder=True)
+
+  def __init__(
+    self,
+    name: str,
+    lengths: Lengths,
+    partitioner: Partitioner,
+    *,
+    batch_size: int,
+    num_shards: int,
+    seed: int,
+    use_cached: bool,
+    pack: bool = False,
+    max_segments: int = 8,
+  ):
+    _check_shards(name, batch_size, num_shards)
+    self.num_shards = num_shards
+    self._batch_size = batch_size
+    self._rows = batch_size // num_shards
+
+    def read(shard: int) -> Iterator:
+      dataset = seqio.get_dataset(
+        name,
+        task_feature_lengths=dict(lengths),
+        dataset_split='train',
+        shuffle=True,
+        num_epochs=None,
+        feature_converter=features.ConditionedEncDecFeatureConverter(pack, max_segments),
+        shard_info=seqio.ShardInfo(shard, num_shards),
+        use_cached=use_cached,
+        # Of all shards: sources may shuffle before they are dealt out.
+        seed=seed,
+      )
+      # The buffers of a prefetch after batching would be saved with every checkpoint.
+      return iter(dataset.batch(self._rows, drop_remainder=True))
+
+    shards = {
+      host: {row // self._rows for of in ranges for row in of}
+      for host, ranges in partitioner.rows_of_hosts(batch_size).items()
+    }
+    here = jax.process_index()
+    self.readers = {shard: read(shard) for shard in sorted(shards[here])}
+    self.own = {
+      shard: reader
+      for shard, reader in self.readers.items()
+      if here == min(host for host, of in shards.items() if shard in of)
+    }
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """The next batch.
+
+    Returns:
+      The features of `ConditionedEncDecFeatureConverter`, int32, `[b, ...]`; zeros in the
+      rows that other hosts read.
+    """
+    batch: dict[str, np.ndarray] = {}
+    for shard, reader in self.readers.items():
+      start = shard * self._rows
+      for name, part in next(reader).items():
+        x = np.asarray(part)
+        whole = batch.setdefault(name, np.zeros((self._batch_size, *x.shape[1:]), x.dtype))
+        whole[start : start + self._rows] = x
+    return batch
+
+
+def default_num_shards(partitioner: Partitioner, batch_size: int) -> int:
+  """As many shards as there are groups of hosts with rows of their own, if they divide."""
+  groups = len({*partitioner.rows_of_hosts(batch_size).values()})
+  return math.gcd(batch_size, groups)
+
+
+def _check_shards(name: str, batch_size: int, num_shards: int) -> None:
+  if num_shards < 1 or batch_size % num_shards:
+    raise UserError(
+      f'NUM_DATA_SHARDS={num_shards} does not divide BATCH_SIZE={batch_size}: choose a '
+      'divisor'
+    )
+  if num_shards == 1:
+    return
+  for task in seqio.get_subtasks(seqio.get_mixture_or_task(name)):
+    examples = task.num_input_examples('train') if 'train' in task.splits else None
+    if examples is not None and examples < num_shards:
+      raise UserError(
+        f'{task.name} has {examples} training examples, too few for {num_shards} shards '
+        'of the data: set NUM_DATA_SHARDS to fewer'
+      )
 
 
 def validation_datasets(

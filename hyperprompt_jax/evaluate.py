@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hyperprompt_tasks
-from hyperprompt_jax import configuration, datasets, runs, summary, terminal
+from hyperprompt_jax import (
+  configuration,
+  datasets,
+  distributed,
+  runs,
+  summary,
+  terminal,
+)
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluator import Evaluator, Results, check_amounts
 
@@ -142,6 +149,7 @@ def main(arguments: Sequence[str]) -> None:
   """`hyperprompt eval`."""
   parser = configuration.Parser('eval', __doc__)
   runs.add_arguments(parser)
+  distributed.add_arguments(parser)
   parser.add_argument(
     '--step',
     default='latest',
@@ -150,7 +158,9 @@ def main(arguments: Sequence[str]) -> None:
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   flags, bindings = configuration.parse_arguments(parser, arguments)
+  distributed.start(flags)
   runs.configure(flags.model_dir, 'runs/eval.gin', flags.gin_file, bindings)
+  distributed.check_agreement(f'--step={flags.step}')
   report = configuration.call(evaluate, choice=flags.step)
   if flags.json:
     print(json.dumps(report))

@@ -12,7 +12,7 @@ import seqio
 import tensorflow as tf
 
 import hyperprompt_tasks
-from hyperprompt_jax import datasets, features
+from hyperprompt_jax import datasets, distributed, features
 from hyperprompt_jax.checkpoints import AVERAGE
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Batch, Model
@@ -109,7 +109,8 @@ class Evaluator:
       if eval_steps
       else {}
     )
-    if log_dir:
+    writes = log_dir is not None and distributed.is_first()
+    if log_dir and writes:
       pathlib.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
     self._evaluator = seqio.Evaluator(
       mixture_or_task_name,
@@ -118,12 +119,18 @@ class Evaluator:
       use_cached=use_cached,
       sequence_length=dict(task_feature_lengths),
       num_examples=num_examples,
-      logger_cls=[seqio.JSONLogger] if log_dir else [],
-      log_dir=log_dir,
+      logger_cls=[seqio.JSONLogger] if writes else [],
+      log_dir=log_dir if writes else None,
     )
+    # Every host has all the results: XLA gathers them.
+    everywhere = partitioner.replicated
     self._condition = jax.jit(model.condition)
-    self._loss = jax.jit(functools.partial(model.loss, dropout_rng=None))
-    self._predict = jax.jit(model.predict, static_argnames='max_decode_length')
+    self._loss = jax.jit(
+      functools.partial(model.loss, dropout_rng=None), out_shardings=everywhere
+    )
+    self._predict = jax.jit(
+      model.predict, static_argnames='max_decode_length', out_shardings=everywhere
+    )
 
   def evaluate(self, params: Any, step: int) -> Results:
     """Evaluates one state of the parameters.
@@ -185,4 +192,4 @@ class Evaluator:
       name: np.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:])))
       for name, x in batch.items()
     }
-    return jax.device_put(filled, self._partitioner.batch_sharding)
+    return self._partitioner.put(filled)

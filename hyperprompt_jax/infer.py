@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import json
 import os
 import pathlib
@@ -14,7 +15,14 @@ import rich.progress
 import seqio
 
 import hyperprompt_tasks
-from hyperprompt_jax import configuration, datasets, features, runs, terminal
+from hyperprompt_jax import (
+  configuration,
+  datasets,
+  distributed,
+  features,
+  runs,
+  terminal,
+)
 from hyperprompt_jax.configuration import nearest
 from hyperprompt_jax.errors import UserError
 
@@ -72,7 +80,8 @@ def infer(
     predict = jax.jit(
       functools.partial(
         run.model.predict, max_decode_length=task_feature_lengths['targets']
-      )
+      ),
+      out_shardings=run.partitioner.replicated,
     )
     progress = rich.progress.track(
       range(0, len(examples), batch_size),
@@ -89,8 +98,7 @@ def infer(
         tokens[row, : len(kept)] = kept
         task_ids[row] = task_id
       batch = {'encoder_input_tokens': tokens, features.TASK_IDS: task_ids}
-      batch = jax.device_put(batch, run.partitioner.batch_sharding)
-      predicted = np.asarray(predict(params, conditioning, batch))
+      predicted = np.asarray(predict(params, conditioning, run.partitioner.put(batch)))
       for (record, _, _), ids in zip(rows, predicted.tolist(), strict=False):
         record['prediction'] = vocabulary.decode(ids)
         file.write(json.dumps(record, ensure_ascii=False) + '\n')
@@ -99,7 +107,13 @@ def infer(
 
 @contextlib.contextmanager
 def _written_whole(output: str) -> Iterator[TextIO]:
-  """A file that takes its name when the block ends, and is gone if that fails."""
+  """A file that takes its name when the block ends, and is gone if that fails.
+
+  Of several hosts the first one writes it.
+  """
+  if not distributed.is_first():
+    yield io.StringIO()
+    return
   temporary = pathlib.Path(f'{output}.tmp')
   try:
     if os.path.isdir(output):
@@ -186,6 +200,7 @@ def main(arguments: Sequence[str]) -> None:
   """`hyperprompt infer`."""
   parser = configuration.Parser('infer', __doc__)
   runs.add_arguments(parser)
+  distributed.add_arguments(parser)
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument(
     '--input', help='JSONL with "task" (of the model\'s list) and "inputs" on each line'
@@ -197,7 +212,9 @@ def main(arguments: Sequence[str]) -> None:
     '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
   )
   flags, bindings = configuration.parse_arguments(parser, arguments)
+  distributed.start(flags)
   runs.configure(flags.model_dir, 'runs/infer.gin', flags.gin_file, bindings)
+  distributed.check_agreement(f'--step={flags.step}', f'--input={flags.input}')
   configured: Mapping[str, Any] = {
     'output': flags.output,
     'step': flags.step,

@@ -1,8 +1,16 @@
 """SIGTERM and Ctrl-C, turned into an orderly end."""
 
+import itertools
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import jax
+from jax.experimental import multihost_utils
+
+# Of all runs of this process: hosts agree on the number of a check that is still to come.
+_checks = itertools.count()
 
 
 class Interrupted(BaseException):
@@ -18,16 +26,24 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-  """Remembers the first SIGTERM or SIGINT, for the loop to act on where it is safe."""
+  """Remembers the first SIGTERM or SIGINT, for the loop to act on where it is safe.
+
+  Of several hosts all must end at the same batch, whichever of them the signal comes to:
+  JAX's preemption service takes SIGTERM there, and agrees with the other hosts on when.
+  """
 
   def __init__(self):
     self._received: int | None = None
+    self._agrees = jax.process_count() > 1
 
   @contextmanager
   def handled(self) -> Iterator[None]:
     """While active, a first signal is remembered and a second ends the process."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, self._remember) for number in numbers}
+    if self._agrees:
+      handlers = {signal.SIGINT: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
+    else:
+      handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._remember)
+    previous = {number: signal.signal(number, of) for number, of in handlers.items()}
     try:
       yield
     finally:
@@ -40,6 +56,8 @@ class Interrupts:
     self._received = number
 
   def check(self) -> None:
-    """Raises `Interrupted` if a signal has come."""
+    """Raises `Interrupted` if a signal has come; all hosts call it equally often."""
+    if self._agrees and multihost_utils.reached_preemption_sync_point(next(_checks)):
+      raise Interrupted(signal.SIGTERM)
     if self._received is not None:
       raise Interrupted(self._received)

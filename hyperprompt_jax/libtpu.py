@@ -6,14 +6,19 @@ import pathlib
 _GOOGLE = '0x1ae0'  # as PCI vendor
 
 
+def has_tpu() -> bool:
+  """Whether there may be a TPU in this machine."""
+  vendors = pathlib.Path('/sys/bus/pci/devices').glob('*/vendor')
+  return any(vendor.read_text().strip() == _GOOGLE for vendor in vendors)
+
+
 def prepare() -> None:
   """Tells the library not to look for its machine, unless there may be one.
 
   It is loaded wherever it is installed, and otherwise writes to standard error which of
   the machine's descriptions it has not found.
   """
-  vendors = pathlib.Path('/sys/bus/pci/devices').glob('*/vendor')
-  if any(vendor.read_text().strip() == _GOOGLE for vendor in vendors):
+  if has_tpu():
     return
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 
 from hyperprompt_jax import features, reporting, summary, terminal
 from hyperprompt_jax.checkpoints import Checkpointer, TrainState
+from hyperprompt_jax.datasets import TrainingBatches
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluator import Evaluator
 from hyperprompt_jax.interrupts import Interrupted, Interrupts
@@ -30,7 +31,7 @@ class TrainingLoop:
   scores: summary.ScoresByStep
   task_list: Sequence[str]
   interrupts: Interrupts
-  iterator: Iterator
+  batches: TrainingBatches
   first_step: int
   last_step: int
   eval_period: int
@@ -81,12 +82,9 @@ class TrainingLoop:
     return self._due(step, self.eval_period) or self._due(step, self.checkpoint_period)
 
   def _next_batch(self) -> Any:
-    batch = {name: np.asarray(x) for name, x in next(self.iterator).items()}
+    batch = next(self.batches)
     features.check_task_ids(batch, self.task_list)
-    return {
-      name: jax.make_array_from_process_local_data(self.partitioner.batch_sharding, x)
-      for name, x in batch.items()
-    }
+    return self.partitioner.put(batch)
 
   def _report(self, step: int, pending: list[Any]) -> None:
     """Writes the means over the pending steps; refuses to go on from a NaN."""
@@ -132,4 +130,4 @@ class TrainingLoop:
 
   def _save(self, state: TrainState) -> None:
     if int(state.step) not in self.checkpointer.steps():
-      self.checkpointer.save(state, self.iterator)
+      self.checkpointer.save(state, self.batches)

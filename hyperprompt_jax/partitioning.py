@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from flax.linen import partitioning as nn_partitioning
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hyperprompt_jax.errors import UserError
@@ -87,11 +88,16 @@ class Partitioner:
   def _devices(self) -> Sequence[Any]:
     return jax.devices() if self.devices is None else self.devices
 
-  @property
+  @functools.cached_property
   def mesh(self) -> Mesh:
     """The devices, as `data` by `fsdp` by `model`."""
-    shape = (-1, self.fsdp, self.num_partitions)
-    return Mesh(np.asarray(self._devices()).reshape(shape), (DATA, FSDP, MODEL))
+    devices = list(self._devices())
+    copies = len(devices) // (self.fsdp * self.num_partitions)
+    # On a TPU, neighbours on an axis of the mesh are neighbours in the machine.
+    placed = mesh_utils.create_device_mesh(
+      (copies, self.fsdp, self.num_partitions), devices, allow_split_physical_axes=True
+    )
+    return Mesh(placed, (DATA, FSDP, MODEL))
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:
@@ -142,6 +148,34 @@ class Partitioner:
   def batch_sharding(self) -> NamedSharding:
     """Rows spread over `data` and `fsdp`."""
     return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
+
+  def put(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Puts a batch on the devices.
+
+    Args:
+      batch: NumPy arrays `[b, ...]` of the whole batch, of which only the rows of this
+        host's devices are read.
+    """
+    return {
+      name: jax.make_array_from_callback(x.shape, self.batch_sharding, x.__getitem__)
+      for name, x in batch.items()
+    }
+
+  def rows_of_hosts(self, batch_size: int) -> dict[int, frozenset[range]]:
+    """The rows of a batch that each host's devices work on.
+
+    Args:
+      batch_size: rows over all devices.
+
+    Returns:
+      Ranges of rows by process index; hosts that share a copy of the model have the same.
+    """
+    rows: dict[int, set[range]] = {}
+    places: Mapping[Any, Any] = self.batch_sharding.devices_indices_map((batch_size,))
+    for device, (part,) in places.items():
+      found = range(*part.indices(batch_size))
+      rows.setdefault(device.process_index, set()).add(found)
+    return {host: frozenset(ranges) for host, ranges in rows.items()}
 
   def shardings(self, axes: Any) -> Any:
     """Shardings of parameters.

@@ -8,6 +8,8 @@ from typing import Any
 
 from clu import metric_writers
 
+from hyperprompt_jax import distributed
+
 METRICS_FILE = 'metrics.jsonl'
 
 Scalars = Mapping[str, float]
@@ -41,6 +43,8 @@ class JsonlWriter(metric_writers.MetricWriter):
 class Metrics:
   """A run's metrics, in `MODEL_DIR/metrics.jsonl` and for TensorBoard.
 
+  Of several hosts the first one writes them, and all read the same.
+
   Args:
     model_dir: the run's folder.
     restored_step: the step the run goes on from; what was recorded of later steps is
@@ -49,10 +53,12 @@ class Metrics:
 
   def __init__(self, model_dir: str, restored_step: int):
     self._path = pathlib.Path(model_dir) / METRICS_FILE
-    self._drop_after(restored_step)
-    self._writer = metric_writers.MultiWriter(
-      [JsonlWriter(self._path), metric_writers.SummaryWriter(model_dir)]
-    )
+    writers: list[metric_writers.MetricWriter] = []
+    if distributed.is_first():
+      self._drop_after(restored_step)
+      writers = [JsonlWriter(self._path), metric_writers.SummaryWriter(model_dir)]
+    distributed.wait_for_all('metrics of later steps are dropped')
+    self._writer = metric_writers.MultiWriter(writers)
 
   def write(self, step: int, kind: str, scalars: Scalars) -> None:
     """Writes `kind/name` for each name."""

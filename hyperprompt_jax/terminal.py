@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,28 @@ import rich.progress
 import rich.table
 import rich.text
 
+_silent = False
+
+
+def keep_for_results(silent: bool) -> None:
+  """Keeps standard output free of what libraries write there: Gloo its connections.
+
+  Args:
+    silent: whether to show nothing else, either, but errors: of several hosts one is
+      enough.
+  """
+  global _silent
+  _silent = silent
+  sys.stdout.flush()
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  results = nowhere if silent else os.dup(1)
+  os.dup2(nowhere, 1)
+  sys.stdout = os.fdopen(results, 'w', encoding='utf-8')
+
 
 def stderr_console() -> rich.console.Console:
   """The console for progress and messages; standard output is for results."""
-  return rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
+  return rich.console.Console(stderr=True, soft_wrap=True, highlight=False, quiet=_silent)
 
 
 class Progress:

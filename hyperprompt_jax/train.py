@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Sequence
 
 import gin
-import jax
 import optax
 
 import hyperprompt_tasks
 from hyperprompt_jax import (
   configuration,
   datasets,
+  distributed,
   reporting,
   runs,
   summary,
@@ -62,6 +62,7 @@ def train(
   log_period: int = 50,
   random_seed: int = 0,
   use_cached: bool = False,
+  num_data_shards: int | None = None,
   num_eval_examples: int | None = None,
 ) -> list[dict[str, float]]:
   """Trains a model on a mixture, from the start or from where `model_dir` has got to.
@@ -94,6 +95,8 @@ def train(
     log_period: steps between reports of the training metrics.
     random_seed: of initialisation, dropout, shuffling and mixing.
     use_cached: whether to read SeqIO's cache in place of the sources.
+    num_data_shards: parts that the data are read in, on however many hosts; None for as
+      many as the run began with, and that for one to each group of hosts.
     num_eval_examples: of each task, to generate for; None for all.
 
   Returns:
@@ -127,19 +130,9 @@ def train(
   _last_step(total_steps, relative_steps, start.step if start else 0)
   interrupts = Interrupts()
   with partitioner.activate(), interrupts.handled():
-    iterator = iter(
-      datasets.training_dataset(
-        mixture_or_task_name,
-        task_feature_lengths,
-        batch_size=batch_size,
-        seed=random_seed,
-        use_cached=use_cached,
-        pack=pack,
-        max_segments=max_segments,
-      )
-    )
     like = abstract_state(model, optimizer, partitioner, tuned)
     _make_folder(model_dir)
+    distributed.check_shared(pathlib.Path(model_dir))
     scores: summary.ScoresByStep = {}
     data = {
       'MIXTURE_OR_TASK_NAME': mixture_or_task_name,
@@ -150,15 +143,27 @@ def train(
       'USE_CACHED_TASKS': use_cached,
       'PACK': max_segments if pack else False,
       'TUNED_PARAMETERS': tuned,
-      'number of processes': jax.process_count(),
     }
     checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data, tuned)
     latest = checkpointer.latest_step()
+    if num_data_shards is None and latest is not None:
+      num_data_shards = checkpointer.num_data_shards(latest)
+    batches = datasets.TrainingBatches(
+      mixture_or_task_name,
+      task_feature_lengths,
+      partitioner,
+      batch_size=batch_size,
+      num_shards=num_data_shards or datasets.default_num_shards(partitioner, batch_size),
+      seed=random_seed,
+      use_cached=use_cached,
+      pack=pack,
+      max_segments=max_segments,
+    )
     if latest is None:
       state = initial_state(model, optimizer, like, random_seed, tuned, initial=start)
       checkpointer.start(state, start.reference if start else None)
     else:
-      state = checkpointer.restore(latest, like, iterator)
+      state = checkpointer.restore(latest, like, batches)
     first_step, step = checkpointer.initial_step, int(state.step)
     last_step = _last_step(total_steps, relative_steps, first_step)
     # Only now, as a start with another model must not replace what the run is.
@@ -189,11 +194,11 @@ def train(
       partitioner=partitioner,
       checkpointer=checkpointer,
       metrics=metrics,
-      progress=terminal.Progress(last_step, step, enabled=jax.process_index() == 0),
+      progress=terminal.Progress(last_step, step, enabled=distributed.is_first()),
       scores=scores,
       task_list=model.task_list,
       interrupts=interrupts,
-      iterator=iterator,
+      batches=batches,
       first_step=first_step,
       last_step=last_step,
       eval_period=eval_period,
@@ -294,7 +299,7 @@ def _make_folder(model_dir: str) -> None:
 
 def _write_config(model_dir: str) -> None:
   """Writes the configuration, whole, for `eval` and `infer` to read."""
-  if jax.process_index():
+  if not distributed.is_first():
     return
   path = pathlib.Path(model_dir) / runs.CONFIG_FILE
   temporary = path.with_suffix('.tmp')
@@ -333,8 +338,11 @@ def main(arguments: Sequence[str]) -> None:
   """`hyperprompt train`."""
   parser = configuration.Parser('train', __doc__)
   configuration.add_arguments(parser)
+  distributed.add_arguments(parser)
   flags, bindings = configuration.parse_arguments(parser, arguments)
+  distributed.start(flags)
   configuration.parse(flags.gin_file, bindings)
+  distributed.check_agreement()
   records = train_configured()
   mixture = configuration.parameter('train.train.mixture_or_task_name')
   summary.print_summary(records, hyperprompt_tasks.groups(mixture))

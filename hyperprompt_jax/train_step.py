@@ -156,4 +156,6 @@ def make_train_step(
     return TrainState(state.step + 1, tuning.merge(params, frozen), opt_state), metrics
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-  return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))
+  # The sums are for every host to read; their sharding is like the step counter's.
+  everywhere = like.step.sharding
+  return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))

@@ -1,5 +1,9 @@
 """Task ids on their way from SeqIO's examples to the model."""
 
+import collections
+import itertools
+
+import jax
 import numpy as np
 import pytest
 import seqio
@@ -8,9 +12,24 @@ import tensorflow as tf
 import hyperprompt_tasks
 from hyperprompt_jax import datasets, features
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_tasks import builtin
 
 LENGTHS = {'inputs': 12, 'targets': 5}
+
+
+def batches(name, lengths=None, batch_size=32, seed=0, num_shards=1, **options):
+  """Training batches on all devices."""
+  return datasets.TrainingBatches(
+    name,
+    lengths or {'inputs': 18, 'targets': 8},
+    Partitioner(),
+    batch_size=batch_size,
+    num_shards=num_shards,
+    seed=seed,
+    use_cached=False,
+    **options,
+  )
 
 
 def _examples():
@@ -59,16 +78,8 @@ def test_a_packed_row_holds_no_more_segments_than_it_may():
 
 def test_packed_batches_of_the_mixture_mix_tasks_and_lose_nothing():
   vocabulary = hyperprompt_tasks.use_vocabulary('bytes')
-  dataset = datasets.training_dataset(
-    'hp_builtin',
-    {'inputs': 64, 'targets': 24},
-    batch_size=16,
-    seed=0,
-    use_cached=False,
-    pack=True,
-    max_segments=4,
-  )
-  (batch,) = dataset.take(1).as_numpy_iterator()
+  lengths = {'inputs': 64, 'targets': 24}
+  batch = next(batches('hp_builtin', lengths, 16, pack=True, max_segments=4))
   task_list = hyperprompt_tasks.task_list('hp_builtin')
   tasks_of_rows = []
   for row in range(16):
@@ -86,6 +97,74 @@ def test_packed_batches_of_the_mixture_mix_tasks_and_lose_nothing():
   assert sum(len(set(tasks)) > 1 for tasks in tasks_of_rows) > 12
 
 
+def test_hosts_read_parts_that_together_are_what_one_host_reads(monkeypatch):
+  hyperprompt_tasks.use_vocabulary('bytes')
+  rows = {0: frozenset({range(16)}), 1: frozenset({range(16, 32)})}
+  monkeypatch.setattr(Partitioner, 'rows_of_hosts', lambda self, batch_size: rows)
+  hosts = []
+  for host in rows:
+    monkeypatch.setattr(jax, 'process_index', lambda host=host: host)
+    hosts.append(batches('hp_builtin_first', num_shards=4))
+  assert [sorted(of.readers) for of in hosts] == [[0, 1], [2, 3]]
+  assert [sorted(of.own) for of in hosts] == [[0, 1], [2, 3]]
+  monkeypatch.undo()
+  alone = batches('hp_builtin_first', num_shards=4)
+  for _ in range(3):
+    whole, *parts = next(alone), *map(next, hosts)
+    for name, x in whole.items():
+      np.testing.assert_array_equal(x, parts[0][name] + parts[1][name])
+    assert not parts[0]['encoder_input_tokens'][16:].any()
+    assert parts[0]['encoder_input_tokens'][:16].any(1).all()
+
+
+def test_hosts_that_share_rows_read_the_same_and_one_saves_its_position(monkeypatch):
+  hyperprompt_tasks.use_vocabulary('bytes')
+  rows = {host: frozenset({range(32)}) for host in (0, 1)}
+  monkeypatch.setattr(Partitioner, 'rows_of_hosts', lambda self, batch_size: rows)
+  assert datasets.default_num_shards(Partitioner(), 32) == 1
+  first = batches('hp_builtin_first')
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  second = batches('hp_builtin_first')
+  assert [*first.own] == [0] and [*second.own] == []
+  np.testing.assert_array_equal(
+    next(first)['encoder_input_tokens'], next(second)['encoder_input_tokens']
+  )
+
+
+def test_an_epoch_in_shards_has_every_example_once():
+  hyperprompt_tasks.use_vocabulary('bytes')
+  task = seqio.TaskRegistry.get('hp_builtin_first')
+  size = task.num_input_examples('train')
+  split = task.get_dataset(None, 'train', shuffle=False)
+  texts = [bytes(e['inputs'].astype(np.uint8)) for e in split.as_numpy_iterator()]
+  stream = batches('hp_builtin_first', num_shards=4)
+  read = [
+    bytes(row[row > 0].astype(np.uint8))
+    for batch in itertools.islice(stream, size // 32)
+    for row in batch['encoder_input_tokens']
+  ]
+  assert size % 32 == 0 and len(set(texts)) > size / 2
+  assert collections.Counter(read) == collections.Counter(texts)
+
+
+@pytest.mark.parametrize(
+  ('num_shards', 'said'),
+  [
+    (5, 'NUM_DATA_SHARDS=5 does not divide BATCH_SIZE=32'),
+    (0, 'NUM_DATA_SHARDS=0 does not divide BATCH_SIZE=32'),
+  ],
+)
+def test_shards_that_cannot_be(num_shards, said):
+  with pytest.raises(UserError, match=said):
+    batches('hp_builtin', num_shards=num_shards)
+
+
+def test_a_task_with_fewer_examples_than_shards_is_named():
+  size = seqio.TaskRegistry.get('hp_builtin_first').num_input_examples('train')
+  with pytest.raises(UserError, match=rf'hp_builtin_first has {size} training examples'):
+    batches('hp_builtin_first', batch_size=2 * size, num_shards=2 * size)
+
+
 @pytest.mark.parametrize('wrong', [-1, 8])
 def test_a_task_id_outside_the_task_list_is_named(wrong):
   task_list = hyperprompt_tasks.task_list('hp_builtin')
@@ -98,14 +177,9 @@ def test_a_task_id_outside_the_task_list_is_named(wrong):
 
 def test_batches_of_the_mixture_are_the_same_for_a_seed_and_hold_all_tasks():
   vocabulary = hyperprompt_tasks.use_vocabulary('bytes')
-
-  def batches(seed, number=3):
-    dataset = datasets.training_dataset(
-      'hp_builtin', {'inputs': 18, 'targets': 8}, batch_size=32, seed=seed, use_cached=False
-    )
-    return list(dataset.take(number).as_numpy_iterator())
-
-  first, again, other = batches(0), batches(0), batches(1)
+  first, again, other = (
+    list(itertools.islice(batches('hp_builtin', seed=seed), 3)) for seed in (0, 0, 1)
+  )
   for a, b in zip(first, again, strict=True):
     for name in a:
       np.testing.assert_array_equal(a[name], b[name])

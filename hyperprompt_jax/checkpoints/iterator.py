@@ -1,48 +1,71 @@
-"""An Orbax handler for the position of a tf.data iterator."""
+"""An Orbax handler for the position in the training data."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
-import jax
 import orbax.checkpoint as ocp
 import tensorflow as tf
 from etils import epath
 
+# tf.data iterators by the number of their shard.
+Readers = Mapping[int, Iterator]
+
+
+class Shards(Protocol):
+  """Training data that is read in shards.
+
+  Attributes:
+    num_shards: over all hosts.
+    readers: that this host reads.
+    own: of these, the ones whose position it saves; every shard is saved by one host.
+  """
+
+  num_shards: int
+
+  @property
+  def readers(self) -> Readers: ...  # noqa: D102
+
+  @property
+  def own(self) -> Readers: ...  # noqa: D102
+
 
 class IteratorHandler(ocp.CheckpointHandler):
-  """Writes an iterator's whole state, shuffle buffers included, one file a process.
+  """Writes iterators' whole state, shuffle buffers included, a file for each shard.
 
   So a resumed run reads the very examples that the unbroken one would have read, at no
-  cost that grows with the steps done. Saving is synchronous: training moves the iterator
-  on as soon as `save` returns.
+  cost that grows with the steps done, and on as many hosts as there are then. Saving is
+  synchronous: training moves the iterators on as soon as `save` returns.
   """
 
   def save(self, directory: epath.Path, args: 'IteratorSave') -> None:
-    """Writes the iterator's state under `directory`."""
-    tf.train.Checkpoint(iterator=args.iterator).write(self._prefix(directory))
+    """Writes the states under `directory`."""
+    for shard, reader in args.readers.items():
+      tf.train.Checkpoint(iterator=reader).write(_prefix(directory, shard))
 
-  def restore(self, directory: epath.Path, args: 'IteratorRestore') -> Iterator:
-    """Moves `args.iterator` to the saved position, and returns it."""
-    checkpoint = tf.train.Checkpoint(iterator=args.iterator)
-    checkpoint.read(self._prefix(directory)).assert_consumed()
-    return args.iterator
+  def restore(self, directory: epath.Path, args: 'IteratorRestore') -> Readers:
+    """Moves `args.readers` to the saved positions, and returns them."""
+    for shard, reader in args.readers.items():
+      checkpoint = tf.train.Checkpoint(iterator=reader)
+      checkpoint.read(_prefix(directory, shard)).assert_consumed()
+    return args.readers
 
-  @staticmethod
-  def _prefix(directory: epath.Path) -> str:
-    return str(directory / f'process_{jax.process_index()}')
+
+def _prefix(directory: epath.Path, shard: int) -> str:
+  return str(directory / f'shard_{shard}')
 
 
 @ocp.args.register_with_handler(IteratorHandler, for_save=True)
 @dataclasses.dataclass
 class IteratorSave(ocp.args.CheckpointArgs):
-  """What to save: an iterator of a `tf.data.Dataset`."""
+  """What to save: the iterators whose position no other host saves."""
 
-  iterator: Iterator
+  readers: Readers
 
 
 @ocp.args.register_with_handler(IteratorHandler, for_restore=True)
 @dataclasses.dataclass
 class IteratorRestore(ocp.args.CheckpointArgs):
-  """What to restore into: a fresh iterator of the same dataset."""
+  """What to restore into: fresh iterators of the same data."""
 
-  iterator: Iterator
+  readers: Readers

@@ -24,6 +24,7 @@ from hyperprompt_jax.checkpoints.iterator import (
   IteratorHandler,
   IteratorRestore,
   IteratorSave,
+  Shards,
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.source import frozen_arrays
@@ -175,12 +176,13 @@ class Checkpointer:
     elif frozen:
       self._base = write_base(self._model_dir, frozen)
 
-  def save(self, state: TrainState, iterator: Iterator) -> None:
-    """Begins to save a step; returns when the state may be changed again."""
+  def save(self, state: TrainState, batches: Shards) -> None:
+    """Begins to save a step; returns when state and data may be moved on."""
     params, _ = tuning.split(state.params, self._tuned)
     run = {
       'task_list': self._task_list,
       'data': self._data,
+      'num_data_shards': batches.num_shards,
       'initial_step': self.initial_step,
       'base': self._base and dataclasses.asdict(self._base),
     }
@@ -190,32 +192,36 @@ class Checkpointer:
         params=ocp.args.StandardSave(params),
         optimizer=ocp.args.StandardSave(state.opt_state),
         run=ocp.args.JsonSave(run),
-        data=IteratorSave(iterator),
+        data=IteratorSave(batches.own),
       ),
       force=True,
     )
 
-  def restore(self, step: int, like: TrainState, iterator: Iterator) -> TrainState:
-    """Restores a run: its state, and its position in the data, into `iterator`.
+  def num_data_shards(self, step: int) -> int:
+    """How many shards the data of a checkpoint's run are read in."""
+    return self._read_run(step)['num_data_shards']
+
+  def restore(self, step: int, like: TrainState, batches: Shards) -> TrainState:
+    """Restores a run: its state, and its position in the data, into `batches`.
 
     Args:
       step: one of `steps()`.
       like: shapes, dtypes and shardings of the state.
-      iterator: a fresh iterator of the run's training data.
+      batches: the run's training data, from the start.
 
     Raises:
       UserError: if the checkpoint cannot be read or is of another network, task list or
         training data.
     """
     self.check_task_list(step)
-    self._check_data(step)
+    self._check_data(step, batches)
     self._base = self._read_base_reference(step)
     self.initial_step = self._read_run(step).get('initial_step', 0)
     params = self._restore_params(step, like.params, self._base)
     items = self._restore(
       step,
       optimizer=ocp.args.StandardRestore(like.opt_state),
-      data=IteratorRestore(iterator),
+      data=IteratorRestore(batches.readers),
     )
     restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
     return TrainState(restored_step, params, items.optimizer)
@@ -280,9 +286,11 @@ class Checkpointer:
     base = self._read_run(step).get('base')
     return base and Base(**base)
 
-  def _check_data(self, step: int) -> None:
-    saved = self._read_run(step)['data']
-    for name, value in self._data.items():
+  def _check_data(self, step: int, batches: Shards) -> None:
+    run = self._read_run(step)
+    saved = {**run['data'], 'NUM_DATA_SHARDS': run['num_data_shards']}
+    wanted = {**self._data, 'NUM_DATA_SHARDS': batches.num_shards}
+    for name, value in wanted.items():
       if saved.get(name) != value:
         raise UserError(
           f'checkpoint {self.directory / str(step)} was trained with {name}='
