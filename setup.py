@@ -28,6 +28,7 @@ setuptools.setup(
   package_data={name: ['*.gin'] for name in GIN_PACKAGES},
   install_requires=[
     'clu>=0.0.12',
+    'etils[epath]>=1.9',
     'flax>=0.12',
     'gin-config>=0.5',
     # TFDS imports it on every Python and requires it of old ones alone.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import gin
+from etils import epath
 from typing_extensions import override
 
 from hyperprompt_jax import bindings as gin_bindings
@@ -96,6 +97,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
   """
   gin.clear_config()
   gin.add_config_file_search_path(str(gin_directory()))
+  gin.config.register_file_reader(_open_remote, _is_remote_file)
   for file in files:
     _translated(file, gin.parse_config_file, _find(file))
   known_macros = {*gin_bindings.defined_macros(), *gin_bindings.undefined_macros()}
@@ -155,6 +157,8 @@ def set_macros(**values: Any) -> None:
 
 def _find(file: str) -> str:
   """The path of a gin file: as given, else within the package."""
+  if _is_remote_file(file):
+    return file
   for path in (pathlib.Path(file), gin_directory() / file):
     if path.is_file():
       return str(path)
@@ -164,6 +168,14 @@ def _find(file: str) -> str:
   raise UserError(
     f'no gin file {file}, neither here nor in {gin_directory()}{nearest(file, known)}'
   )
+
+
+def _is_remote_file(file: str) -> bool:
+  return file.startswith('gs://') and epath.Path(file).is_file()
+
+
+def _open_remote(file: str) -> Any:
+  return epath.Path(file).open()
 
 
 def _setters(macro: str, prefix: str) -> str:

@@ -8,7 +8,6 @@ import argparse
 import collections
 import importlib.metadata
 import os
-import pathlib
 import re
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 import gin
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 from hyperprompt_jax import libtpu, terminal
@@ -157,7 +157,7 @@ def check_agreement(*more: str) -> None:
       )
 
 
-def check_shared(folder: pathlib.Path) -> None:
+def check_shared(folder: epath.Path) -> None:
   """Checks that all hosts see the same folder.
 
   Raises:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import seqio
 import tensorflow as tf
+from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax import datasets, distributed, features
@@ -111,7 +111,7 @@ class Evaluator:
     )
     writes = log_dir is not None and distributed.is_first()
     if log_dir and writes:
-      pathlib.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
+      epath.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
     self._evaluator = seqio.Evaluator(
       mixture_or_task_name,
       feature_converter=features.ConditionedEncDecFeatureConverter(),

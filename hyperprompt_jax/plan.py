@@ -5,11 +5,12 @@ weights are made.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,158 +22,218 @@ from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import Method, MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.planning import cost, hlo, steps
+from hyperprompt_jax.planning import cost, hlo, steps, sweep, tables
+from hyperprompt_jax.planning.plan import Plan
 from hyperprompt_jax.planning.steps import Batch
-from hyperprompt_jax.planning.topology import GIB, Slice
+from hyperprompt_jax.planning.sweep import Mesh
+from hyperprompt_jax.planning.topology import Slice
 from hyperprompt_jax.train_step import abstract_state
+
+# On one slice so many meshes that hold least are tried before it is given up.
+_ATTEMPTS = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """What one step needs on one chip of a slice.
+class Planner:
+  """Plans steps of one network; gin makes it.
 
   Attributes:
-    topology: name of the slice.
-    mesh: sizes of its axes, by name.
-    step: 'train' or 'decode'.
-    fits: whether it runs.
-    hbm_bytes: the chip's main memory.
-    peak_bytes: the most that is held at once; what the compiler asked for if it does not
-      fit.
-    params_bytes: of it, parameters.
-    optimizer_bytes: of it, the optimizer's state.
-    cost: arithmetic, traffic and communication; None if it does not fit.
-    compute_seconds: of the arithmetic, at the chip's peak rate.
-    memory_seconds: of the traffic, at the memory's bandwidth.
-    compiler_seconds: the compiler's estimates of all instructions, one after another.
-    utilisation: of the arithmetic units, if a step takes `compiler_seconds`.
-    compile_seconds: that compiling took here.
-  """
-
-  topology: str
-  mesh: Mapping[str, int]
-  step: str
-  fits: bool
-  hbm_bytes: int
-  peak_bytes: int
-  params_bytes: int
-  optimizer_bytes: int
-  cost: cost.Cost | None
-  compute_seconds: float | None
-  memory_seconds: float | None
-  compiler_seconds: float | None
-  utilisation: float | None
-  compile_seconds: float
-
-  @property
-  def other_bytes(self) -> int:
-    """What is neither parameters nor optimizer: activations, gradients, the batch."""
-    return self.peak_bytes - self.params_bytes - self.optimizer_bytes
-
-
-def plan(
-  config: Config,
-  method: Method,
-  optimizer: optax.GradientTransformation,
-  topology: str,
-  batch: Batch,
-  step: str = steps.TRAIN,
-  num_partitions: int = 1,
-  fsdp: int = 1,
-  num_tasks: int = 8,
-  num_microbatches: int = 1,
-  tuned: str = tuning.ALL,
-) -> Plan:
-  """Compiles a step for a slice, and adds up what it needs.
-
-  Args:
     config: of the network.
     method: of task-conditioning.
     optimizer: of the training step.
-    topology: name of the slice.
-    batch: its shape.
-    step: 'train' or 'decode'.
-    num_partitions: chips that share one copy of the model and one batch.
-    fsdp: chips that share one copy, each with a batch of its own.
-    num_tasks: t.
     num_microbatches: parts that a batch is worked through in.
     tuned: which parameters are trained.
-
-  Raises:
-    UserError: if there is no such slice, or the mesh does not divide what is laid out.
   """
-  where = Slice.parse(topology)
-  if where.num_chips % (num_partitions * fsdp):
+
+  config: Config
+  method: Method
+  optimizer: optax.GradientTransformation
+  num_microbatches: int = 1
+  tuned: str = tuning.ALL
+
+  def check(self, num_tasks: int, batch: Batch) -> None:
+    """Checks what no slice can change.
+
+    Raises:
+      UserError: if nothing is to be trained, or microbatches do not divide the batch.
+    """
+    tuning.check(self.model(num_tasks).param_shapes(), self.tuned)
+    if batch.size % self.num_microbatches:
+      raise UserError(
+        f'--batch_size={batch.size} is not divided by '
+        f'num_microbatches={self.num_microbatches}'
+      )
+
+  def model(self, num_tasks: int) -> Model:
+    """The network for so many tasks."""
+    return Model(
+      self.config, self.method, tuple(f'task_{number}' for number in range(num_tasks))
+    )
+
+  def partitioner(self, where: Slice, mesh: Mesh, batch: Batch) -> Partitioner:
+    """The devices of a slice as a mesh.
+
+    Raises:
+      UserError: if there is no such slice, or the mesh does not divide what is laid out.
+    """
+    if where.num_chips % (mesh.num_partitions * mesh.fsdp):
+      raise UserError(
+        f'{where.name} has {where.num_chips} chips, which num_partitions='
+        f'{mesh.num_partitions} times fsdp={mesh.fsdp} does not divide'
+      )
+    partitioner = Partitioner(mesh.num_partitions, mesh.fsdp, devices=where.devices())
+    partitioner.check(
+      batch_size=batch.size // self.num_microbatches,
+      emb_dim=self.config.emb_dim,
+      num_heads=self.config.num_heads,
+      mlp_dim=self.config.mlp_dim,
+      vocab_size=self.config.vocab_size,
+    )
+    return partitioner
+
+  def held_bytes(
+    self, model: Model, partitioner: Partitioner, step: str
+  ) -> tuple[int, int]:
+    """What each chip holds all the time: bytes of parameters, and of the optimizer."""
+    like = abstract_state(model, self.optimizer, partitioner, self.tuned)
+    optimizer = steps.bytes_per_chip(like.opt_state) if step == steps.TRAIN else 0
+    return steps.bytes_per_chip(like.params), optimizer
+
+  def plan(
+    self,
+    where: Slice,
+    mesh: Mesh,
+    batch: Batch,
+    step: str = steps.TRAIN,
+    num_tasks: int = 8,
+    progress: Callable[[str], None] = lambda stage: None,
+  ) -> Plan:
+    """Compiles a step for a slice, and adds up what it needs.
+
+    Args:
+      where: the slice.
+      mesh: of its chips.
+      batch: its shape.
+      step: 'train' or 'decode'.
+      num_tasks: t.
+      progress: called with what is being done.
+
+    Raises:
+      UserError: if there is no such slice, or the mesh does not divide what is laid out.
+    """
+    self.check(num_tasks, batch)
+    model = self.model(num_tasks)
+    partitioner = self.partitioner(where, mesh, batch)
+    params_bytes, optimizer_bytes = self.held_bytes(model, partitioner, step)
+    plan = Plan(
+      topology=where.name,
+      mesh=dict(partitioner.mesh.shape),
+      step=step,
+      hbm_bytes=where.chip.hbm_bytes,
+      params_bytes=params_bytes,
+      optimizer_bytes=optimizer_bytes,
+    )
+    start = time.monotonic()
+    progress('tracing')
+    if step == steps.TRAIN:
+      lowered = steps.lower_train(
+        model,
+        self.optimizer,
+        partitioner,
+        batch,
+        num_microbatches=self.num_microbatches,
+        tuned=self.tuned,
+      )
+    else:
+      lowered = steps.lower_decode(model, partitioner, batch)
+    progress('compiling')
+    compiled = _compile(lowered)
+    took = time.monotonic() - start
+    if isinstance(compiled, int):
+      return dataclasses.replace(plan, peak_bytes=compiled, compile_seconds=took)
+    progress('reading the program')
+    found = cost.analyse(hlo.parse(compiled.as_text()))
+    params = abstract_state(model, self.optimizer, partitioner, self.tuned).params
+    asked = steps.train_flops(model, batch, self.tuned) if step == steps.TRAIN else None
+    return dataclasses.replace(
+      plan,
+      fits=True,
+      peak_bytes=compiled.memory_analysis().peak_memory_in_bytes,
+      compile_seconds=took,
+      cost=found,
+      carried_whole=steps.carried_whole(model, params, found.carried),
+      **plan.seconds(where.chip, found, asked and asked / where.num_chips),
+    )
+
+  def sweep(
+    self,
+    topology: str | None,
+    batch: Batch,
+    step: str = steps.TRAIN,
+    num_tasks: int = 8,
+    progress: Callable[[str], None] = lambda stage: None,
+    done: Callable[[Plan], None] = lambda plan: None,
+  ) -> list[Plan]:
+    """Finds the smallest slice that a step fits on, and the meshes that do there.
+
+    Args:
+      topology: a generation, or a slice whose meshes are compared; None for all.
+      batch: its shape.
+      step: 'train' or 'decode'.
+      num_tasks: t.
+      progress: called with what is being done.
+      done: called with each plan.
+
+    Returns:
+      Plans for the meshes that fit, those of the shortest estimate first.
+
+    Raises:
+      UserError: if there is no such slice, or it fits on none.
+    """
+    self.check(num_tasks, batch)
+    model, config = self.model(num_tasks), self.config
+    divided = (config.num_heads, config.mlp_dim, config.vocab_size)
+    rows = batch.size // self.num_microbatches
+    tried = 0
+    for where in sweep.slices(topology):
+      progress(f'{where.name}: looking for meshes')
+      held = {
+        mesh: sum(self.held_bytes(model, self.partitioner(where, mesh, batch), step))
+        for mesh in sweep.meshes(where, rows, config.emb_dim, divided)
+      }
+      plans: list[Plan] = []
+      for number, mesh in enumerate(sweep.order(held, where.chip.hbm_bytes)):
+        if number >= _ATTEMPTS and not any(plan.fits for plan in plans):
+          break
+        at = f'{where.name}, model {mesh.num_partitions}, fsdp {mesh.fsdp}'
+        say = functools.partial(_say, progress, at)
+        plans.append(self.plan(where, mesh, batch, step, num_tasks, say))
+        done(plans[-1])
+      tried += len(plans)
+      if fitting := [plan for plan in plans if plan.fits]:
+        return sorted(fitting, key=lambda plan: plan.step_seconds or 0)
     raise UserError(
-      f'{topology} has {where.num_chips} chips, which num_partitions={num_partitions} '
-      f'times fsdp={fsdp} does not divide'
+      f'--sweep: nothing fits, of {tried} meshes that were compiled; use a smaller batch, '
+      'NUM_MICROBATCHES, or REMAT_POLICY="full"'
     )
-  partitioner = Partitioner(num_partitions, fsdp, devices=where.devices())
-  tasks = tuple(f'task_{number}' for number in range(num_tasks))
-  model = Model(config, method, tasks)
-  tuning.check(model.param_shapes(), tuned)
-  if batch.size % num_microbatches:
-    raise UserError(
-      f'--batch_size={batch.size} is not divided by num_microbatches={num_microbatches}'
-    )
-  partitioner.check(
-    batch_size=batch.size // num_microbatches,
-    emb_dim=config.emb_dim,
-    num_heads=config.num_heads,
-    mlp_dim=config.mlp_dim,
-    vocab_size=config.vocab_size,
-  )
-  like = abstract_state(model, optimizer, partitioner, tuned)
-  start = time.monotonic()
-  if step == steps.TRAIN:
-    lowered = steps.lower_train(
-      model,
-      optimizer,
-      partitioner,
-      batch,
-      num_microbatches=num_microbatches,
-      tuned=tuned,
-    )
-    optimizer_bytes = steps.bytes_per_chip(like.opt_state)
-  else:
-    lowered, optimizer_bytes = steps.lower_decode(model, partitioner, batch), 0
-  known: dict[str, Any] = {
-    'topology': topology,
-    'mesh': dict(partitioner.mesh.shape),
-    'step': step,
-    'hbm_bytes': where.chip.hbm_bytes,
-    'params_bytes': steps.bytes_per_chip(like.params),
-    'optimizer_bytes': optimizer_bytes,
-  }
-  nothing: dict[str, Any] = dict.fromkeys(
-    ('cost', 'compute_seconds', 'memory_seconds', 'compiler_seconds', 'utilisation')
-  )
+
+
+def _say(progress: Callable[[str], None], where: str, stage: str) -> None:
+  progress(f'{where}: {stage}')
+
+
+def _compile(lowered: Any) -> Any:
+  """The compiled program; or, if it does not fit, how many bytes it needs."""
   try:
     with warnings.catch_warnings():
       # Where JAX has a cache, it cannot read back programs of machines that are not here.
       warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
-      compiled = lowered.compile()
+      return lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     needed = _needed_bytes(str(error))
     if needed is None:
       raise
-    took = time.monotonic() - start
-    return Plan(**known, **nothing, fits=False, peak_bytes=needed, compile_seconds=took)
-  took = time.monotonic() - start
-  found = cost.analyse(hlo.parse(compiled.as_text()))
-  compute = found.flops / where.chip.flops_per_second
-  by_compiler = found.cycles / where.chip.clock_hz
-  return Plan(
-    **known,
-    fits=True,
-    peak_bytes=compiled.memory_analysis().peak_memory_in_bytes,
-    cost=found,
-    compute_seconds=compute,
-    memory_seconds=found.hbm_bytes / where.chip.hbm_bytes_per_second,
-    compiler_seconds=by_compiler,
-    utilisation=compute / by_compiler if by_compiler else None,
-    compile_seconds=took,
-  )
+    return needed
 
 
 def _needed_bytes(message: str) -> int | None:
@@ -188,11 +249,6 @@ def _needed_bytes(message: str) -> int | None:
   return int(float(number) * 1024 ** ' KMGT'.index(unit or ' '))
 
 
-def report(of: Plan) -> dict[str, Any]:
-  """A plan as JSON."""
-  return {**dataclasses.asdict(of), 'other_bytes': of.other_bytes}
-
-
 def _share(of: Plan, without: Plan) -> dict[str, float]:
   """What a method adds to a plan of `mtl`, relative to it."""
   assert of.cost and without.cost
@@ -203,61 +259,31 @@ def _share(of: Plan, without: Plan) -> dict[str, float]:
   }
 
 
-def _print(of: Plan, share: Mapping[str, float] | None) -> None:
-  mesh = ' x '.join(f'{name} {size}' for name, size in of.mesh.items())
-  title = f'{of.step} step on {of.topology} ({mesh})'
-  show_bytes = lambda n: f'{n / GIB:.2f} GiB'
-  rows = [
-    ('parameters', show_bytes(of.params_bytes)),
-    ('optimizer', show_bytes(of.optimizer_bytes)),
-    ('activations, gradients, batch', show_bytes(of.other_bytes)),
-    ('peak', f'{show_bytes(of.peak_bytes)} of {show_bytes(of.hbm_bytes)}'),
-    ('fits', 'yes' if of.fits else 'NO'),
-  ]
-  if of.cost is not None:
-    seconds = lambda s: f'{1000 * s:.1f} ms'
-    rows += [
-      ('arithmetic', f'{of.cost.flops / 1e12:.2f} TFLOP'),
-      ('   at peak rate', seconds(of.compute_seconds)),
-      ('traffic of HBM', f'{of.cost.hbm_bytes / 1e9:.1f} GB'),
-      ('   at full bandwidth', seconds(of.memory_seconds)),
-      *(
-        (
-          f'{kind} ({of.cost.collectives[kind]})',
-          f'{nbytes / 1e9:.3f} GB',
-        )
-        for kind, nbytes in sorted(of.cost.collective_bytes.items())
-      ),
-      ("compiler's estimate", seconds(of.compiler_seconds)),
-      ('   utilisation', f'{100 * (of.utilisation or 0):.0f} %'),
-    ]
-    if of.cost.unestimated:
-      rows.append(('   without', f'{of.cost.unestimated} opaque kernels'))
-    if of.cost.unknown_loops:
-      rows.append(('   counted once', f'{of.cost.unknown_loops} loops'))
-  if share:
-    rows += [(f'the method adds to {k}', f'{100 * v:.2f} %') for k, v in share.items()]
-  rows.append(('compiled in', f'{of.compile_seconds:.0f} s'))
-  terminal.print_table(title, ('', 'each chip'), rows)
+SIZES = {
+  'batch_size': (128, 'rows over all chips'),
+  'inputs_length': (512, 'of the inputs'),
+  'targets_length': (64, 'of the targets'),
+  'num_partitions': (1, 'chips that share one copy of the model and one batch'),
+  'fsdp': (1, 'chips that share one copy of the model, each with its own batch'),
+  'num_tasks': (8, 'conditioned tasks'),
+}
 
 
-def main(arguments: Sequence[str]) -> None:
-  """`hyperprompt plan`."""
+def _parser() -> configuration.Parser:
   parser = configuration.Parser('plan', __doc__)
   configuration.add_arguments(parser)
   parser.add_argument(
-    '--topology', required=True, help='a slice, as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8'
+    '--topology',
+    help='a slice, as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8; with --sweep, a generation',
+  )
+  parser.add_argument(
+    '--sweep',
+    action='store_true',
+    help='find the smallest slice that the step fits on, and the best meshes there: of a '
+    'generation (--topology=v5p), of all, or the meshes of one slice',
   )
   parser.add_argument('--step', choices=(steps.TRAIN, steps.DECODE), default=steps.TRAIN)
-  sizes = {
-    'batch_size': (128, 'rows over all chips'),
-    'inputs_length': (512, 'of the inputs'),
-    'targets_length': (64, 'of the targets'),
-    'num_partitions': (1, 'chips that share one copy of the model and one batch'),
-    'fsdp': (1, 'chips that share one copy of the model, each with its own batch'),
-    'num_tasks': (8, 'conditioned tasks'),
-  }
-  for name, (default, text) in sizes.items():
+  for name, (default, text) in SIZES.items():
     parser.add_argument(
       f'--{name}', type=int, default=default, help=f'{text} (default: %(default)s)'
     )
@@ -267,29 +293,56 @@ def main(arguments: Sequence[str]) -> None:
     help='compile mtl, too, and show what the method adds to it',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
-  flags, bindings = configuration.parse_arguments(parser, arguments)
-  for name in sizes:
+  return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+  """`hyperprompt plan`."""
+  flags, bindings = configuration.parse_arguments(_parser(), arguments)
+  for name in SIZES:
     if getattr(flags, name) < 1:
       raise UserError(f'--{name} must be a positive integer, not {getattr(flags, name)}')
+  mesh = Mesh(flags.num_partitions, flags.fsdp)
+  if flags.sweep and (flags.share or mesh != Mesh(1, 1)):
+    raise UserError('--sweep chooses the mesh: leave out --num_partitions, --fsdp, --share')
+  if not flags.sweep and flags.topology is None:
+    raise UserError('name a slice, --topology=v4:2x2x2, or let --sweep find one')
   configuration.parse([*flags.gin_file, 'runs/plan.gin'], bindings)
-  given: dict[str, Any] = {
-    'topology': flags.topology,
-    'step': flags.step,
-    'batch': Batch(flags.batch_size, flags.inputs_length, flags.targets_length),
-    'num_partitions': flags.num_partitions,
-    'fsdp': flags.fsdp,
-    'num_tasks': flags.num_tasks,
-  }
-  with terminal.waiting(f'compiling for {flags.topology}'):
-    found = configuration.call(plan, **given)
-    share = None
-    if flags.share and found.fits:
-      without = configuration.call(plan, **given, method=MultiTaskLearning())
-      share = _share(found, without) if without.fits else None
-  if flags.json:
-    print(json.dumps({**report(found), 'share': share}))
+  planner: Planner = configuration.call(Planner)
+  batch = Batch(flags.batch_size, flags.inputs_length, flags.targets_length)
+  with terminal.stages() as progress:
+    if flags.sweep:
+      of_sweep = {'step': flags.step, 'num_tasks': flags.num_tasks, 'progress': progress}
+      done = lambda plan: progress.message(tables.line(plan))
+      plans = planner.sweep(flags.topology, batch, **of_sweep, done=done)
+    else:
+      where = Slice.parse(flags.topology)
+      plan, share = _plan_and_share(planner, where, mesh, batch, flags, progress)
+  if flags.sweep and flags.json:
+    print(json.dumps({'plans': [of.report() for of in plans]}))
+  elif flags.sweep:
+    tables.print_sweep(plans)
+  elif flags.json:
+    print(json.dumps({**plan.report(), 'share': share}))
   else:
-    _print(found, share)
+    tables.print_plan(plan, share)
+
+
+def _plan_and_share(
+  planner: Planner,
+  where: Slice,
+  mesh: Mesh,
+  batch: Batch,
+  flags: Any,
+  progress: Callable[[str], None],
+) -> tuple[Plan, Mapping[str, float] | None]:
+  given = (where, mesh, batch, flags.step, flags.num_tasks)
+  plan = planner.plan(*given, functools.partial(_say, progress, where.name))
+  if not (flags.share and plan.fits):
+    return plan, None
+  plain = dataclasses.replace(planner, method=MultiTaskLearning())
+  without = plain.plan(*given, functools.partial(_say, progress, f'{where.name}, mtl'))
+  return plan, _share(plan, without) if without.fits else None
 
 
 if __name__ == '__main__':

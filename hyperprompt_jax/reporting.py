@@ -1,12 +1,11 @@
 """A run's metric files."""
 
 import json
-import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from clu import metric_writers
+from etils import epath
 
 from hyperprompt_jax import distributed
 
@@ -18,7 +17,7 @@ Scalars = Mapping[str, float]
 class JsonlWriter(metric_writers.MetricWriter):
   """Appends scalars to a file, one JSON object `{"step": …, name: value}` a line."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     self._path = path
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -52,7 +51,7 @@ class Metrics:
   """
 
   def __init__(self, model_dir: str, restored_step: int):
-    self._path = pathlib.Path(model_dir) / METRICS_FILE
+    self._path = epath.Path(model_dir) / METRICS_FILE
     writers: list[metric_writers.MetricWriter] = []
     if distributed.is_first():
       self._drop_after(restored_step)
@@ -77,13 +76,11 @@ class Metrics:
   def _drop_after(self, step: int) -> None:
     kept = [record for record in self.read() if record['step'] <= step]
     temporary = self._path.with_suffix('.tmp')
-    temporary.write_text(
-      ''.join(json.dumps(record) + '\n' for record in kept), encoding='utf-8'
-    )
-    os.replace(temporary, self._path)
+    temporary.write_text(''.join(json.dumps(record) + '\n' for record in kept))
+    temporary.replace(self._path)
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+def read_metrics(path: epath.Path) -> list[dict[str, float]]:
   """The records of a `metrics.jsonl`; without a last line that was cut short."""
   if not path.exists():
     return []

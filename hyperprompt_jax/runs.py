@@ -2,9 +2,10 @@
 
 import argparse
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
+
+from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax import configuration, reporting, summary
@@ -41,7 +42,9 @@ def configure(
   Raises:
     UserError: if the folder is not that of a run, or anything does not parse.
   """
-  config = pathlib.Path(model_dir) / CONFIG_FILE
+  if reason := hyperprompt_tasks.unreachable(model_dir):
+    raise UserError(f'--model_dir={model_dir} cannot be reached: {reason}')
+  config = epath.Path(model_dir) / CONFIG_FILE
   if not config.is_file():
     parts = sorted(str(path.parent) for path in config.parent.glob(f'*/{CONFIG_FILE}'))
     if parts:
@@ -92,7 +95,7 @@ class Run:
 
   def scores(self) -> summary.ScoresByStep:
     """The scores that training recorded."""
-    path = pathlib.Path(self.model_dir) / reporting.METRICS_FILE
+    path = epath.Path(self.model_dir) / reporting.METRICS_FILE
     return summary.scores_by_step(reporting.read_metrics(path))
 
   def restore(self, step: int) -> Any:

@@ -128,9 +128,31 @@ def track_bytes(title: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda done: bar.advance(task, done)
 
 
+class Stages:
+  """Shows what is being done, and for how long: a spinner in a terminal, else lines."""
+
+  def __init__(self, console: rich.console.Console, bar: rich.progress.Progress):
+    self._console = console
+    self._bar = bar
+    self._task: rich.progress.TaskID | None = None
+
+  def __call__(self, stage: str) -> None:
+    """Begins a stage, and ends the one before."""
+    if not self._console.is_terminal:
+      self.message(stage)
+      return
+    if self._task is not None:
+      self._bar.remove_task(self._task)
+    self._task = self._bar.add_task(stage, total=None)
+
+  def message(self, text: str) -> None:
+    """Prints a line that stays."""
+    self._console.print(rich.text.Text(text))
+
+
 @contextlib.contextmanager
-def waiting(title: str) -> Iterator[None]:
-  """Shows in a terminal that something takes its time, and how long it has taken."""
+def stages() -> Iterator[Stages]:
+  """Progress through stages whose length is not known."""
   console = stderr_console()
   columns = (
     rich.progress.SpinnerColumn(),
@@ -139,9 +161,8 @@ def waiting(title: str) -> Iterator[None]:
   )
   with rich.progress.Progress(
     *columns, console=console, disable=not console.is_terminal, transient=True
-  ) as progress:
-    progress.add_task(title, total=None)
-    yield
+  ) as bar:
+    yield Stages(console, bar)
 
 
 def duration(seconds: float) -> str:

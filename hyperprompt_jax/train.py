@@ -1,13 +1,12 @@
 """Training: steps, evaluations and checkpoints, resumed wherever it was cut off."""
 
 import contextlib
-import os
-import pathlib
-import tempfile
+import uuid
 from collections.abc import Sequence
 
 import gin
 import optax
+from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax import (
@@ -132,7 +131,7 @@ def train(
   with partitioner.activate(), interrupts.handled():
     like = abstract_state(model, optimizer, partitioner, tuned)
     _make_folder(model_dir)
-    distributed.check_shared(pathlib.Path(model_dir))
+    distributed.check_shared(epath.Path(model_dir))
     scores: summary.ScoresByStep = {}
     data = {
       'MIXTURE_OR_TASK_NAME': mixture_or_task_name,
@@ -188,7 +187,7 @@ def train(
         eval_steps=eval_steps,
         use_cached=use_cached,
         num_examples=num_eval_examples,
-        log_dir=str(pathlib.Path(model_dir) / 'inference_eval'),
+        log_dir=str(epath.Path(model_dir) / 'inference_eval'),
         between_batches=interrupts.check,
       ),
       partitioner=partitioner,
@@ -289,10 +288,14 @@ def _make_folder(model_dir: str) -> None:
   """Makes MODEL_DIR, and finds out whether it can be written."""
   if not model_dir:
     raise UserError('MODEL_DIR is empty: name a folder for the run')
+  if reason := hyperprompt_tasks.unreachable(model_dir):
+    raise UserError(f'MODEL_DIR {model_dir} cannot be reached: {reason}')
+  folder = epath.Path(model_dir)
   try:
-    pathlib.Path(model_dir).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=model_dir):
-      pass
+    folder.mkdir(parents=True, exist_ok=True)
+    trial = folder / f'.trial-{uuid.uuid4().hex}'
+    trial.touch()
+    trial.unlink()
   except OSError as error:
     raise UserError(f'MODEL_DIR {model_dir} cannot be written: {error}') from error
 
@@ -301,10 +304,10 @@ def _write_config(model_dir: str) -> None:
   """Writes the configuration, whole, for `eval` and `infer` to read."""
   if not distributed.is_first():
     return
-  path = pathlib.Path(model_dir) / runs.CONFIG_FILE
+  path = epath.Path(model_dir) / runs.CONFIG_FILE
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(gin.config_str(), encoding='utf-8')
-  os.replace(temporary, path)
+  temporary.write_text(gin.config_str())
+  temporary.replace(path)
 
 
 def train_configured() -> list[dict[str, float]]:
@@ -327,7 +330,7 @@ def train_configured() -> list[dict[str, float]]:
   for number, (task, part) in enumerate(parts.items(), 1):
     terminal.stderr_console().print(f'{task} ({number} of {len(parts)})')
     configuration.set_macros(
-      MIXTURE_OR_TASK_NAME=part, MODEL_DIR=str(pathlib.Path(model_dir) / task)
+      MIXTURE_OR_TASK_NAME=part, MODEL_DIR=str(epath.Path(model_dir) / task)
     )
     records[task] = configuration.call(train)
   configuration.set_macros(MIXTURE_OR_TASK_NAME=mixture, MODEL_DIR=model_dir)

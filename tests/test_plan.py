@@ -46,7 +46,16 @@ def test_base_on_four_chips(capsys):
   assert found['cost']['collective_bytes'].keys() == {'all-reduce'}
   assert found['cost']['unknown_loops'] == found['cost']['unestimated'] == 0
   assert found['compute_seconds'] < found['compiler_seconds'] < 1
-  assert found['utilisation'] == found['compute_seconds'] / found['compiler_seconds']
+  # Around a ring twice: what all chips have to know of the gradients.
+  sent = 2 * found['cost']['collective_bytes']['all-reduce']
+  assert found['communication_seconds'] == pytest.approx(sent / 300e9)
+  assert found['step_seconds'] == pytest.approx(
+    found['compiler_seconds'] + found['communication_seconds']
+  )
+  # What is worked out twice does not count.
+  at_peak = found['utilisation'] * found['step_seconds']
+  assert 0.9 < at_peak / found['compute_seconds'] < 1
+  assert found['carried_whole'] == {}
 
 
 def test_parameters_and_optimizer_are_sharded(capsys):
@@ -56,6 +65,7 @@ def test_parameters_and_optimizer_are_sharded(capsys):
   # Layer norms, position biases and what prompts add are not: some is left.
   assert fsdp['params_bytes'] < 0.5 * whole['params_bytes']
   assert fsdp['cost']['collectives']['all-gather'] > 0
+  assert whole['carried_whole'] == {} and fsdp['carried_whole']
 
 
 def test_decoding(capsys):
@@ -93,9 +103,40 @@ def test_what_does_not_fit_is_said_with_its_size(capsys):
   assert plan._needed_bytes('INTERNAL: something else') is None
 
 
+def test_a_sweep_finds_the_smallest_slice_that_fits_and_ranks_its_meshes(capsys):
+  """On one chip the batch does not fit; on four it does, one way or another."""
+  sizes = ('--batch_size=4096', '--inputs_length=1536', '--targets_length=8')
+  options = ('--sweep', '--step=decode', '--gin.config.Config.num_heads=4')
+  found = json_of(capsys, *options, topology='v5e', sizes=sizes)['plans']
+  assert {plan['topology'] for plan in found} == {'v5e:2x2'}
+  meshes = {tuple(plan['mesh'].values()) for plan in found}
+  assert len(meshes) == len(found) > 1
+  seconds = [plan['step_seconds'] for plan in found]
+  assert seconds == sorted(seconds)
+  assert all(plan['fits'] for plan in found)
+
+
+def test_a_sweep_in_a_table(capsys):
+  assert cli.main(arguments('--sweep', '--step=decode', topology='v5e:1x1')) == 0
+  out, err = capsys.readouterr()
+  assert 'best: --topology=v5e:1x1 --num_partitions=1 --fsdp=1' in out
+  assert 'v5e:1x1, model 1, fsdp 1: compiling' in err
+
+
+def test_a_sweep_that_finds_nothing_says_so(capsys):
+  sizes = ('--batch_size=4096', '--inputs_length=2048', '--targets_length=8')
+  assert cli.main(arguments('--sweep', topology='v5e:1x1', sizes=sizes)) == 2
+  err = capsys.readouterr().err.splitlines()
+  assert err[-1].startswith('hyperprompt: --sweep: nothing fits, of 1 meshes')
+  assert any('does not fit' in line for line in err[:-1])
+
+
 @pytest.mark.parametrize(
   ('more', 'said'),
   [
+    (('--sweep', '--topology=v9'), '--topology=v9: --sweep takes a generation (v4, '),
+    (('--sweep', '--fsdp=2'), '--sweep chooses the mesh: leave out --num_partitions'),
+    (('--topology=v4',), 'expected a generation'),
     (('--batch_size=6',), 'BATCH_SIZE=6 is not divided by the 4 data-parallel device(s)'),
     (('--num_partitions=3',), 'v5e:2x2 has 4 chips, which num_partitions=3'),
     (('--fsdp=0',), '--fsdp must be a positive integer, not 0'),

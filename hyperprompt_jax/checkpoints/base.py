@@ -8,13 +8,13 @@ started from, where nothing was changed on the way; else it is written to the ru
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 
 from hyperprompt_jax.checkpoints.compare import by_path
 from hyperprompt_jax.errors import UserError
@@ -37,7 +37,7 @@ class Base:
   fingerprint: str
 
 
-def write_base(model_dir: pathlib.Path, frozen: Any) -> Base:
+def write_base(model_dir: epath.Path, frozen: Any) -> Base:
   """Writes the frozen parameters of a run that starts; whole, or not at all."""
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(model_dir / FOLDER, frozen, force=True)
@@ -57,7 +57,7 @@ def fingerprint(arrays: Iterable[tuple[str, Any]]) -> str:
 
 
 def check_fingerprint(
-  model_dir: pathlib.Path, base: Base, arrays: Iterable[tuple[str, Any]]
+  model_dir: epath.Path, base: Base, arrays: Iterable[tuple[str, Any]]
 ) -> None:
   """Checks frozen parameters against the reference to them.
 
@@ -71,7 +71,7 @@ def check_fingerprint(
     )
 
 
-def where(model_dir: pathlib.Path, base: Base) -> str:
+def where(model_dir: epath.Path, base: Base) -> str:
   """The path of a base."""
   return str(model_dir / FOLDER) if base.path == FOLDER else base.path
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import struct
 
 from hyperprompt_jax import tuning
@@ -98,7 +98,7 @@ class _Policy:
 
 def has_checkpoints(model_dir: str) -> bool:
   """Whether a run has saved any step, so that it goes on from there."""
-  folder = pathlib.Path(model_dir) / SUBDIRECTORY
+  folder = epath.Path(model_dir) / SUBDIRECTORY
   return folder.is_dir() and bool(ocp.utils.checkpoint_steps(folder))
 
 
@@ -129,7 +129,7 @@ class Checkpointer:
     data: Mapping[str, Any] | None = None,
     tuned: str = tuning.ALL,
   ):
-    self._model_dir = pathlib.Path(model_dir).absolute()
+    self._model_dir = epath.Path(model_dir).absolute()
     self.directory = self._model_dir / SUBDIRECTORY
     self._task_list = list(task_list)
     self._data = dict(data or {})

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import pathlib
 import re
 from collections.abc import Mapping
 
 import numpy as np
+from etils import epath
 
 from hyperprompt_jax.checkpoints import huggingface, t5x_format
 from hyperprompt_jax.checkpoints.base import FOLDER, Base, check_fingerprint, where
@@ -123,7 +123,7 @@ def open_source(path: str) -> Source:
     UserError: if it is none that can be read, or something of it is missing or damaged.
   """
   folder = Folder(path)
-  local = None if folder.is_remote else pathlib.Path(path)
+  local = None if folder.is_remote else epath.Path(path)
   if local and not local.is_dir():
     raise UserError(f'{path} is no folder: name {_FORMATS}')
   if local and (local / huggingface.CONFIG_FILE).is_file():
@@ -143,13 +143,13 @@ def open_source(path: str) -> Source:
   raise UserError(f'{path} is no checkpoint: name {_FORMATS}{_hint(local)}')
 
 
-def run_of(path: str) -> pathlib.Path | None:
+def run_of(path: str) -> epath.Path | None:
   """The MODEL_DIR that a path is, or is a checkpoint of; None if it is neither."""
-  step = None if path.startswith('gs://') else _step_of_run(pathlib.Path(path))
+  step = None if path.startswith('gs://') else _step_of_run(epath.Path(path))
   return step and step.absolute().parent.parent
 
 
-def _step_of_run(path: pathlib.Path) -> pathlib.Path | None:
+def _step_of_run(path: epath.Path) -> epath.Path | None:
   """The checkpoint that a folder is, or the latest of the run that it is."""
   if path.name.isdecimal() and (path / 'params').is_dir():
     return path
@@ -157,7 +157,7 @@ def _step_of_run(path: pathlib.Path) -> pathlib.Path | None:
   return max(steps, key=lambda step: int(step.name), default=None)
 
 
-def _read_run(step_folder: pathlib.Path) -> dict[str, LazyArray]:
+def _read_run(step_folder: epath.Path) -> dict[str, LazyArray]:
   """All parameters of a checkpoint of a run, those that it left as they were, too."""
   arrays = _read_orbax_folder(step_folder / 'params')
   model_dir = step_folder.parent.parent
@@ -174,7 +174,7 @@ def _read_run(step_folder: pathlib.Path) -> dict[str, LazyArray]:
   return {**arrays, **frozen}
 
 
-def frozen_arrays(model_dir: pathlib.Path, base: Base) -> dict[str, LazyArray]:
+def frozen_arrays(model_dir: epath.Path, base: Base) -> dict[str, LazyArray]:
   """The parameters that a run left as they were, float32, by their unrolled paths.
 
   They are not yet checked against the fingerprint.
@@ -194,7 +194,7 @@ def frozen_arrays(model_dir: pathlib.Path, base: Base) -> dict[str, LazyArray]:
   return {path: cast(array, np.float32) for path, array in arrays.items()}
 
 
-def _read_orbax_folder(path: pathlib.Path) -> dict[str, LazyArray]:
+def _read_orbax_folder(path: epath.Path) -> dict[str, LazyArray]:
   folder = Folder(str(path))
   metadata = folder.read(t5x_format.ORBAX_FILE)
   if metadata is None:
@@ -202,7 +202,7 @@ def _read_orbax_folder(path: pathlib.Path) -> dict[str, LazyArray]:
   return unrolled(t5x_format.read_orbax(folder, metadata))
 
 
-def _hint(local: pathlib.Path | None) -> str:
+def _hint(local: epath.Path | None) -> str:
   if local is None:
     return ''
   inside = sorted(p.name for p in local.iterdir() if re.search(r'checkpoint_\d+$', p.name))

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class Cost:
     hbm_bytes: read from and written to the chip's main memory.
     collective_bytes: of what each kind of communication returns, by its name.
     collectives: how many of each kind are run.
+    carried: how many collectives return an array of each shape, its sizes in ascending
+      order and without ones; of a `reduce-scatter`, of what it takes.
     cycles: the compiler's estimate of the time, where it gives one.
     unestimated: how many calls of opaque kernels have no estimate.
     unknown_loops: loops whose number of iterations is not known; counted once.
@@ -42,6 +44,7 @@ class Cost:
   hbm_bytes: int
   collective_bytes: Mapping[str, int]
   collectives: Mapping[str, int]
+  carried: Mapping[tuple[int, ...], int]
   cycles: int
   unestimated: int
   unknown_loops: int
@@ -52,6 +55,7 @@ def analyse(module: Module) -> Cost:
   flops = hbm_bytes = cycles = unestimated = 0
   collective_bytes: collections.Counter[str] = collections.Counter()
   collectives: collections.Counter[str] = collections.Counter()
+  carried: collections.Counter[tuple[int, ...]] = collections.Counter()
   for computation, instruction, times in module.executed():
     for inner, part in module.within(computation, instruction):
       if part.opcode == 'convolution':
@@ -64,6 +68,10 @@ def analyse(module: Module) -> Cost:
         # Of one that has begun, the operands are returned, too.
         returned = part.arrays[-1:] if part.opcode.endswith('-start') else part.arrays
         collective_bytes[kind] += times * sum(array.nbytes for array in returned)
+        if kind == 'reduce-scatter':
+          returned = tuple(a for of in inner.operands(part) for a in of.arrays)
+        for array in returned:
+          carried[shape_of(array.dims)] += times
     hbm_bytes += times * _hbm_bytes(module, computation, instruction)
     estimate = instruction.estimated_cycles
     cycles += times * (estimate or 0)
@@ -74,6 +82,7 @@ def analyse(module: Module) -> Cost:
     hbm_bytes=hbm_bytes,
     collective_bytes=dict(collective_bytes),
     collectives=dict(collectives),
+    carried=dict(carried),
     cycles=cycles,
     unestimated=unestimated,
     unknown_loops=sum(
@@ -83,6 +92,11 @@ def analyse(module: Module) -> Cost:
       if instruction.opcode == 'while'
     ),
   )
+
+
+def shape_of(dims: Iterable[int]) -> tuple[int, ...]:
+  """Sizes in ascending order, without ones: a compiler transposes and reshapes."""
+  return tuple(sorted(size for size in dims if size > 1))
 
 
 def _dot_flops(computation: Computation, dot: Instruction) -> int:

@@ -1,7 +1,9 @@
 """The programs that a run compiles, compiled for a slice that is not there."""
 
+import collections
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,8 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from hyperprompt_jax import features, train_step, tuning
+from hyperprompt_jax.checkpoints.compare import by_path
 from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.stacking import STACK
 from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.planning import arithmetic, cost
 
 TRAIN, DECODE = 'train', 'decode'
 
@@ -46,16 +51,7 @@ def lower_train(
       model, optimizer, like, seed=0, num_microbatches=num_microbatches, tuned=tuned
     )
     tokens = functools.partial(_tokens, partitioner, batch.size)
-    return step.lower(  # type: ignore[attr-defined]
-      like,
-      {
-        'encoder_input_tokens': tokens(batch.inputs),
-        'decoder_input_tokens': tokens(batch.targets),
-        'decoder_target_tokens': tokens(batch.targets),
-        'decoder_loss_weights': tokens(batch.targets),
-        features.TASK_IDS: tokens(1),
-      },
-    )
+    return step.lower(like, _train_batch(batch, tokens))  # type: ignore[attr-defined]
 
 
 def lower_decode(model: Model, partitioner: Partitioner, batch: Batch) -> Any:
@@ -72,6 +68,83 @@ def lower_decode(model: Model, partitioner: Partitioner, batch: Batch) -> Any:
         features.TASK_IDS: tokens(1),
       },
     )
+
+
+def train_flops(model: Model, batch: Batch, tuned: str = tuning.ALL) -> int:
+  """FLOP of the loss and its gradient over all chips, with nothing worked out twice.
+
+  Utilisation is counted by them (PaLM, appendix B, with attention's own).
+  """
+  config = dataclasses.replace(model.config, remat_policy='none')
+  plain = dataclasses.replace(model, config=config)
+  params, frozen = tuning.split(plain.param_shapes(), tuned)
+  tokens = lambda length: jax.ShapeDtypeStruct((batch.size, length), jnp.int32)
+
+  def loss(params: Any, frozen: Any, rows: Any) -> Any:
+    return plain.loss(tuning.merge(params, frozen), rows, jax.random.key(0))
+
+  return arithmetic.flops(
+    jax.grad(loss, has_aux=True), params, frozen, _train_batch(batch, tokens)
+  )
+
+
+def shapes_of_sharded(model: Model, like: Any) -> dict[tuple[int, ...], int]:
+  """The shapes of parameters that no chip holds whole, and how many there are of each.
+
+  Args:
+    model: the network.
+    like: its abstract parameters.
+
+  Returns:
+    Numbers of matrices by their `cost.shape_of`; of a stack, a layer counts as one.
+  """
+  found: collections.Counter[tuple[int, ...]] = collections.Counter()
+  for path, leaf in by_path(like).items():
+    if leaf.sharding.shard_shape(leaf.shape) != leaf.shape:
+      layers, dims = (
+        (leaf.shape[0], leaf.shape[1:]) if f'/{STACK}/' in path else (1, leaf.shape)
+      )
+      found[cost.shape_of(dims)] += layers
+  return dict(found)
+
+
+def carried_whole(
+  model: Model, like: Any, carried: Mapping[tuple[int, ...], int]
+) -> dict[str, tuple[int, int]]:
+  """Which collectives of a step carry a whole parameter that is otherwise sharded.
+
+  Args:
+    model: the network.
+    like: its abstract parameters.
+    carried: of the step's `Cost`.
+
+  Returns:
+    By shape, how many matrices there are and how many collectives carry one.
+  """
+  heads = (model.config.num_heads, model.config.head_dim)
+  result = {}
+  for shape, number in shapes_of_sharded(model, like).items():
+    # A matrix of all heads, and the same with heads apart.
+    joined = heads[0] * heads[1]
+    apart = [
+      cost.shape_of((*shape[:axis], *shape[axis + 1 :], *heads))
+      for axis, size in enumerate(shape)
+      if size == joined
+    ]
+    times = sum(carried.get(one, 0) for one in {shape, *apart})
+    if times:
+      result['x'.join(map(str, shape))] = (number, times)
+  return result
+
+
+def _train_batch(batch: Batch, tokens: Callable[[int], Any]) -> dict[str, Any]:
+  return {
+    'encoder_input_tokens': tokens(batch.inputs),
+    'decoder_input_tokens': tokens(batch.targets),
+    'decoder_target_tokens': tokens(batch.targets),
+    'decoder_loss_weights': tokens(batch.targets),
+    features.TASK_IDS: tokens(1),
+  }
 
 
 def _tokens(partitioner: Partitioner, rows: int, length: int) -> jax.ShapeDtypeStruct:

@@ -21,22 +21,34 @@ class Chip:
     flops_per_second: of bfloat16 products of matrices.
     hbm_bytes: main memory of a chip.
     hbm_bytes_per_second: its bandwidth.
+    ici_bytes_per_second: of all links to other chips together.
     clock_hz: that the peak rate follows from, with the number of matrix units.
-    num_axes: of a slice's shape.
+    shapes: of the slices that Google lends, up to some hundred chips.
   """
 
   flops_per_second: float
   hbm_bytes: int
   hbm_bytes_per_second: float
+  ici_bytes_per_second: float
   clock_hz: float
-  num_axes: int
+  shapes: tuple[str, ...]
+
+  @property
+  def num_axes(self) -> int:
+    """Of a slice's shape."""
+    return self.shapes[0].count('x') + 1
 
 
+_TORUS = (
+  *('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8'),
+  '8x8x16',
+)
+_PLANE = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 CHIPS = {
-  'v4': Chip(275e12, 32 * GIB, 1.2e12, 1.05e9, 3),
-  'v5e': Chip(197e12, 16 * GIB, 0.819e12, 1.5e9, 2),
-  'v5p': Chip(459e12, 95 * GIB, 2.765e12, 1.75e9, 3),
-  'v6e': Chip(918e12, 32 * GIB, 1.64e12, 1.75e9, 2),
+  'v4': Chip(275e12, 32 * GIB, 1.2e12, 300e9, 1.05e9, _TORUS),
+  'v5e': Chip(197e12, 16 * GIB, 0.819e12, 200e9, 1.5e9, _PLANE),
+  'v5p': Chip(459e12, 95 * GIB, 2.765e12, 600e9, 1.75e9, _TORUS),
+  'v6e': Chip(918e12, 32 * GIB, 1.64e12, 448e9, 1.75e9, _PLANE),
 }
 # Chips of one host, as the compiler takes them by default.
 _HOST = (2, 2, 1)

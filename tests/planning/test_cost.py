@@ -12,8 +12,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import MultiTaskLearning
+from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.planning import cost, hlo
+from hyperprompt_jax.planning import arithmetic, cost, hlo, steps, sweep
 from hyperprompt_jax.planning.topology import Slice
 
 # A loop of seven steps, each of which reads one of seven matrices and writes one of seven
@@ -100,6 +103,86 @@ def test_a_scan_costs_what_the_same_steps_cost_one_after_another(devices):
   least = 2 * layers * (2 * rows * width) + 2 * layers * width * width
   assert least <= straight.hbm_bytes < 1.01 * least
   assert least <= looped.hbm_bytes < 2.2 * least
+
+
+@pytest.mark.parametrize('fsdp', [1, 4])
+def test_collectives_that_carry_a_whole_matrix_are_counted(devices, fsdp):
+  """Matrices that chips share are gathered, once for each layer that uses one."""
+  layers, width = 6, 512
+  mesh = Partitioner(1, fsdp, devices=devices).mesh
+  place = lambda shape, *axes: jax.ShapeDtypeStruct(
+    shape, jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(*axes))
+  )
+
+  def forward(x, weights):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+  rows = place((8192, width), ('data', 'fsdp'))
+  weights = place((layers, width, width), None, 'fsdp')
+  compiled = jax.jit(forward).lower(rows, weights).compile()
+  found = cost.analyse(hlo.parse(compiled.as_text()))
+  assert found.carried.get((width, width), 0) == (layers if fsdp > 1 else 0)
+  assert found.unknown_loops == 0
+
+
+def test_arithmetic_of_loops_is_that_of_all_their_steps():
+  def forward(x, weights):
+    return jax.lax.scan(lambda x, w: (jax.jit(jnp.matmul)(x, w), None), x, weights)[0]
+
+  x, weights = jnp.zeros((4, 8)), jnp.zeros((5, 8, 8))
+  assert arithmetic.flops(forward, x, weights) == 5 * 2 * 4 * 8 * 8
+  # Backward two products for each, and of the first input's gradient there is no need.
+  loss = lambda weights, x: forward(x, weights).sum()
+  assert arithmetic.flops(jax.grad(loss), weights, x) == 3 * 5 * 2 * 4 * 8 * 8
+
+
+def test_arithmetic_of_a_step_of_base_is_what_its_sizes_say():
+  config = Config(
+    vocab_size=32128,
+    emb_dim=768,
+    num_heads=12,
+    num_encoder_layers=12,
+    num_decoder_layers=12,
+    head_dim=64,
+    mlp_dim=2048,
+    remat_policy='minimal',
+  )
+  model = Model(config, MultiTaskLearning(), tuple('abcdefgh'))
+  batch = steps.Batch(128, 512, 64)
+  square, mlp = 768 * 768, 3 * 768 * 2048
+  encoder, decoder = 12 * (4 * square + mlp), 12 * (8 * square + mlp)
+  # Cross-attention's keys and values are of the inputs.
+  products = 512 * encoder + 64 * decoder + (512 - 64) * 12 * 2 * square
+  logits = 64 * 768 * 32128
+  attention = 2 * 768 * 12 * (512 * 512 + 64 * 64 + 64 * 512)
+  want = 3 * 2 * 128 * (products + logits + attention)
+  assert steps.train_flops(model, batch) == pytest.approx(want, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('generation', 'chips'), [('v4', (4, 8, 16)), ('v5e', (1, 4, 8)), (None, (1, 1, 4))]
+)
+def test_a_sweep_begins_with_the_smallest_slices(generation, chips):
+  slices = sweep.slices(generation)
+  assert tuple(where.num_chips for where in slices[:3]) == chips
+  assert len({where.name.split(':')[0] for where in slices}) == (1 if generation else 4)
+
+
+def test_a_sweep_tries_the_meshes_that_divide():
+  meshes = set(sweep.meshes(Slice.parse('v5e:2x4'), 16, 24, (6, 32)))
+  # Six heads are not divided by 4, nor a width of 24 by 16.
+  assert meshes == {
+    *(sweep.Mesh(1, 1), sweep.Mesh(1, 8)),
+    *(sweep.Mesh(2, 1), sweep.Mesh(2, 4)),
+  }
+  assert set(sweep.meshes(Slice.parse('v5e:2x4'), 4, 24, (6, 32))) == {
+    *(sweep.Mesh(2, 1), sweep.Mesh(2, 4)),
+  }
+
+
+def test_a_sweep_tries_what_holds_least_first_and_nothing_that_cannot_fit():
+  held = {sweep.Mesh(1, 1): 90, sweep.Mesh(1, 4): 30, sweep.Mesh(2, 1): 50}
+  assert sweep.order(held, 80) == [sweep.Mesh(1, 4), sweep.Mesh(2, 1)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Plans for people to read."""
+
+from collections.abc import Mapping, Sequence
+
+from hyperprompt_jax import terminal
+from hyperprompt_jax.planning.plan import Plan
+from hyperprompt_jax.planning.topology import GIB
+
+
+def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
+  """Prints what each chip holds and does.
+
+  Args:
+    plan: of a step.
+    share: what the method adds, by name, relative to `mtl`.
+  """
+  rows = [
+    ('parameters', _bytes(plan.params_bytes)),
+    ('optimizer', _bytes(plan.optimizer_bytes)),
+    ('activations, gradients, batch', _bytes(plan.other_bytes)),
+    ('peak', f'{_bytes(plan.peak_bytes)} of {_bytes(plan.hbm_bytes)}'),
+    ('fits', 'yes' if plan.fits else 'NO'),
+  ]
+  if plan.cost is not None:
+    rows += [
+      ('arithmetic', f'{plan.cost.flops / 1e12:.2f} TFLOP'),
+      ('   at peak rate', _milliseconds(plan.compute_seconds)),
+      ('traffic of HBM', f'{plan.cost.hbm_bytes / 1e9:.1f} GB'),
+      ('   at full bandwidth', _milliseconds(plan.memory_seconds)),
+      *(
+        (f'{kind} ({plan.cost.collectives[kind]})', f'{nbytes / 1e9:.3f} GB')
+        for kind, nbytes in sorted(plan.cost.collective_bytes.items())
+      ),
+      ('   at full bandwidth', _milliseconds(plan.communication_seconds)),
+      *(
+        (f'whole {shape} ({number})', f'carried {times} times')
+        for shape, (number, times) in (plan.carried_whole or {}).items()
+      ),
+      ("compiler's estimate", _milliseconds(plan.compiler_seconds)),
+    ]
+    if plan.cost.unestimated:
+      rows.append(('   without', f'{plan.cost.unestimated} opaque kernels'))
+    if plan.cost.unknown_loops:
+      rows.append(('   counted once', f'{plan.cost.unknown_loops} loops'))
+    rows.append(('   with communication', _milliseconds(plan.step_seconds)))
+    if plan.utilisation is not None:
+      rows.append(('   model FLOP utilisation', f'{100 * plan.utilisation:.0f} %'))
+  if share:
+    rows += [(f'the method adds to {k}', f'{100 * v:.2f} %') for k, v in share.items()]
+  rows.append(('compiled in', f'{plan.compile_seconds:.0f} s'))
+  title = f'{plan.step} step on {plan.topology} ({_mesh(plan)})'
+  terminal.print_table(title, ('', 'each chip'), rows)
+
+
+def print_sweep(plans: Sequence[Plan]) -> None:
+  """Prints the meshes that fit, in their order."""
+  first = plans[0]
+  rows = [
+    [
+      _mesh(plan),
+      _bytes(plan.peak_bytes),
+      _milliseconds(plan.step_seconds),
+      '-' if plan.utilisation is None else f'{100 * plan.utilisation:.0f} %',
+      _milliseconds(plan.communication_seconds),
+    ]
+    for plan in plans
+  ]
+  terminal.print_table(
+    f'{first.step} step on {first.topology}, each chip of {_bytes(first.hbm_bytes)}',
+    ('mesh', 'peak', 'estimate', 'utilisation', 'of it communication'),
+    rows,
+  )
+  best = first.mesh
+  print(
+    f'best: --topology={first.topology} --num_partitions={best["model"]} '
+    f'--fsdp={best["fsdp"]}'
+  )
+
+
+def line(plan: Plan) -> str:
+  """A plan in a line."""
+  how = _milliseconds(plan.step_seconds) if plan.fits else 'does not fit'
+  return (
+    f'{plan.topology}  {_mesh(plan)}  {_bytes(plan.peak_bytes)} of '
+    f'{_bytes(plan.hbm_bytes)}  {how}  (compiled in {plan.compile_seconds:.0f} s)'
+  )
+
+
+def _mesh(plan: Plan) -> str:
+  return ' x '.join(f'{name} {size}' for name, size in plan.mesh.items())
+
+
+def _bytes(nbytes: int) -> str:
+  return f'{nbytes / GIB:.2f} GiB'
+
+
+def _milliseconds(seconds: float | None) -> str:
+  return '-' if seconds is None else f'{1000 * seconds:.1f} ms'
