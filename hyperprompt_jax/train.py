@@ -130,6 +130,19 @@ def train(
   interrupts = Interrupts()
   with partitioner.activate(), interrupts.handled():
     like = abstract_state(model, optimizer, partitioner, tuned)
+    batches = datasets.TrainingBatches(
+      mixture_or_task_name,
+      task_feature_lengths,
+      partitioner,
+      batch_size=batch_size,
+      num_shards=num_data_shards
+      or _saved_num_shards(model_dir, model)
+      or datasets.default_num_shards(partitioner, batch_size),
+      seed=random_seed,
+      use_cached=use_cached,
+      pack=pack,
+      max_segments=max_segments,
+    )
     _make_folder(model_dir)
     distributed.check_shared(epath.Path(model_dir))
     scores: summary.ScoresByStep = {}
@@ -145,19 +158,6 @@ def train(
     }
     checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data, tuned)
     latest = checkpointer.latest_step()
-    if num_data_shards is None and latest is not None:
-      num_data_shards = checkpointer.num_data_shards(latest)
-    batches = datasets.TrainingBatches(
-      mixture_or_task_name,
-      task_feature_lengths,
-      partitioner,
-      batch_size=batch_size,
-      num_shards=num_data_shards or datasets.default_num_shards(partitioner, batch_size),
-      seed=random_seed,
-      use_cached=use_cached,
-      pack=pack,
-      max_segments=max_segments,
-    )
     if latest is None:
       state = initial_state(model, optimizer, like, random_seed, tuned, initial=start)
       checkpointer.start(state, start.reference if start else None)
@@ -282,6 +282,15 @@ def _last_step(
       f'TRAIN_STEPS={initial_step + total_steps} or TRAIN_STEPS_RELATIVE={total_steps}'
     )
   return total_steps
+
+
+def _saved_num_shards(model_dir: str, model: Model) -> int | None:
+  """How many shards the data of a run are read in that has begun."""
+  if not has_checkpoints(model_dir):
+    return None
+  with contextlib.closing(Checkpointer(model_dir, model.task_list)) as checkpointer:
+    latest = checkpointer.latest_step()
+    return latest and checkpointer.num_data_shards(latest)
 
 
 def _make_folder(model_dir: str) -> None:

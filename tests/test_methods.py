@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-import hyperprompt_tasks
 from hyperprompt_jax import cli, configuration, train
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.conditioning import SingleTask
@@ -17,9 +16,9 @@ STEPS = 12
 
 
 def arguments(folder, method_file, *more, **macros):
-  """A run on the built-in mixture, with nothing of the method but its file."""
+  """A run on a mixture, with nothing of the method but its file."""
   macros = {
-    'MIXTURE_OR_TASK_NAME': 'hp_builtin',
+    'MIXTURE_OR_TASK_NAME': tiny_run.TWO_TASKS,
     'TRAIN_STEPS': STEPS,
     'BATCH_SIZE': 16,
     'EVAL_PERIOD': STEPS,
@@ -46,21 +45,11 @@ def test_every_method_has_a_gin_file():
 
 
 @pytest.mark.parametrize('method', [m for m in METHODS if m != 'single_task'])
-def test_a_method_trains_on_the_builtin_mixture_from_its_gin_file(
-  method, tmp_path, compile_once
-):
+def test_a_method_trains_on_a_mixture_from_its_gin_file(method, tmp_path, compile_once):
   folder = tmp_path / 'run'
   assert cli.main(arguments(folder, f'methods/{method}.gin')) == 0
   first, *_, last = losses(folder)
   assert last < 0.9 * first
-
-
-@pytest.fixture(scope='module')
-def mixture():
-  """A mixture of two tasks."""
-  name = 'hp_test_two'
-  hyperprompt_tasks.add_mixture(name, {'hp_builtin_copy': 1.0, 'hp_builtin_first': 2.0})
-  return name
 
 
 def single_task(folder, mixture):
@@ -70,7 +59,8 @@ def single_task(folder, mixture):
   )
 
 
-def test_single_task_trains_every_task_by_itself(mixture, tmp_path, compile_once, capsys):
+def test_single_task_trains_every_task_by_itself(tmp_path, compile_once, capsys):
+  mixture = tiny_run.TWO_TASKS
   folder, tasks = tmp_path / 'run', ('copy', 'first')
   assert cli.main(single_task(folder, mixture)) == 0
   out = capsys.readouterr().out

@@ -1,10 +1,15 @@
 """`hyperprompt plan`, with the TPU's own compiler."""
 
+import dataclasses
 import json
 
 import pytest
 
-from hyperprompt_jax import cli, plan
+from hyperprompt_jax import cli, configuration, plan
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.plan import Planner
+from hyperprompt_jax.planning.plan import Plan
+from hyperprompt_jax.planning.steps import Batch
 from tests import tiny_run
 
 pytest.importorskip('libtpu', reason="the TPU's compiler comes with the test extra")
@@ -103,17 +108,46 @@ def test_what_does_not_fit_is_said_with_its_size(capsys):
   assert plan._needed_bytes('INTERNAL: something else') is None
 
 
-def test_a_sweep_finds_the_smallest_slice_that_fits_and_ranks_its_meshes(capsys):
-  """On one chip the batch does not fit; on four it does, one way or another."""
-  sizes = ('--batch_size=4096', '--inputs_length=1536', '--targets_length=8')
-  options = ('--sweep', '--step=decode', '--gin.config.Config.num_heads=4')
-  found = json_of(capsys, *options, topology='v5e', sizes=sizes)['plans']
-  assert {plan['topology'] for plan in found} == {'v5e:2x2'}
-  meshes = {tuple(plan['mesh'].values()) for plan in found}
-  assert len(meshes) == len(found) > 1
+def test_a_sweep_ranks_the_meshes_of_a_slice(capsys):
+  found = json_of(capsys, '--sweep', '--step=decode')['plans']
+  meshes = [tuple(plan['mesh'].values()) for plan in found]
+  assert sorted(meshes) == [(1, 2, 2), (1, 4, 1), (2, 1, 2), (4, 1, 1)]
   seconds = [plan['step_seconds'] for plan in found]
-  assert seconds == sorted(seconds)
+  assert seconds == sorted(seconds) and seconds[0] < seconds[-1]
   assert all(plan['fits'] for plan in found)
+
+
+def test_a_sweep_goes_on_to_the_smallest_slice_that_fits(monkeypatch):
+  """No compiler is asked: here four chips are too few, and of eight two share a model."""
+  tried = []
+
+  def plan(self, where, mesh, *_):
+    tried.append((where.name, mesh))
+    return Plan(
+      topology=where.name,
+      mesh=dataclasses.asdict(mesh),
+      step='train',
+      hbm_bytes=1,
+      params_bytes=0,
+      optimizer_bytes=0,
+      fits=where.num_chips > 4 and mesh.num_partitions == 2,
+      step_seconds=mesh.fsdp,
+    )
+
+  monkeypatch.setattr(Planner, 'plan', plan)
+  files = [*FILES, 'runs/plan.gin']
+  configuration.parse(files, [f'{k}={v}' for k, v in tiny_run.NETWORK.items()])
+  planner = configuration.call(Planner)
+  found = planner.sweep('v5e', Batch(8, 16, 8))
+  assert [of.topology for of in found] == ['v5e:2x4'] * 2
+  assert [of.mesh for of in found] == [
+    {'num_partitions': 2, 'fsdp': 1},
+    {'num_partitions': 2, 'fsdp': 4},
+  ]
+  # Of a slice on which the two that hold least do not fit, no others are tried.
+  assert [name for name, _ in tried] == ['v5e:1x1', *['v5e:2x2'] * 2, *['v5e:2x4'] * 4]
+  with pytest.raises(UserError, match='nothing fits, of 2 meshes'):
+    planner.sweep('v5e:2x2', Batch(8, 16, 8))
 
 
 def test_a_sweep_in_a_table(capsys):

@@ -25,13 +25,21 @@ from tests import tiny_run
 # Checkpoints at 3, 6, …; evaluations at 20 and 34; no signal comes at a multiple of 3.
 STEPS, SAVED, EVALUATED = 34, 3, 20
 METRICS = reporting.METRICS_FILE
+# The command, where the mixture of these tests is known.
+START = """
+import sys
+from hyperprompt_jax import cli
+with cli._without_notes():
+  from tests import tiny_run
+sys.exit(cli.main(sys.argv[1:]))
+"""
 KILLS = [random.Random(7).choice(s) for s in ((7, 8, 10), (13, 14), (25, 26, 28))]
 
 
 def arguments(folder):
   return tiny_run.train_arguments(
     folder,
-    MIXTURE_OR_TASK_NAME='hp_builtin',
+    MIXTURE_OR_TASK_NAME=tiny_run.TWO_TASKS,
     TRAIN_STEPS=STEPS,
     CHECKPOINT_PERIOD=SAVED,
     EVAL_PERIOD=EVALUATED,
@@ -66,7 +74,7 @@ def kill(folder, compiled, at) -> Start:
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
   }
   process = subprocess.Popen(
-    [sys.executable, '-m', 'hyperprompt_jax.cli', *arguments(folder)],
+    [sys.executable, '-c', START, *arguments(folder)],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -91,8 +91,7 @@ def test_training_lowers_the_loss_on_one_batch():
 
 # Methods, and the sizes of `model` and `fsdp` on eight devices.
 ON_A_MESH = {
-  'hyperprompt_global': (2, 2),
-  'prompt_tuning': (2, 1),
+  'prompt_tuning': (2, 2),
   'hyperformer': (1, 4),
 }
 

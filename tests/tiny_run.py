@@ -2,6 +2,12 @@
 
 import pathlib
 
+import hyperprompt_tasks
+
+# Two tasks of the built-in mixture: pipelines of all eight take seconds to build.
+TWO_TASKS = 'hp_test_two'
+hyperprompt_tasks.add_mixture(TWO_TASKS, {'hp_builtin_copy': 1.0, 'hp_builtin_first': 2.0})
+
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 
 # One layer each way, 16 wide. Dropout is on: finetune.gin has 0.1.
