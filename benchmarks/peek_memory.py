@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from hyperprompt_jax import configuration
+from hyperprompt_jax import configuration, libtpu
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import HyperPromptGlobal
 from hyperprompt_jax.nn.config import Config
@@ -36,13 +36,15 @@ def batches(vocab_size: int) -> Iterator[dict[str, np.ndarray]]:
 
 def main() -> None:
   """Measures."""
+  libtpu.prepare()
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--size', default='base')
   size = parser.parse_args().size
-  method = 'methods/hyperprompt_global.gin'
-  configuration.parse([f'models/{size}.gin', method, 'runs/params.gin'], [])
+  files = [f'models/{size}.gin', 'methods/hyperprompt_global.gin', 'runs/params.gin']
+  configuration.parse(files, [])
   config = configuration.call(Config)
-  model = Model(config, HyperPromptGlobal(), tuple(f'task_{t}' for t in range(TASKS)))
+  method = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
+  model = Model(config, method, tuple(f'task_{t}' for t in range(TASKS)))
   partitioner = Partitioner()
   start = time.monotonic()
   with partitioner.activate():
