@@ -19,6 +19,7 @@ VERBS = {
   'train': ('train', 'train, evaluate and checkpoint; goes on where it stopped'),
   'eval': ('evaluate', 'evaluate checkpoints: one, all, or the best of each task'),
   'infer': ('infer', 'predictions for a JSONL file or a SeqIO task'),
+  'peek': ('peek', 'attention on prompts, entropy, similarity of tasks, in pictures'),
   'convert': ('convert', 'checkpoints from and to T5X and Hugging Face'),
   'plan': ('plan', 'what a step needs on a TPU slice, without a TPU'),
   'params': ('params', 'parameters of a model and of what a method adds'),

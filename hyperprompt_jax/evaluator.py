@@ -187,9 +187,4 @@ class Evaluator:
   def _put(self, batch: Mapping[str, np.ndarray]) -> Batch:
     """Fills a short batch up with rows of padding, and puts it on the devices."""
     features.check_task_ids(batch, self._task_list)
-    missing = self._batch_size - len(next(iter(batch.values())))
-    filled = {
-      name: np.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:])))
-      for name, x in batch.items()
-    }
-    return self._partitioner.put(filled)
+    return self._partitioner.put(features.fill_rows(batch, self._batch_size))

@@ -73,6 +73,15 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
     }
 
 
+def fill_rows(batch: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+  """A batch `[b, ...]` with rows of padding up to `rows`."""
+  missing = rows - len(next(iter(batch.values())))
+  return {
+    name: np.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:])))
+    for name, x in batch.items()
+  }
+
+
 def check_task_ids(batch: Mapping[str, np.ndarray], task_list: Sequence[str]) -> None:
   """Checks that task ids, of a batch or an example, index the task list.
 

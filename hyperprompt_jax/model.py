@@ -11,9 +11,11 @@ from flax.linen import partitioning as nn_partitioning
 
 from hyperprompt_jax import decoding
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.nn import statistics
 from hyperprompt_jax.nn.conditioning import Conditioning, Method
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.insertion import Segments
+from hyperprompt_jax.nn.statistics import AttentionStatistics
 from hyperprompt_jax.nn.transformer import Transformer
 
 Array = jax.Array
@@ -183,6 +185,27 @@ class Model:
       rngs=None if dropout_rng is None else {'dropout': dropout_rng},
       conditioning=conditioning,
     )
+
+  def attention_statistics(
+    self, params: Params, conditioning: Conditioning, batch: Batch
+  ) -> AttentionStatistics:
+    """What the encoder's self-attention looks at, `[m, b, ...]`.
+
+    Args:
+      params: of the network.
+      conditioning: from `condition`.
+      batch: `encoder_input_tokens` `[b, k]` and `task_ids` `[b, 1]`, int32; not packed.
+    """
+    _, sown = self.module.apply(
+      {'params': params},
+      batch['encoder_input_tokens'],
+      batch['task_ids'],
+      conditioning,
+      enable_dropout=False,
+      method=Transformer.encode,
+      mutable=[statistics.COLLECTION],
+    )
+    return statistics.collect(sown[statistics.COLLECTION], 'encoder')
 
   def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
     """Log likelihood of each row's targets, `[b]` float32."""

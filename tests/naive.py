@@ -55,8 +55,13 @@ def bucket(distance: int, bidirectional: bool) -> int:
   return start + min(far, number - 1)
 
 
-def attention(params, x, memory, heads, *, prompts=None, bias=None, causal=False):
-  """Attention of `x` `[q, e]` to prompts and to `memory` `[k, e]`, head by head."""
+def attention(
+  params, x, memory, heads, *, prompts=None, bias=None, causal=False, maps=None
+):
+  """Attention of `x` `[q, e]` to prompts and to `memory` `[k, e]`, head by head.
+
+  What each query looks at is added to the list `maps`, if there is one.
+  """
   project = lambda name, of: (of @ params[name]['kernel']).reshape(len(of), heads, -1)
   query, key, value = project('query', x), project('key', memory), project('value', memory)
   out = np.zeros_like(query)
@@ -73,6 +78,8 @@ def attention(params, x, memory, heads, *, prompts=None, bias=None, causal=False
         values.append(value[k, h])
       weights = np.exp(np.array(logits) - max(logits))
       out[q, h] = (weights / weights.sum()) @ np.array(values)
+      if maps is not None:
+        maps.append(weights / weights.sum())
   return out.reshape(len(x), -1) @ params['out']['kernel']
 
 
@@ -81,8 +88,11 @@ def mlp(params, x):
   return hidden @ params['wo']['kernel']
 
 
-def logits(params, heads: int, inputs, targets, added: Added) -> Array:
-  """Logits `[q, v]` of T5 1.1 for the tokens of one row, without padding."""
+def logits(params, heads: int, inputs, targets, added: Added, maps=()) -> Array:
+  """Logits `[q, v]` of T5 1.1 for the tokens of one row, without padding.
+
+  What the encoder's layers look at is added to the lists in `maps`, one for each.
+  """
   params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
   embedding, encoder, decoder = (
     params['token_embedder']['embedding'],
@@ -96,7 +106,12 @@ def logits(params, heads: int, inputs, targets, added: Added) -> Array:
   for m, layer in enumerate(added.encoder):
     p = encoder[f'layers_{m}']
     y = rms_norm(x, p['pre_attention_layer_norm'])
-    y = attention(p['attention'], y, y, heads, prompts=layer.prompts, bias=bias)
+    y = attention(
+      *(p['attention'], y, y, heads),
+      prompts=layer.prompts,
+      bias=bias,
+      maps=maps[m] if maps else None,
+    )
     x = x + layer.after_attention(y)
     x = x + layer.after_mlp(mlp(p['mlp'], rms_norm(x, p['pre_mlp_layer_norm'])))
   memory = rms_norm(x, encoder['encoder_norm'])
@@ -228,8 +243,12 @@ ADDED = {
 }
 
 
-def batch_logits(model, params, batch) -> list[Array]:
-  """The logits of each row's targets, whatever the method; padding is left out."""
+def batch_logits(model, params, batch, maps=None) -> list[Array]:
+  """The logits of each row's targets, whatever the method; padding is left out.
+
+  If there is a list `maps`, what each row looks at is added: for each layer of the
+  encoder, the weights of all keys for each head and query.
+  """
   config = model.config
   p = jax.tree.map(lambda x: np.asarray(x, np.float64), params.get('method', {}))
   depths = (config.num_encoder_layers, config.num_decoder_layers)
@@ -243,5 +262,8 @@ def batch_logits(model, params, batch) -> list[Array]:
   ):
     added = find(model.method, p, int(task), depths)
     tokens = [x[x > 0] for x in (inputs, targets)]
-    rows.append(logits(params, config.num_heads, *tokens, added))
+    of_row: list[list[Array]] = [[] for _ in range(depths[0])]
+    rows.append(logits(params, config.num_heads, *tokens, added, of_row))
+    if maps is not None:
+      maps.append(of_row)
   return rows

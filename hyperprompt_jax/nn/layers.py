@@ -16,6 +16,7 @@ import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 
+from hyperprompt_jax.nn import statistics
 from hyperprompt_jax.nn.insertion import Prompts, Segments, prepend_prompts
 
 Array = jax.Array
@@ -214,6 +215,18 @@ class RelativePositionBiases(nn.Module):
     return jnp.einsum('hn,nqk->hqk', embedding.astype(self.dtype), one_hot)[None]
 
 
+def attention_weights(
+  query: Array, key: Array, bias: Array | None = None, mask: Array | None = None
+) -> Array:
+  """The softmax of attention, float32 `[b, h, q, k]`; see `dot_product_attention`."""
+  logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
+  if bias is not None:
+    logits += bias.astype(jnp.float32)
+  if mask is not None:
+    logits = jnp.where(mask, logits, MASKED_LOGIT)
+  return jax.nn.softmax(logits)
+
+
 def dot_product_attention(
   query: Array,
   key: Array,
@@ -240,12 +253,7 @@ def dot_product_attention(
   Returns:
     `[b, q, h, d]` in the value's dtype.
   """
-  logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
-  if bias is not None:
-    logits += bias.astype(jnp.float32)
-  if mask is not None:
-    logits = jnp.where(mask, logits, MASKED_LOGIT)
-  weights = jax.nn.softmax(logits).astype(value.dtype)
+  weights = attention_weights(query, key, bias, mask).astype(value.dtype)
   if dropout_rng is not None and dropout_rate > 0.0:
     # T5 broadcasts this dropout over the queries: a key is dropped for all of them.
     batch, heads, _, keys = weights.shape
@@ -332,6 +340,8 @@ class MultiHeadDotProductAttention(nn.Module):
     if prompts is not None:
       assert segments is not None and mask is not None
       key, value, bias, mask = prepend_prompts(prompts, segments, key, value, bias, mask)
+    if inputs_kv is None:
+      self._sow_statistics(query, key, bias, mask, segments)
     x = dot_product_attention(
       query,
       key,
@@ -349,6 +359,19 @@ class MultiHeadDotProductAttention(nn.Module):
       kernel_init=fan_in_normal,
       name='out',
     )(x)
+
+  def _sow_statistics(
+    self, query: Array, key: Array, bias: Any, mask: Any, segments: Segments | None
+  ) -> None:
+    """Keeps what self-attention looks at, where somebody asks for it."""
+    asked = self.is_mutable_collection(statistics.COLLECTION)
+    if asked and segments is not None and not self.is_initializing():
+      num_prompts = key.shape[1] - query.shape[1]
+      found = statistics.of_attention(
+        attention_weights(query, key, bias, mask), num_prompts, segments.ids > 0
+      )
+      last = lambda _, new: new
+      self.sow(statistics.COLLECTION, statistics.NAME, found, last, lambda: None)
 
   def _append_to_cache(self, key: Array, value: Array, index: Array) -> tuple[Array, Array]:
     """Writes one position's key and value `[b, 1, h, d]`; returns `[b, k, h, d]`."""

@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax import struct
 from flax.linen import partitioning as nn_partitioning
 
+from hyperprompt_jax.nn import statistics
 from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
 from hyperprompt_jax.nn.config import REMAT_POLICIES, Config
 from hyperprompt_jax.nn.insertion import (
@@ -179,7 +180,7 @@ def _apply_layers(
   if config.scan_layers:
     scanned = nn_partitioning.scan_with_axes(
       layer,
-      variable_axes={'params': 0, 'cache': 0},
+      variable_axes={'params': 0, 'cache': 0, statistics.COLLECTION: 0},
       split_rngs={'params': True, 'dropout': True},
       in_axes=(0, *(nn.broadcast for _ in shared)),
       length=num_layers,

@@ -1,0 +1,62 @@
+"""What a look inside takes: a network of random weights, 100 examples of 512 tokens.
+
+    python benchmarks/peek_memory.py --size=base
+
+Prints seconds, compilation included, and the process's peak of memory.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from hyperprompt_jax import configuration, libtpu
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import HyperPromptGlobal
+from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.peeking.look import look
+
+EXAMPLES, LENGTH, BATCH, TASKS = 100, 512, 8, 8
+
+
+def batches(vocab_size: int) -> Iterator[dict[str, np.ndarray]]:
+  """Random tokens, all of them real, of all tasks in turn."""
+  rng = np.random.default_rng(0)
+  for start in range(0, EXAMPLES, BATCH):
+    rows = min(BATCH, EXAMPLES - start)
+    yield {
+      'encoder_input_tokens': rng.integers(2, vocab_size, (rows, LENGTH), dtype=np.int32),
+      'task_ids': (np.arange(start, start + rows, dtype=np.int32) % TASKS)[:, None],
+    }
+
+
+def main() -> None:
+  """Measures."""
+  libtpu.prepare()
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--size', default='base')
+  size = parser.parse_args().size
+  files = [f'models/{size}.gin', 'methods/hyperprompt_global.gin', 'runs/params.gin']
+  configuration.parse(files, [])
+  config = configuration.call(Config)
+  method = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
+  model = Model(config, method, tuple(f'task_{t}' for t in range(TASKS)))
+  partitioner = Partitioner()
+  start = time.monotonic()
+  with partitioner.activate():
+    params = jax.jit(model.init)(jax.random.key(0))
+    found = look(model, partitioner, params, batches(config.vocab_size), BATCH)
+  seconds = time.monotonic() - start
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  print(
+    f'{size}: {sum(found.examples)} examples of {LENGTH} tokens in {seconds:.0f} s, peak '
+    f'{peak:.2f} GiB; mass on prompts {found.prompt_mass.mean():.4f}'
+  )
+
+
+if __name__ == '__main__':
+  main()
