@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import threading
+import time
 import uuid
 from typing import Any, NoReturn
 
@@ -67,7 +68,7 @@ def start(flags: argparse.Namespace) -> None:
   )
   given = [value for value in (address, count, index) if value is not None]
   if jax.distributed.is_initialized() or given == [1]:
-    pass  # joined by who calls; or alone, whatever else is near
+    pass  # joined by who calls; or there is no other
   elif len(given) == 3:
     if not re.fullmatch(r'.+:\d+', address):
       raise UserError(f'--coordinator_address={address} must be like 10.0.0.1:8476')
@@ -79,7 +80,7 @@ def start(flags: argparse.Namespace) -> None:
   elif given:
     raise UserError(
       '--coordinator_address, --process_count and --process_index go together: give all '
-      'three, or --process_count=1 for this host alone'
+      'three, or --process_count=1 where there is but one host'
     )
   elif libtpu.has_tpu() and os.environ.get('JAX_PLATFORMS', 'tpu') == 'tpu':
     _initialize()
@@ -103,8 +104,8 @@ def _initialize(**arguments: Any) -> None:
   except (ValueError, RuntimeError) as error:
     reason = str(error).strip().splitlines()[0]
     raise UserError(
-      f'the hosts do not find each other: {reason[:200]}; --process_count=1 uses this '
-      'host alone'
+      f'the hosts do not find each other: {reason[:200]}; where there is but this one, '
+      'add --process_count=1'
     ) from error
   finally:
     timer.cancel()
@@ -206,6 +207,9 @@ def leave(status: int) -> NoReturn:
   """Ends this process at once, where an orderly end would wait for the other hosts."""
   sys.stdout.flush()
   sys.stderr.flush()
+  if is_first():
+    # With it ends what the others meet at, which ends them: they may have an error to tell.
+    time.sleep(1)
   os._exit(status)
 
 

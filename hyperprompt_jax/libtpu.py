@@ -4,16 +4,26 @@ import os
 import pathlib
 
 _GOOGLE = '0x1ae0'  # as PCI vendor
+# TPU v2 and v3, v4, v5p, v5e, v6e, 7x: the devices that JAX looks for. Google's network
+# cards and disks are others.
+_TPUS = ('0x0027', '0x005e', '0x0062', '0x0063', '0x006f', '0x0076')
 
 
-def has_tpu() -> bool:
-  """Whether there may be a TPU in this machine."""
-  vendors = pathlib.Path('/sys/bus/pci/devices').glob('*/vendor')
-  return any(vendor.read_text().strip() == _GOOGLE for vendor in vendors)
+def has_tpu(devices: pathlib.Path = pathlib.Path('/sys/bus/pci/devices')) -> bool:
+  """Whether there is a TPU in this machine.
+
+  Args:
+    devices: folder with `vendor` and `device` of each PCI device.
+  """
+  read = lambda path: path.read_text().strip() if path.exists() else ''
+  return any(
+    read(device / 'vendor') == _GOOGLE and read(device / 'device') in _TPUS
+    for device in devices.glob('*')
+  )
 
 
 def prepare() -> None:
-  """Tells the library not to look for its machine, unless there may be one.
+  """Tells the library not to look for its machine, unless there is one.
 
   It is loaded wherever it is installed, and otherwise writes to standard error which of
   the machine's descriptions it has not found.

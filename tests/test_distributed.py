@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from hyperprompt_jax import cli, reporting
+from hyperprompt_jax import cli, libtpu, reporting
 from hyperprompt_jax.datasets import TrainingBatches
 from tests import tiny_run
 
@@ -227,7 +227,7 @@ def test_hosts_that_disagree_end_at_once_and_say_in_what(tmp_path, compile_once)
 @pytest.mark.parametrize(
   ('flags', 'said'),
   [
-    (['--process_count=2'], 'go together: give all three, or --process_count=1'),
+    (['--process_count=2'], 'give all three, or --process_count=1 where'),
     (['--coordinator_address=h:1', '--process_count=2'], 'go together'),
     (
       ['--coordinator_address=h', '--process_count=2', '--process_index=0'],
@@ -245,6 +245,38 @@ def test_flags_that_cannot_be(tmp_path, capsys, flags, said):
   out, err = capsys.readouterr()
   assert out == '' and said in err and len(err.splitlines()) == 1
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(('vendor', 'device', 'found'), [
+  ('0x1ae0', '0x0063', True),
+  ('0x1ae0', '0x0042', False),  # a network card of Google's
+  ('0x10de', '0x0063', False),
+])  # fmt: skip
+def test_a_tpu_is_told_from_other_devices(tmp_path, vendor, device, found):
+  assert not libtpu.has_tpu(tmp_path)
+  (tmp_path / 'one').mkdir()
+  (tmp_path / 'one' / 'vendor').write_text(f'{vendor}\n')
+  (tmp_path / 'one' / 'device').write_text(f'{device}\n')
+  assert libtpu.has_tpu(tmp_path) == found
+
+
+def test_on_a_tpu_hosts_meet_without_flags(tmp_path, capsys, monkeypatch):
+  met = []
+
+  def initialize(**flags):
+    met.append(flags)
+    raise RuntimeError('no metadata\nand a long story')
+
+  monkeypatch.setattr(libtpu, 'has_tpu', lambda: True)
+  monkeypatch.setattr('jax.distributed.initialize', initialize)
+  monkeypatch.delenv('JAX_PLATFORMS', raising=False)
+  command = arguments(tmp_path / 'run', ONE_DEVICE)
+  assert cli.main(command) == 2
+  said = 'the hosts do not find each other: no metadata; where there is but this one'
+  assert said in capsys.readouterr().err
+  assert len(met) == 1 and 'coordinator_address' not in met[0]
+  assert cli.main([*command, '--process_count=1', '--device_count=2']) == 2
+  assert len(met) == 1
 
 
 def test_a_run_keeps_the_shards_of_its_data(one_device, tmp_path, capsys):
