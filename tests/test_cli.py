@@ -105,7 +105,7 @@ def test_the_demonstration_goes_with_every_method(method):
   assert '%gin.REQUIRED' not in gin.config_str()
 
 
-@pytest.mark.parametrize('verb', ['eval', 'infer'])
+@pytest.mark.parametrize('verb', ['eval', 'infer', 'peek'])
 def test_gin_files_of_verbs_parse_after_a_config_that_training_wrote(trained, verb):
   runs.configure(str(trained), f'runs/{verb}.gin', [], [])
   assert gin.query_parameter('runs.Run.model_dir').scoped_selector == 'MODEL_DIR/gin.macro'
@@ -115,6 +115,7 @@ def test_every_gin_file_is_used_by_one_of_these_tests():
   tested = {f'models/{m}' for m in MODELS} | {f'methods/{m}' for m in METHODS}
   tested |= {'models/t5_1_1.gin', 'runs/finetune.gin', 'runs/run.gin'}
   tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
+  tested.add('runs/peek.gin')
   tested.add('runs/plan.gin')  # by test_plan.py
   # By test_t5x.py.
   tested |= {f't5x/{name}.gin' for name in ('model', 'finetune', 'eval', 'infer')}

@@ -12,7 +12,7 @@ from hyperprompt_jax import cli
 from hyperprompt_jax.nn import statistics
 from hyperprompt_jax.nn.stacking import stack_layers
 from hyperprompt_jax.peeking import pictures
-from tests import naive, tiny, tiny_run
+from tests import naive, tiny
 
 
 def naive_statistics(weights, num_prompts):
@@ -72,21 +72,12 @@ def test_what_nobody_asks_for_is_not_computed():
 
 
 @pytest.fixture(scope='module')
-def mtl(tmp_path_factory, compile_once):
-  """A run like `trained`, without prompts."""
-  folder = tmp_path_factory.mktemp('mtl') / 'run'
-  files = ('models/tiny.gin', 'methods/mtl.gin', 'runs/finetune.gin')
-  options = {'files': files, 'network': tiny_run.BACKBONE}
-  assert cli.main(tiny_run.train_arguments(folder, **options)) == 0
-  return folder
-
-
-@pytest.fixture(scope='module')
-def seen(tmp_path_factory, trained, mtl):
-  """The folder of a look at a run, beside one without prompts."""
+def seen(tmp_path_factory, trained):
+  """The folder of a look at a run, beside what it was two steps before."""
   folder = tmp_path_factory.mktemp('seen')
-  arguments = [f'--model_dir={trained}', f'--baseline={mtl}', '--num_examples=11']
-  assert cli.main(['peek', *arguments, f'--output={folder}']) == 0
+  arguments = [f'--model_dir={trained}', f'--baseline={trained}', '--baseline_step=2']
+  command = ['peek', *arguments, '--num_examples=11', f'--output={folder}']
+  assert cli.main(command) == 0
   return folder
 
 
@@ -98,9 +89,9 @@ def test_all_files_are_written_and_say_the_same(seen):
   run, baseline = json.loads((seen / 'peek.json').read_text())
   assert run['examples'] == baseline['examples'] == [11]
   assert (run['tasks'], run['method']) == (['first'], 'HyperPromptGlobal')
+  assert (run['step'], baseline['step']) == (4, 2)
   assert 0 < run['prompt_mass']['overall'][0] < 1
-  assert baseline['prompt_mass']['overall'] == [0.0]
-  assert baseline['similarity'] == {}
+  assert run['prompt_mass'] != baseline['prompt_mass']
   rows = list(csv.DictReader((seen / 'layers.csv').open()))
   assert [(row['layer'], row['task']) for row in rows] == [('0', 'first'), ('0', '')] * 2
   assert float(rows[0]['prompt_mass']) == run['prompt_mass']['by_task'][0][0]
