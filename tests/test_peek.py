@@ -11,7 +11,7 @@ import pytest
 from hyperprompt_jax import cli
 from hyperprompt_jax.nn import statistics
 from hyperprompt_jax.nn.stacking import stack_layers
-from hyperprompt_jax.peeking import pictures
+from hyperprompt_jax.peeking import files, pictures
 from tests import naive, tiny
 
 
@@ -109,6 +109,12 @@ def test_the_page_needs_no_other_file_and_defines_its_numbers(seen):
     assert word in page
   (value,) = json.loads((seen / 'peek.json').read_text())[0]['prompt_mass']['overall']
   assert f'<td>{value:.4f}</td>' in page
+
+
+def test_the_same_numbers_make_the_same_files(seen, tmp_path):
+  files.write(str(tmp_path), json.loads((seen / 'peek.json').read_text()))
+  for path in seen.iterdir():
+    assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_one_object_on_standard_output(trained, tmp_path, capsys):

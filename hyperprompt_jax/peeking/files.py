@@ -49,14 +49,12 @@ def write(folder: str, reports: Sequence[Report]) -> list[str]:
     UserError: if the folder cannot be written.
   """
   figures = pictures.draw(reports)
-  drawn: dict[str, bytes] = {}
-  for name, figure in figures.items():
-    for suffix in ('svg', 'png'):
-      held = io.BytesIO()
-      # Without the date, the same numbers make the same file.
-      metadata = {'Date': None} if suffix == 'svg' else None
-      figure.savefig(held, format=suffix, dpi=200, metadata=metadata)
-      drawn[f'{name}.{suffix}'] = held.getvalue()
+  drawn = {
+    f'{name}.{suffix}': pictures.rendered(figure, suffix)
+    for name, figure in figures.items()
+    for suffix in ('svg', 'png')
+  }
+  for figure in figures.values():
     pictures.plt.close(figure)
   contents = {
     PAGE: _page(reports, {name: drawn[f'{name}.svg'] for name in figures}).encode(),

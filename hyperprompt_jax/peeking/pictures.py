@@ -4,6 +4,7 @@ Colours are Okabe and Ito's and the map cividis, which colour-blind people tell 
 styles and markers differ besides, and all of it is readable in grey.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,20 @@ def draw(reports: Sequence[Report]) -> dict[str, Figure]:
   return figures
 
 
+def rendered(figure: Figure, suffix: str) -> bytes:
+  """The picture as a file; the same numbers make the same bytes.
+
+  Args:
+    figure: from `draw`.
+    suffix: 'svg' or 'png'.
+  """
+  held = io.BytesIO()
+  metadata = {'Date': None} if suffix == 'svg' else None
+  with plt.rc_context({'svg.hashsalt': 'peek'}):
+    figure.savefig(held, format=suffix, dpi=200, metadata=metadata)
+  return held.getvalue()
+
+
 def _layers(reports: Sequence[Report]) -> Figure:
   """Attention mass and mean entropy over the layers, each task thin, the mean thick."""
   figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.8), layout='constrained')
@@ -56,11 +71,18 @@ def _layers(reports: Sequence[Report]) -> Figure:
     for report, style in zip(reports, _STYLES, strict=False):
       layers = np.arange(len(report[name]['overall']))
       axis.plot(layers, report[name]['by_task'], color=style['color'], lw=0.5, alpha=0.4)
-      axis.plot(layers, report[name]['overall'], label=report['run'], ms=4, **style)
+      axis.plot(
+        *(layers, report[name]['overall']),
+        label=report['run'],
+        markersize=4,
+        clip_on=False,  # a mass of 0 lies on the axis
+        **style,
+      )
     axis.set_xlabel('encoder layer')
     axis.set_ylabel(label)
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.set_ylim(bottom=0)
+    most = max(np.max(report[name]['by_task']) for report in reports)
+    axis.set_ylim(0, 1.08 * most or 1)
   axes[0].legend(frameon=False)
   return figure
 
