@@ -123,6 +123,9 @@ def train(
     },
   )
   check_amounts(eval_steps, num_eval_examples)
+  # Before libraries try for minutes.
+  if reason := hyperprompt_tasks.unreachable(model_dir):
+    raise UserError(f'MODEL_DIR {model_dir} cannot be reached: {reason}')
   start = None
   if initial and not has_checkpoints(model_dir):
     start = initial.open(model.param_shapes())
@@ -130,14 +133,14 @@ def train(
   interrupts = Interrupts()
   with partitioner.activate(), interrupts.handled():
     like = abstract_state(model, optimizer, partitioner, tuned)
+    if num_data_shards is None:
+      num_data_shards = _num_data_shards(model_dir, model, partitioner, batch_size)
     batches = datasets.TrainingBatches(
       mixture_or_task_name,
       task_feature_lengths,
       partitioner,
       batch_size=batch_size,
-      num_shards=num_data_shards
-      or _saved_num_shards(model_dir, model)
-      or datasets.default_num_shards(partitioner, batch_size),
+      num_shards=num_data_shards,
       seed=random_seed,
       use_cached=use_cached,
       pack=pack,
@@ -284,21 +287,22 @@ def _last_step(
   return total_steps
 
 
-def _saved_num_shards(model_dir: str, model: Model) -> int | None:
-  """How many shards the data of a run are read in that has begun."""
-  if not has_checkpoints(model_dir):
-    return None
-  with contextlib.closing(Checkpointer(model_dir, model.task_list)) as checkpointer:
-    latest = checkpointer.latest_step()
-    return latest and checkpointer.num_data_shards(latest)
+def _num_data_shards(
+  model_dir: str, model: Model, partitioner: Partitioner, batch_size: int
+) -> int:
+  """As many shards of the data as the run began with; as fit the hosts, if it begins."""
+  if has_checkpoints(model_dir):
+    with contextlib.closing(Checkpointer(model_dir, model.task_list)) as checkpointer:
+      latest = checkpointer.latest_step()
+      if latest is not None:
+        return checkpointer.num_data_shards(latest)
+  return datasets.default_num_shards(partitioner, batch_size)
 
 
 def _make_folder(model_dir: str) -> None:
   """Makes MODEL_DIR, and finds out whether it can be written."""
   if not model_dir:
     raise UserError('MODEL_DIR is empty: name a folder for the run')
-  if reason := hyperprompt_tasks.unreachable(model_dir):
-    raise UserError(f'MODEL_DIR {model_dir} cannot be reached: {reason}')
   folder = epath.Path(model_dir)
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -315,7 +319,7 @@ def _write_config(model_dir: str) -> None:
     return
   path = epath.Path(model_dir) / runs.CONFIG_FILE
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(gin.config_str())
+  temporary.write_bytes(gin.config_str().encode())
   temporary.replace(path)
 
 

@@ -1,7 +1,9 @@
 """Every mistake of a user's ends in one line on standard error and exit status 2."""
 
 import pathlib
+import re
 import shutil
+import socket
 
 import pytest
 
@@ -154,6 +156,8 @@ def test_a_value_of_the_wrong_type(refused, binding, said):
     ("TASK_FEATURE_LENGTHS={'inputs': 8}", "must be like {'inputs': 512, 'targets': 64}"),
     ("TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 0}", 'must be like'),
     ("TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8, 'x': 8}", 'must be like'),
+    ('NUM_DATA_SHARDS=0', 'NUM_DATA_SHARDS=0 does not divide BATCH_SIZE=4'),
+    ('NUM_DATA_SHARDS=3', 'NUM_DATA_SHARDS=3 does not divide BATCH_SIZE=4'),
     ('train.train.max_segments=0', 'max_segments must be a positive integer'),
     ('train.train.num_microbatches=0', 'num_microbatches must be a positive integer'),
     ('train.train.num_microbatches=3', 'BATCH_SIZE=4 is not divided by num_microbatches=3'),
@@ -297,8 +301,21 @@ def test_a_model_dir_that_is_a_file(mistake, tmp_path):
   file = tmp_path / 'file'
   file.write_text('mine')
   assert f'MODEL_DIR {file} cannot' in mistake(tiny_run.train_arguments(file))
+
   assert f'{file}/run cannot' in mistake(tiny_run.train_arguments(file / 'run'))
   assert file.read_text() == 'mine'
+
+
+@pytest.mark.parametrize('verb', ['train', 'eval'])
+def test_a_bucket_that_does_not_answer_is_found_out_at_once(mistake, monkeypatch, verb):
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+  monkeypatch.setenv('TENSORSTORE_GCS_HTTP_URL', f'http://127.0.0.1:{port}')
+  command = {
+    'train': tiny_run.train_arguments('gs://bucket/run'),
+    'eval': ['eval', '--model_dir=gs://bucket/run'],
+  }[verb]
+  assert re.search('(MODEL_DIR |--model_dir=)gs://bucket/run cannot be', mistake(command))
 
 
 def test_a_model_dir_that_cannot_be_written(mistake):

@@ -199,7 +199,7 @@ class Checkpointer:
 
   def num_data_shards(self, step: int) -> int:
     """How many shards the data of a checkpoint's run are read in."""
-    return self._read_run(step)['num_data_shards']
+    return self._read_run(step).get('num_data_shards', 1)
 
   def restore(self, step: int, like: TrainState, batches: Shards) -> TrainState:
     """Restores a run: its state, and its position in the data, into `batches`.
@@ -288,7 +288,7 @@ class Checkpointer:
 
   def _check_data(self, step: int, batches: Shards) -> None:
     run = self._read_run(step)
-    saved = {**run['data'], 'NUM_DATA_SHARDS': run['num_data_shards']}
+    saved = {**run['data'], 'NUM_DATA_SHARDS': self.num_data_shards(step)}
     wanted = {**self._data, 'NUM_DATA_SHARDS': batches.num_shards}
     for name, value in wanted.items():
       if saved.get(name) != value:
