@@ -15,7 +15,7 @@ def report(tmp_path_factory, compile_once):
     f'--output_dir={folder}',
     '--gin.TRAIN_STEPS=2',
     '--gin.EVAL_PERIOD=2',
-    '--gin.EVAL_STEPS=1',
+    '--gin.EVAL_STEPS=0',
     '--gin.EVALUATOR_NUM_EXAMPLES=2',
     '--gin.BATCH_SIZE=2',
   ]
