@@ -5,7 +5,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gin
@@ -58,6 +58,15 @@ def bound_class(name: str) -> Any:
   if isinstance(value, gin.config.ConfigurableReference):
     return value.configurable.wrapped
   return None
+
+
+def scopes(function: Callable[..., Any]) -> list[str]:
+  """The gin scopes in which a parameter of a function is bound; '' is the outermost."""
+  return [
+    scope
+    for scope, selector in _bound()
+    if selector != _MACRO and gin.config._REGISTRY[selector].wrapped is function
+  ]
 
 
 def _bound() -> dict[tuple[str, str], dict[str, Any]]:

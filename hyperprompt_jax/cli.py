@@ -80,7 +80,8 @@ def _mistakes() -> tuple[type[Exception], ...]:
   tasks = sys.modules.get('hyperprompt_tasks')
   if tasks is None:
     return (UserError,)
-  return UserError, tasks.DataError, tasks.UnknownNameError, tasks.VocabularyError
+  of_tasks = tasks.DataError, tasks.TaskError, tasks.UnknownNameError, tasks.VocabularyError
+  return UserError, *of_tasks
 
 
 def _mistake(message: str) -> int:

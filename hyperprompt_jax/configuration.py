@@ -8,6 +8,7 @@ import inspect
 import logging
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -122,6 +123,17 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     )
   for message in gin_bindings.wrong_types():
     raise UserError(message)
+  _register_own_tasks()
+
+
+def _register_own_tasks() -> None:
+  """Makes the mixtures that gin describes, wherever their names stand."""
+  # Not imported here, as not every configuration is of tasks.
+  tasks = sys.modules.get('hyperprompt_tasks')
+  for function in (tasks.condition, tasks.from_files) if tasks else ():
+    for scope in gin_bindings.scopes(function):
+      with gin.config_scope(scope):
+        call(function)
 
 
 def call(function: Callable[..., Any], **arguments: Any) -> Any:

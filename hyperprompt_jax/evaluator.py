@@ -149,10 +149,7 @@ class Evaluator:
         step=step,
         predict_fn=functools.partial(self._predict_all, params, conditioning),
       )
-      metrics = {
-        task: {name: float(value) for name, value in of.items()}
-        for task, of in future.result().items()
-      }
+      metrics = {task: _numbers(of) for task, of in future.result().items()}
     return Results(
       metrics=metrics,
       losses=losses,
@@ -188,3 +185,16 @@ class Evaluator:
     """Fills a short batch up with rows of padding, and puts it on the devices."""
     features.check_task_ids(batch, self._task_list)
     return self._partitioner.put(features.fill_rows(batch, self._batch_size))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+  """The metrics that are numbers; SeqIO writes texts and pictures to `log_dir`."""
+  values = {
+    name: value.value if isinstance(value, seqio.metrics.Scalar) else value
+    for name, value in metrics.items()
+  }
+  return {
+    name: float(value)
+    for name, value in values.items()
+    if not isinstance(value, seqio.metrics.MetricValue)
+  }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import hyperprompt_tasks
 from hyperprompt_jax import terminal
 from hyperprompt_jax.checkpoints import AVERAGE
 
@@ -92,9 +93,10 @@ def print_summary(
     if step is None:
       continue
     best_scores.append(scores[step][task])
+    of_tasks = {name: _metrics(values, name) for name, _ in metrics}
     detail = '  '.join(
-      f'{metric} {values.get(f"{EVAL}/{name}/{metric}", float("nan")):.2f}'
-      for name, metric in metrics
+      f'{metric} {of_tasks[name].get(metric, float("nan")):.2f}'
+      for name, metric in hyperprompt_tasks.expanded(metrics, of_tasks)
     )
     at_shown = scores[shown].get(task)
     rows.append(
@@ -123,3 +125,13 @@ def print_summary(
     rows,
     ruled=1,
   )
+
+
+def _metrics(values: Mapping[str, float], seqio_task: str) -> dict[str, float]:
+  """The metrics of a SeqIO task in a record of an evaluation; its loss is none."""
+  prefix = f'{EVAL}/{seqio_task}/'
+  return {
+    name.removeprefix(prefix): value
+    for name, value in values.items()
+    if name.startswith(prefix) and name != f'{prefix}loss'
+  }

@@ -6,11 +6,18 @@ vocabulary loaded. It needs neither JAX nor Flax of its own.
 
 from hyperprompt_tasks.averages import (
   average,
+  expanded,
   groups,
   task_scores,
 )
 from hyperprompt_tasks.builtin import chance
-from hyperprompt_tasks.errors import DataError, UnknownNameError, VocabularyError
+from hyperprompt_tasks.errors import (
+  DataError,
+  TaskError,
+  UnknownNameError,
+  VocabularyError,
+)
+from hyperprompt_tasks.own_tasks import condition, from_files
 from hyperprompt_tasks.registration import (
   add_mixture,
   add_task,
@@ -31,6 +38,7 @@ __all__ = [
   'DEFAULT_VOCABULARY',
   'HUGGING_FACE_FILE',
   'DataError',
+  'TaskError',
   'TaskList',
   'TaskVocabulary',
   'UnknownNameError',
@@ -39,7 +47,10 @@ __all__ = [
   'add_task',
   'average',
   'chance',
+  'condition',
   'declare',
+  'expanded',
+  'from_files',
   'groups',
   'single_task_mixtures',
   'super_glue_average',

@@ -37,9 +37,19 @@ def task_scores(name: str, metrics: AllMetrics) -> dict[str, float]:
   """
   scores = {}
   for group, pairs in groups(name).items():
-    if all(metric in metrics.get(task, {}) for task, metric in pairs):
-      scores[group] = _mean([float(metrics[task][metric]) for task, metric in pairs])
+    found = expanded(pairs, metrics)
+    if found and all(metric in metrics.get(task, {}) for task, metric in found):
+      scores[group] = _mean([float(metrics[task][metric]) for task, metric in found])
   return scores
+
+
+def expanded(pairs: task_lists.Metrics, metrics: AllMetrics) -> task_lists.Metrics:
+  """Returns the pairs with what ALL stands for in its place: nothing if it is not there."""
+  return tuple(
+    (task, name)
+    for task, metric in pairs
+    for name in (metrics.get(task, {}) if metric == task_lists.ALL else (metric,))
+  )
 
 
 def average(name: str, metrics: AllMetrics) -> float | None:

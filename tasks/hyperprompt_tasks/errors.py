@@ -2,7 +2,7 @@
 
 
 class DataError(ValueError):
-  """A data folder, file or line is not what the official SuperGLUE files hold."""
+  """A data folder, file or line does not hold what it should."""
 
 
 class VocabularyError(ValueError):
@@ -11,3 +11,7 @@ class VocabularyError(ValueError):
 
 class UnknownNameError(ValueError):
   """No task list is known for the name of a SeqIO task or mixture."""
+
+
+class TaskError(ValueError):
+  """Tasks cannot be registered as they are asked for."""

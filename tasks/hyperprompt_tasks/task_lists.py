@@ -12,8 +12,10 @@ import seqio
 
 from hyperprompt_tasks import errors
 
-# ((SeqIO task, metric), …): what is averaged into one score.
+# ((SeqIO task, metric), …): what is averaged into one score. ALL stands for every metric of
+# the SeqIO task, of somebody else's whose names are not known before it is evaluated.
 Metrics = tuple[tuple[str, str], ...]
+ALL = '*'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +152,15 @@ def _unknown(name: str) -> errors.UnknownNameError:
     for mixture in seqio.MixtureRegistry.names()
     if all(t.name in _declared for t in seqio.MixtureRegistry.get(mixture).tasks)
   ]
-  known = sorted([*ours, *_declared])
-  nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
   if name in seqio.TaskRegistry.names():
     problem = 'has no task list: declare one with hyperprompt_tasks.declare'
   else:
     problem = 'is neither a task nor a mixture'
-  return errors.UnknownNameError(f'{name} {problem}; nearest: {", ".join(nearest)}')
+  return errors.UnknownNameError(
+    f'{name} {problem}; nearest: {nearest(name, [*ours, *_declared])}'
+  )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """Returns the three of the names that are most like `name`, for messages."""
+  return ', '.join(difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.0))

@@ -1,0 +1,104 @@
+"""Own tasks from a gin file alone: trained, evaluated, and found again by the run."""
+
+import json
+import subprocess
+import sys
+
+import seqio
+
+import hyperprompt_tasks
+from hyperprompt_jax import cli
+from tests import tiny_run
+
+GIN = """
+from __gin__ import dynamic_registration
+import hyperprompt_tasks
+
+MIXTURE_OR_TASK_NAME = 'own_gin'
+hyperprompt_tasks.from_files:
+  name = 'own_gin'
+  files = {{
+    'shout': {{'train': '{folder}/shout.csv', 'validation': '{folder}/shout.csv'}},
+    'judge': {{'train': '{folder}/judge.jsonl', 'validation': '{folder}/judge.jsonl'}},
+  }}
+  rates = {{'judge': 2.0}}
+  labels = {{'judge': ['good', 'bad']}}
+"""
+
+
+def files(folder):
+  rows = ['inputs,targets', *(f'"say {word}",{word}' for word in 'abcdef')]
+  (folder / 'shout.csv').write_text('\n'.join(rows))
+  rows = [{'inputs': f'is {n}', 'targets': ('good', 'bad')[n % 2]} for n in range(6)]
+  (folder / 'judge.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  (folder / 'own.gin').write_text(GIN.format(folder=folder))
+  return folder / 'own.gin'
+
+
+def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
+  run = tmp_path / 'run'
+  arguments = tiny_run.train_arguments(
+    run,
+    files=(*tiny_run.FILES, files(tmp_path)),
+    without=('MIXTURE_OR_TASK_NAME',),
+    TRAIN_STEPS=2,
+  )
+  assert cli.main(arguments) == 0
+  out = capsys.readouterr().out
+  assert 'shout' in out and 'judge' in out and 'accuracy' in out
+  metadata = json.loads((run / 'checkpoints/2/run/metadata').read_text())
+  assert metadata['task_list'] == ['judge', 'shout']  # gin keeps no other order
+  # A process that knows nothing but the run.
+  command = ['-m', 'hyperprompt_jax.evaluate', f'--model_dir={run}', '--json']
+  ended = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+  assert ended.returncode == 0, ended.stderr
+  (found,) = json.loads(ended.stdout)['checkpoints']
+  assert set(found['scores']) == {'shout', 'judge'}
+  assert set(found['metrics']) == {'own_gin.shout', 'own_gin.judge'}
+
+
+def test_mistakes_in_own_files_are_one_line(tmp_path, capsys):
+  gin = files(tmp_path)
+  (tmp_path / 'judge.jsonl').write_text('{"inputs": "a", "targets": "good"}\n{"inputs"')
+  text = gin.read_text().replace('own_gin', 'own_gin_bad')
+  gin.write_text(text)
+  run = tmp_path / 'run'
+  arguments = tiny_run.train_arguments(
+    run, files=(*tiny_run.FILES, gin), without=('MIXTURE_OR_TASK_NAME',)
+  )
+  assert cli.main(arguments) == 2
+  out, err = capsys.readouterr()
+  assert out == '' and len(err.splitlines()) == 1
+  assert f'{tmp_path}/judge.jsonl:2: expected one JSON object' in err
+  assert not run.exists() and 'own_gin_bad' not in seqio.MixtureRegistry.names()
+
+
+def test_somebody_elses_tasks_by_gin(tmp_path, capsys, monkeypatch):
+  (tmp_path / 'own_their_module.py').write_text(
+    'import seqio\n'
+    'from tests.tasks.test_own_tasks import theirs\n'
+    "theirs('own_gin_a'), theirs('own_gin_b')\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / 'theirs.gin').write_text(
+    'from __gin__ import dynamic_registration\n'
+    'import own_their_module\n'
+    'import hyperprompt_tasks\n'
+    "MIXTURE_OR_TASK_NAME = 'own_gin_theirs'\n"
+    'hyperprompt_tasks.condition:\n'
+    "  name = 'own_gin_theirs'\n"
+    "  tasks = {'own_gin_a': 1, 'own_gin_c': 2}\n"
+  )
+  arguments = tiny_run.train_arguments(
+    tmp_path / 'run',
+    files=(*tiny_run.FILES, tmp_path / 'theirs.gin'),
+    without=('MIXTURE_OR_TASK_NAME',),
+  )
+  assert cli.main(arguments) == 2
+  err = capsys.readouterr().err
+  assert 'own_gin_c is no registered SeqIO task; nearest: own_gin_' in err
+  tasks = "--gin.hyperprompt_tasks.condition.tasks={'own_gin_a': 1, 'own_gin_b': 2}"
+  # What is registered is of two tasks, and nothing else is wrong but the last binding.
+  assert cli.main([*arguments, tasks, '--gin.BATCH_SIZE=0']) == 2
+  assert 'BATCH_SIZE' in capsys.readouterr().err
+  assert hyperprompt_tasks.task_list('own_gin_theirs') == ('own_gin_a', 'own_gin_b')
