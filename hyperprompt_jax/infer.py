@@ -1,4 +1,4 @@
-"""`hyperprompt infer`: predictions for a JSONL file or for a split of a SeqIO task."""
+"""`hyperprompt infer`: predictions for a file, a SeqIO task, or a benchmark's server."""
 
 import contextlib
 import functools
@@ -6,8 +6,9 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ from hyperprompt_jax import (
 )
 from hyperprompt_jax.configuration import nearest
 from hyperprompt_jax.errors import UserError
+from hyperprompt_tasks import submissions
 
 # An example to predict for: what is written besides the prediction, the conditioned
 # task's id, and the tokens, EOS included.
@@ -73,52 +75,118 @@ def infer(
   else:
     raise UserError('nothing to predict for: give --input or --task')
   chosen = run.step(step)
+  with _written_whole(output, 'w') as file, run.partitioner.activate():
+    predict = _predictor(run, chosen, task_feature_lengths, batch_size)
+    inputs = [(task_id, ids) for _, task_id, ids in examples]
+    texts = predict(inputs, f'predicting with step {chosen}')
+    for (record, _, _), text in zip(examples, texts, strict=True):
+      record['prediction'] = text
+      file.write(json.dumps(record, ensure_ascii=False) + '\n')
+  return len(examples)
+
+
+def submit(
+  run: runs.Run,
+  mixture_or_task_name: str,
+  task_feature_lengths: datasets.Lengths,
+  batch_size: int,
+  output: str,
+  step: str = 'latest',
+) -> dict[str, int]:
+  """Writes the zip that the server of SuperGLUE or GLUE takes.
+
+  Args:
+    run: whose checkpoint predicts.
+    mixture_or_task_name: of the benchmark.
+    task_feature_lengths: longer inputs are cut, and so much is generated at most.
+    batch_size: rows of a batch.
+    output: the zip to write; it appears whole, when all is done.
+    step: a step, 'latest' or 'best'.
+
+  Returns:
+    By file, how many answers were none of its labels, and were written as its first.
+
+  Raises:
+    UserError: if there is no such checkpoint.
+    DataError: if a test split is absent, or has not as many rows as the server expects.
+    TaskError: if the mixture is no benchmark's.
+  """
+  datasets.check_lengths(task_feature_lengths)
+  run.partitioner.check(batch_size=batch_size)
+  run.check_task_list(mixture_or_task_name)
+  files = submissions.files(mixture_or_task_name)
+  chosen = run.step(step)
+  examples = {}
+  for file in files:
+    examples[file] = list(_examples(file.task, 'test', run.model.task_list))
+    # All of them before the first is answered, which may take an hour.
+    submissions.check_rows(file, len(examples[file]))
+  strange = {}
+  with _written_whole(output, 'wb') as whole, run.partitioner.activate():
+    predict = _predictor(run, chosen, task_feature_lengths, batch_size)
+    with zipfile.ZipFile(whole, 'w', zipfile.ZIP_DEFLATED) as zipped:
+      for file in files:
+        inputs = [
+          (int(of[features.TASK_IDS][0]), of['inputs'].tolist()) for of in examples[file]
+        ]
+        answers = zip(examples[file], predict(inputs, file.name), strict=True)
+        contents, strange[file.name] = submissions.contents(file, list(answers))
+        zipped.writestr(file.name, contents)
+  return strange
+
+
+def _predictor(
+  run: runs.Run, step: int, task_feature_lengths: datasets.Lengths, batch_size: int
+) -> Callable[[Sequence[tuple[int, Sequence[int]]], str], Iterator[str]]:
+  """What decodes task ids and tokens, EOS included, to texts, and shows how far it is."""
+  vocabulary = hyperprompt_tasks.use_vocabulary(run.vocabulary)
   length = task_feature_lengths['inputs']
-  with _written_whole(output) as file, run.partitioner.activate():
-    params = run.restore(chosen)
-    conditioning = jax.jit(run.model.condition)(params)
-    predict = jax.jit(
-      functools.partial(
-        run.model.predict, max_decode_length=task_feature_lengths['targets']
-      ),
-      out_shardings=run.partitioner.replicated,
-    )
+  params = run.restore(step)
+  conditioning = jax.jit(run.model.condition)(params)
+  decode = jax.jit(
+    functools.partial(run.model.predict, max_decode_length=task_feature_lengths['targets']),
+    out_shardings=run.partitioner.replicated,
+  )
+
+  def predict(
+    inputs: Sequence[tuple[int, Sequence[int]]], description: str
+  ) -> Iterator[str]:
     progress = rich.progress.track(
-      range(0, len(examples), batch_size),
-      description=f'predicting with step {chosen}',
+      range(0, len(inputs), batch_size),
+      description=description,
       console=terminal.stderr_console(),
     )
     for start in progress:
-      rows = examples[start : start + batch_size]
+      rows = inputs[start : start + batch_size]
       tokens = np.zeros((batch_size, length), np.int32)
       task_ids = np.zeros((batch_size, 1), np.int32)
-      for row, (_, task_id, ids) in enumerate(rows):
+      for row, (task_id, ids) in enumerate(rows):
         # A cut input still ends in EOS, as in training.
         kept = ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
         tokens[row, : len(kept)] = kept
         task_ids[row] = task_id
       batch = {'encoder_input_tokens': tokens, features.TASK_IDS: task_ids}
-      predicted = np.asarray(predict(params, conditioning, run.partitioner.put(batch)))
-      for (record, _, _), ids in zip(rows, predicted.tolist(), strict=False):
-        record['prediction'] = vocabulary.decode(ids)
-        file.write(json.dumps(record, ensure_ascii=False) + '\n')
-  return len(examples)
+      predicted = np.asarray(decode(params, conditioning, run.partitioner.put(batch)))
+      for _, ids in zip(rows, predicted.tolist(), strict=False):
+        yield vocabulary.decode(ids)
+
+  return predict
 
 
 @contextlib.contextmanager
-def _written_whole(output: str) -> Iterator[TextIO]:
+def _written_whole(output: str, mode: str) -> Iterator[IO[Any]]:
   """A file that takes its name when the block ends, and is gone if that fails.
 
   Of several hosts the first one writes it.
   """
   if not distributed.is_first():
-    yield io.StringIO()
+    yield io.BytesIO() if 'b' in mode else io.StringIO()
     return
   temporary = pathlib.Path(f'{output}.tmp')
   try:
     if os.path.isdir(output):
       raise IsADirectoryError(f'{output} is a folder')
-    file = temporary.open('w', encoding='utf-8')
+    file = temporary.open(mode, encoding=None if 'b' in mode else 'utf-8')
   except OSError as error:
     raise UserError(f'--output {output} cannot be written: {error}') from error
   try:
@@ -176,6 +244,19 @@ def _parse_line(where: str, line: bytes) -> dict[str, Any]:
 
 def _read_task(name: str, split: str, task_list: Sequence[str]) -> Iterator[Example]:
   """The examples of a SeqIO task's split, in its order."""
+  text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
+  for example in _examples(name, split, task_list):
+    task_id = int(example[features.TASK_IDS][0])
+    record = {'task': task_list[task_id], 'inputs': text(example, 'inputs')}
+    if 'targets_pretokenized' in example:
+      record['targets'] = text(example, 'targets')
+    yield record, task_id, example['inputs'].tolist()
+
+
+def _examples(
+  name: str, split: str, task_list: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+  """A SeqIO task's split, in its order, as SeqIO gives it."""
   datasets.check_mixture(name, split)
   if name not in seqio.TaskRegistry.names():
     members = seqio.get_subtasks(seqio.get_mixture_or_task(name))
@@ -186,14 +267,9 @@ def _read_task(name: str, split: str, task_list: Sequence[str]) -> Iterator[Exam
   dataset = seqio.TaskRegistry.get(name).get_dataset(
     sequence_length=None, split=split, shuffle=False
   )
-  text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
   for example in dataset.as_numpy_iterator():
     features.check_task_ids(example, task_list)
-    task_id = int(example[features.TASK_IDS][0])
-    record = {'task': task_list[task_id], 'inputs': text(example, 'inputs')}
-    if 'targets_pretokenized' in example:
-      record['targets'] = text(example, 'targets')
-    yield record, task_id, example['inputs'].tolist()
+    yield example
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -206,8 +282,13 @@ def main(arguments: Sequence[str]) -> None:
     '--input', help='JSONL with "task" (of the model\'s list) and "inputs" on each line'
   )
   source.add_argument('--task', help='a SeqIO task of the same task list')
-  parser.add_argument('--split', default='validation', help='of --task')
-  parser.add_argument('--output', required=True, help='JSONL file to write')
+  source.add_argument(
+    '--submission',
+    action='store_true',
+    help="the test splits of the run's benchmark, as a zip that its server takes",
+  )
+  parser.add_argument('--split', help="of --task; 'validation' by itself")
+  parser.add_argument('--output', required=True, help='JSONL file, or zip, to write')
   parser.add_argument(
     '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
   )
@@ -215,15 +296,25 @@ def main(arguments: Sequence[str]) -> None:
   distributed.start(flags)
   runs.configure(flags.model_dir, 'runs/infer.gin', flags.gin_file, bindings)
   distributed.check_agreement(f'--step={flags.step}', f'--input={flags.input}')
-  configured: Mapping[str, Any] = {
-    'output': flags.output,
-    'step': flags.step,
-    'input_file': flags.input,
-    'task_name': flags.task,
-    'split': flags.split,
-  }
-  number = configuration.call(infer, **configured)
-  terminal.stderr_console().print(f'{number} predictions in {flags.output}')
+  console = terminal.stderr_console()
+  if flags.submission:
+    if flags.split not in (None, 'test'):
+      raise UserError(f'--split={flags.split}: --submission is of the test split')
+    strange = configuration.call(submit, output=flags.output, step=flags.step)
+    for name, number in strange.items():
+      if number:
+        console.print(f'{name}: {number} answers are no label, and written as its first')
+    console.print(f'{", ".join(strange)} in {flags.output}')
+    return
+  number = configuration.call(
+    infer,
+    output=flags.output,
+    step=flags.step,
+    input_file=flags.input,
+    task_name=flags.task,
+    split=flags.split or 'validation',
+  )
+  console.print(f'{number} predictions in {flags.output}')
 
 
 if __name__ == '__main__':
