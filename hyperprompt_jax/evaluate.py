@@ -6,6 +6,7 @@ from typing import Any
 
 import hyperprompt_tasks
 from hyperprompt_jax import (
+  compare,
   configuration,
   datasets,
   distributed,
@@ -147,6 +148,9 @@ def _print(report: Mapping[str, Any]) -> None:
 
 def main(arguments: Sequence[str]) -> None:
   """`hyperprompt eval`."""
+  if any(argument.split('=')[0] == '--compare' for argument in arguments):
+    compare.main(arguments)
+    return
   parser = configuration.Parser('eval', __doc__)
   runs.add_arguments(parser)
   distributed.add_arguments(parser)
@@ -157,6 +161,13 @@ def main(arguments: Sequence[str]) -> None:
     "'best_per_task'",
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
+  parser.add_argument(
+    '--compare',
+    nargs='+',
+    metavar='MODEL_DIR',
+    help='in place of --model_dir: runs, whose methods are compared by tasks over seeds; '
+    "--step=best (the default), 'best_per_task' or 'latest'; --csv=FILE",
+  )
   flags, bindings = configuration.parse_arguments(parser, arguments)
   distributed.start(flags)
   runs.configure(flags.model_dir, 'runs/eval.gin', flags.gin_file, bindings)
