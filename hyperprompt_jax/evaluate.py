@@ -30,6 +30,7 @@ def evaluate(
   choice: str,
   use_cached: bool = False,
   num_eval_examples: int | None = None,
+  rank_labels: bool = False,
 ) -> dict[str, Any]:
   """Evaluates checkpoints on the validation splits of a mixture.
 
@@ -42,6 +43,8 @@ def evaluate(
     choice: a step, 'latest', 'best', 'all', or 'best_per_task'.
     use_cached: whether to read SeqIO's cache in place of the sources.
     num_eval_examples: of each task, to generate for; None for all.
+    rank_labels: whether tasks with a closed set of labels are answered with the likeliest
+      one, in place of what is generated.
 
   Returns:
     `checkpoints`, a list of `step`, `average`, `scores`, `metrics` and `losses` each;
@@ -71,6 +74,7 @@ def evaluate(
       eval_steps=eval_steps,
       use_cached=use_cached,
       num_examples=num_eval_examples,
+      rank_labels=rank_labels,
     )
     results: dict[int, Results] = {}
     for number, step in enumerate(sorted(set(wanted.values())), 1):

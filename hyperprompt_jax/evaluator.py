@@ -75,6 +75,8 @@ class Evaluator:
     eval_steps: batches of each task for the loss; 0 for none.
     use_cached: whether to read SeqIO's cache in place of the sources.
     num_examples: of each task, for generation; None for all.
+    rank_labels: whether a task with a closed set of labels is answered with the likeliest
+      label in place of what is generated.
     log_dir: where SeqIO writes predictions and metrics; None for nowhere.
     between_batches: called before each batch; may raise to end the evaluation.
   """
@@ -90,6 +92,7 @@ class Evaluator:
     eval_steps: int,
     use_cached: bool = False,
     num_examples: int | None = None,
+    rank_labels: bool = False,
     log_dir: str | None = None,
     between_batches: Callable[[], None] = lambda: None,
   ):
@@ -122,6 +125,11 @@ class Evaluator:
       logger_cls=[seqio.JSONLogger] if writes else [],
       log_dir=log_dir if writes else None,
     )
+    self._labels = (
+      {task.name: _labels(task) for task in self._evaluator.eval_tasks}
+      if rank_labels
+      else {}
+    )
     # Every host has all the results: XLA gathers them.
     everywhere = partitioner.replicated
     self._condition = jax.jit(model.condition)
@@ -131,6 +139,7 @@ class Evaluator:
     self._predict = jax.jit(
       model.predict, static_argnames='max_decode_length', out_shardings=everywhere
     )
+    self._rank = jax.jit(model.rank, out_shardings=everywhere)
 
   def evaluate(self, params: Any, step: int) -> Results:
     """Evaluates one state of the parameters.
@@ -170,16 +179,29 @@ class Evaluator:
   ) -> list[tuple[int, list[int]]]:
     """Decodes an enumerated dataset of model features (SeqIO's `predict_fn`)."""
     results: list[tuple[int, list[int]]] = []
+    labels = self._labels_of(dataset)
     for indices, batch in dataset.batch(self._batch_size).as_numpy_iterator():
       self._between_batches()
       length = batch['decoder_target_tokens'].shape[1]
       inputs = {k: batch[k] for k in ('encoder_input_tokens', features.TASK_IDS)}
-      tokens = self._predict(
-        params, conditioning, self._put(inputs), max_decode_length=length
-      )
-      decoded = np.asarray(tokens)[: len(indices)].tolist()
+      on_devices = self._put(inputs)
+      if labels is None:
+        tokens = np.asarray(
+          self._predict(params, conditioning, on_devices, max_decode_length=length)
+        )
+      else:
+        likelihood = self._rank(params, conditioning, on_devices, labels)
+        tokens = labels[np.asarray(likelihood).argmax(1)]
+      decoded = tokens[: len(indices)].tolist()
       results.extend(zip(indices.tolist(), decoded, strict=True))
     return results
+
+  def _labels_of(self, dataset: tf.data.Dataset) -> np.ndarray | None:
+    """The labels of the task that SeqIO's dataset is of, `[n, q]` int32, if it has any."""
+    for task, of_task in self._evaluator.cached_model_datasets.items():
+      if of_task is dataset:
+        return self._labels.get(task)
+    raise LookupError('SeqIO evaluates a dataset that it has not made')
 
   def _put(self, batch: Mapping[str, np.ndarray]) -> Batch:
     """Fills a short batch up with rows of padding, and puts it on the devices."""
@@ -198,3 +220,25 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     for name, value in values.items()
     if not isinstance(value, seqio.metrics.MetricValue)
   }
+
+
+def _labels(task: seqio.Task) -> np.ndarray | None:
+  """The tokens of a task's closed set of labels, EOS included, `[n, q]` int32; or None.
+
+  Raises:
+    UserError: if the vocabulary cannot say a label.
+  """
+  labels = hyperprompt_tasks.labels(task.name)
+  if labels is None:
+    return None
+  vocabulary = task.output_features['targets'].vocabulary
+  tokens = [vocabulary.encode(label) for label in labels]
+  for label, ids in zip(labels, tokens, strict=True):
+    if vocabulary.decode(ids) != label:
+      raise UserError(
+        f'RANK_LABELS=True: VOCABULARY cannot say the label {label!r} of {task.name}'
+      )
+  found = np.zeros((len(tokens), 1 + max(map(len, tokens))), np.int32)
+  for row, ids in enumerate(tokens):
+    found[row, : len(ids) + 1] = [*ids, vocabulary.eos_id]
+  return found

@@ -216,6 +216,47 @@ class Model:
     )
     return -jnp.sum(loss * batch['decoder_loss_weights'], axis=1)
 
+  def rank(
+    self, params: Params, conditioning: Conditioning, batch: Batch, labels: Array
+  ) -> Array:
+    """Log likelihood of every label's text; the encoder runs once for each row.
+
+    Args:
+      params: of the network.
+      conditioning: from `condition`.
+      batch: as for `start_decoding`.
+      labels: `[n, q]` int32, EOS included; 0 is padding.
+
+    Returns:
+      `[b, n]` float32.
+    """
+    inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
+    encoded = self._apply(
+      params,
+      inputs,
+      task_ids,
+      conditioning,
+      enable_dropout=False,
+      method=Transformer.encode,
+    )
+
+    def of_label(label: Array) -> Array:
+      targets = jnp.broadcast_to(label, (inputs.shape[0], label.shape[0]))
+      logits = self._apply(
+        params,
+        encoded,
+        jnp.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+        targets,
+        task_ids,
+        conditioning,
+        enable_dropout=False,
+        method=Transformer.decode,
+      )
+      loss, _ = cross_entropy(logits, targets, label_smoothing=0.0, z_loss=0.0)
+      return -jnp.sum(loss * (targets > 0), axis=1)
+
+    return jax.vmap(of_label, out_axes=1)(labels)
+
   @property
   def cache_batch_axis(self) -> int:
     """The axis of the rows in every array of the cache."""

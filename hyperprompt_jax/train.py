@@ -63,6 +63,7 @@ def train(
   use_cached: bool = False,
   num_data_shards: int | None = None,
   num_eval_examples: int | None = None,
+  rank_labels: bool = False,
 ) -> list[dict[str, float]]:
   """Trains a model on a mixture, from the start or from where `model_dir` has got to.
 
@@ -97,6 +98,8 @@ def train(
     num_data_shards: parts that the data are read in, on however many hosts; None for as
       many as the run began with, and that for one to each group of hosts.
     num_eval_examples: of each task, to generate for; None for all.
+    rank_labels: whether evaluation answers tasks with a closed set of labels with the
+      likeliest one, in place of what is generated.
 
   Returns:
     The records of the run's `metrics.jsonl`.
@@ -190,6 +193,7 @@ def train(
         eval_steps=eval_steps,
         use_cached=use_cached,
         num_examples=num_eval_examples,
+        rank_labels=rank_labels,
         log_dir=str(epath.Path(model_dir) / 'inference_eval'),
         between_batches=interrupts.check,
       ),

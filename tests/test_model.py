@@ -112,3 +112,26 @@ def test_beam_search_finds_predictions_at_least_as_likely_as_greedy():
 def test_a_vocabulary_larger_than_the_embedding_is_named():
   with pytest.raises(ValueError, match=r'259 ids but Config\.vocab_size is 48'):
     model.check_vocabulary(seqio.ByteVocabulary(), tiny.config())
+
+
+@pytest.mark.parametrize('method', ['hyperprompt_global', 'prompt_tuning'])
+def test_ranks_are_the_scores_of_every_label(method):
+  model = tiny.model(tiny.METHODS[method])
+  params, batch = tiny.init(model), tiny.batch()
+  conditioning = tiny.condition(model, params)
+  labels = np.array([[7, 3, 1, 0], [5, 1, 0, 0], [7, 3, 9, 1]], np.int32)
+  inputs = {name: batch[name] for name in ('encoder_input_tokens', 'task_ids')}
+  ranks = jax.jit(model.rank)(params, conditioning, inputs, labels)
+  assert ranks.shape == (4, 3) and ranks.dtype == jnp.float32
+  score = jax.jit(model.score)
+  for column, label in enumerate(labels):
+    targets = np.tile(label, (4, 1))
+    rows = {
+      **inputs,
+      'decoder_target_tokens': targets,
+      'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+      'decoder_loss_weights': (targets > 0).astype(np.int32),
+    }
+    np.testing.assert_allclose(
+      ranks[:, column], score(params, conditioning, rows), rtol=1e-5
+    )

@@ -57,6 +57,33 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   assert set(found['metrics']) == {'own_gin.shout', 'own_gin.judge'}
 
 
+def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once, capsys):
+  run = tmp_path / 'run'
+  arguments = tiny_run.train_arguments(
+    run,
+    files=(*tiny_run.FILES, files(tmp_path)),
+    network={**tiny_run.NETWORK, 'config.Config.dropout_rate': 0.0},
+    MIXTURE_OR_TASK_NAME='own_gin.judge',
+    TRAIN_STEPS=80,
+    LEARNING_RATE=0.02,
+    BATCH_SIZE=6,
+    EVAL_PERIOD=80,
+    LOG_PERIOD=40,
+    EVALUATOR_NUM_EXAMPLES=None,
+  )
+  assert cli.main(arguments) == 0
+  capsys.readouterr()
+  found = []
+  for rank in (False, True):
+    # As many as there are in one run, which is not of one task alone.
+    assert (
+      cli.main(['eval', f'--model_dir={run}', '--json', f'--gin.RANK_LABELS={rank}']) == 0
+    )
+    (checkpoint,) = json.loads(capsys.readouterr().out)['checkpoints']
+    found.append(checkpoint['metrics']['own_gin.judge'])
+  assert found == [{'accuracy': 100.0}] * 2
+
+
 def test_mistakes_in_own_files_are_one_line(tmp_path, capsys):
   gin = files(tmp_path)
   (tmp_path / 'judge.jsonl').write_text('{"inputs": "a", "targets": "good"}\n{"inputs"')

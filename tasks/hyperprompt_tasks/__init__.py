@@ -21,6 +21,7 @@ from hyperprompt_tasks.own_tasks import condition, from_files
 from hyperprompt_tasks.registration import (
   add_mixture,
   add_task,
+  labels,
   single_task_mixtures,
 )
 from hyperprompt_tasks.sources import super_glue_dir
@@ -52,6 +53,7 @@ __all__ = [
   'expanded',
   'from_files',
   'groups',
+  'labels',
   'single_task_mixtures',
   'super_glue_average',
   'super_glue_dir',

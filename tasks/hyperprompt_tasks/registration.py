@@ -121,6 +121,18 @@ def add_task(
   task_lists.declare(name, task_list, conditioned_task)
 
 
+def labels(name: str) -> tuple[str, ...] | None:
+  """Returns the closed set of targets that a SeqIO task has, or None.
+
+  It is what its postprocessor tells apart: a `functools.partial` with `classes`, or with
+  T5's `label_classes`.
+  """
+  postprocessor = seqio.TaskRegistry.get(name).postprocessor
+  bound = postprocessor.keywords if isinstance(postprocessor, partial) else {}
+  found = bound.get('classes') or bound.get('label_classes')
+  return tuple(found) if found else None
+
+
 def add_mixture(name: str, rates: Mapping[str, float]) -> None:
   """Registers a mixture of declared SeqIO tasks, and of each conditioned task its part.
 
