@@ -11,12 +11,13 @@ from hyperprompt_tasks.averages import (
 )
 from hyperprompt_tasks.builtin import chance
 from hyperprompt_tasks.errors import DataError, UnknownNameError, VocabularyError
+from hyperprompt_tasks.glue import glue_average
 from hyperprompt_tasks.registration import (
   add_mixture,
   add_task,
   single_task_mixtures,
 )
-from hyperprompt_tasks.sources import super_glue_dir
+from hyperprompt_tasks.sources import glue_dir, super_glue_dir
 from hyperprompt_tasks.storage import unreachable
 from hyperprompt_tasks.super_glue import super_glue_average
 from hyperprompt_tasks.task_lists import TaskList, declare, task_list
@@ -40,6 +41,8 @@ __all__ = [
   'average',
   'chance',
   'declare',
+  'glue_average',
+  'glue_dir',
   'groups',
   'single_task_mixtures',
   'super_glue_average',

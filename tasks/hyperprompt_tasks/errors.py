@@ -2,7 +2,7 @@
 
 
 class DataError(ValueError):
-  """A data folder, file or line is not what the official SuperGLUE files hold."""
+  """A data folder, file or line is not what the official files hold."""
 
 
 class VocabularyError(ValueError):
