@@ -28,8 +28,8 @@ _MRPC_DEV_IDS = 'dev_ids.tsv'
 class Fields:
   """A line's fields by column, None after its end, and where it stands, for messages.
 
-  Every method raises DataError where the line ends before `column` or holds something
-  else there.
+  Every method raises DataError where the line lacks `column` or holds something else
+  there.
   """
 
   where: str
@@ -37,7 +37,7 @@ class Fields:
 
   def text(self, column: str) -> bytes:
     """Returns a field as UTF-8."""
-    value = self.values[column]
+    value = self.values.get(column)
     if value is None:
       held = sum(value is not None for value in self.values.values())
       raise self.error(f'a field {column!r}', f'a line of {held} fields')

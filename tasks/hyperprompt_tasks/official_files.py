@@ -6,7 +6,6 @@ dict of its own. Rows keep the order of the file; TFDS shuffles.
 
 import abc
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -73,17 +72,16 @@ class Format(abc.ABC):
     """
     try:
       with tf.io.gfile.GFile(path, 'rb') as file:
-        lines = itertools.chain.from_iterable(map(bytes.splitlines, file))
-        for number, line in enumerate(lines, start=1):
-          where = f'{path}:{number}'
-          try:
-            text = line.decode('utf-8')
-          except UnicodeDecodeError as error:
-            raise errors.DataError(
-              f'{where}: expected {expected} in UTF-8; {error}'
-            ) from error
-          yield where, text
+        content = file.read()
     except tf.errors.NotFoundError as error:
       raise errors.DataError(
         f'{path}: no such file; expected the {split} split of {self.folder}'
       ) from error
+    # All at once, as lines that TensorFlow reads have lost every carriage return.
+    for number, line in enumerate(content.splitlines(), start=1):
+      where = f'{path}:{number}'
+      try:
+        text = line.decode('utf-8')
+      except UnicodeDecodeError as error:
+        raise errors.DataError(f'{where}: expected {expected} in UTF-8; {error}') from error
+      yield where, text

@@ -51,14 +51,15 @@ class Benchmark:
   """A benchmark whose tasks come from TFDS or from a folder of its official files.
 
   Attributes:
-    builder: name of the TFDS builder, with `{}` for the configuration.
+    builders: names of TFDS builders, with `{}` for the configuration. The first that is
+      prepared is read; where none is, TFDS prepares the last.
     formats: of the files, by configuration.
     directory: returns the folder, None where TFDS is to be used.
     variable: the environment variable that names the folder, for messages.
     contents: what the folder holds, for messages.
   """
 
-  builder: str
+  builders: tuple[str, ...]
   formats: Mapping[str, official_files.Format]
   directory: Callable[[], str | None]
   variable: str
@@ -81,14 +82,15 @@ class Benchmark:
 
 
 SUPER_GLUE = Benchmark(
-  builder='super_glue/{}:1.0.2',
+  builders=('super_glue/{}:1.0.2',),
   formats=super_glue_files.FORMATS,
   directory=super_glue_dir,
   variable='SUPER_GLUE_DIR',
   contents='BoolQ/, CB/, …',
 )
 GLUE = Benchmark(
-  builder='glue/{}:1.0.0',
+  # T5's version, which TFDS reads and no longer makes, and the one that it makes.
+  builders=('glue/{}:1.0.0', 'glue/{}:2.0.0'),
   formats=glue_files.FORMATS,
   directory=glue_dir,
   variable='GLUE_DIR',
@@ -176,6 +178,16 @@ class TfdsSource(seqio.TfdsDataSource):
     with self._errors():
       return super().get_dataset(*args, **kwargs)
 
+  def is_prepared(self) -> bool:
+    """Returns whether the data are there, so that nothing has to be downloaded.
+
+    Raises:
+      DataError: TFDS knows no such data.
+    """
+    with self._errors():
+      # The builder's own `is_prepared` warns where there is nothing.
+      return tf.io.gfile.isdir(self.tfds_dataset.builder.data_dir)
+
   @contextlib.contextmanager
   def _errors(self) -> Iterator[None]:
     try:
@@ -212,7 +224,9 @@ class BenchmarkSource(ColumnSource):
     super().__init__(splits=splits)
     self.benchmark = benchmark
     self._format = benchmark.formats[config]
-    self._tfds = TfdsSource(benchmark, benchmark.builder.format(config), splits)
+    self._versions = [
+      TfdsSource(benchmark, name.format(config), splits) for name in benchmark.builders
+    ]
     self._loaded: tuple[tuple[str, str], Columns] | None = None
 
   @property
@@ -238,7 +252,7 @@ class BenchmarkSource(ColumnSource):
   @override
   def list_shards(self, split: str) -> Sequence[str]:
     folder = self.benchmark.folder()
-    return [self._format.path(folder, split)] if folder else self._tfds.list_shards(split)
+    return [self._format.path(folder, split)] if folder else self._tfds().list_shards(split)
 
   @override
   def get_dataset(
@@ -255,13 +269,13 @@ class BenchmarkSource(ColumnSource):
       DataError: the folder or a file in it cannot be used.
     """
     if not self.in_memory:
-      return self._tfds.get_dataset(split, shuffle, seed, shard_info)
+      return self._tfds().get_dataset(split, shuffle, seed, shard_info)
     return super().get_dataset(split, shuffle, seed, shard_info)
 
   @override
   def num_input_examples(self, split: str) -> int | None:
     if not self.in_memory:
-      return self._tfds.num_input_examples(split)
+      return self._tfds().num_input_examples(split)
     return super().num_input_examples(split)
 
   def columns(self, split: str) -> Columns:
@@ -279,6 +293,10 @@ class BenchmarkSource(ColumnSource):
     if self._loaded is None or self._loaded[0] != (path, split):
       self._loaded = ((path, split), _to_columns(self._format.read(path, split)))
     return self._loaded[1]
+
+  def _tfds(self) -> TfdsSource:
+    *others, last = self._versions
+    return next((source for source in others if source.is_prepared()), last)
 
 
 SuperGlueSource = functools.partial(BenchmarkSource, SUPER_GLUE)
