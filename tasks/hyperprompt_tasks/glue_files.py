@@ -147,10 +147,11 @@ class Format(official_files.Format):
 
   def _is_corrupt(self, line: Fields, split: str) -> bool:
     """Whether TFDS leaves a line out, as it ends early or is of no class."""
-    if self._columns(split):
-      return False  # TFDS fails at such a line
     columns = (*self.texts.values(), self.label)
-    ends_early = any(line.values.get(column, '') is None for column in columns)
+    # Where there is no header, TFDS fails at a line that ends early.
+    ends_early = not self._columns(split) and any(
+      line.values.get(column, '') is None for column in columns
+    )
     return ends_early or (bool(self.classes) and line.values.get(self.label) == '')
 
   def _row(self, line: Fields, idx: int) -> Row:
