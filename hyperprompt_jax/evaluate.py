@@ -1,6 +1,7 @@
 """`hyperprompt eval`: evaluates checkpoints of a run: one, all, or each task's best."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,7 +117,11 @@ def _report(step: int, results: Results) -> dict[str, Any]:
     'step': step,
     'average': results.average,
     'scores': dict(results.scores),
-    'metrics': {task: dict(of) for task, of in results.metrics.items()},
+    # JSON has no word for a correlation of equal predictions, which is not a number.
+    'metrics': {
+      task: {name: None if math.isnan(value) else value for name, value in of.items()}
+      for task, of in results.metrics.items()
+    },
     'losses': dict(results.losses),
   }
 
@@ -146,7 +151,7 @@ def _print(report: Mapping[str, Any]) -> None:
   terminal.print_table('Validation scores (x 100)', columns, rows, ruled=1)
   for checkpoint in checkpoints:
     for task, metrics in checkpoint['metrics'].items():
-      values = '  '.join(f'{name} {value:.2f}' for name, value in metrics.items())
+      values = '  '.join(f'{name} {show(value)}' for name, value in metrics.items())
       print(f'step {checkpoint["step"]}  {task}  {values}')
 
 

@@ -17,6 +17,7 @@ from hyperprompt_tasks.errors import (
   UnknownNameError,
   VocabularyError,
 )
+from hyperprompt_tasks.glue import glue_average
 from hyperprompt_tasks.own_tasks import condition, from_files
 from hyperprompt_tasks.registration import (
   add_mixture,
@@ -24,7 +25,7 @@ from hyperprompt_tasks.registration import (
   labels,
   single_task_mixtures,
 )
-from hyperprompt_tasks.sources import super_glue_dir
+from hyperprompt_tasks.sources import glue_dir, super_glue_dir
 from hyperprompt_tasks.storage import unreachable
 from hyperprompt_tasks.super_glue import super_glue_average
 from hyperprompt_tasks.task_lists import TaskList, declare, task_list
@@ -52,6 +53,8 @@ __all__ = [
   'declare',
   'expanded',
   'from_files',
+  'glue_average',
+  'glue_dir',
   'groups',
   'labels',
   'single_task_mixtures',

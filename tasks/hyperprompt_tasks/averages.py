@@ -1,5 +1,6 @@
 """Scores of tasks and of a benchmark from the metrics of its SeqIO tasks (spec 7)."""
 
+import math
 from collections.abc import Mapping
 
 from hyperprompt_tasks import task_lists
@@ -30,7 +31,8 @@ def task_scores(name: str, metrics: AllMetrics) -> dict[str, float]:
 
   Args:
     name: a registered SeqIO task or mixture.
-    metrics: its metrics, x 100. A task that lacks one of its metrics gets no score.
+    metrics: its metrics, x 100. A task that lacks one of its metrics gets no score. One
+      that is not a number, the correlation of equal predictions, counts as 0.
 
   Raises:
     UnknownNameError: nothing of that name is registered, or it has no task list.
@@ -39,7 +41,7 @@ def task_scores(name: str, metrics: AllMetrics) -> dict[str, float]:
   for group, pairs in groups(name).items():
     found = expanded(pairs, metrics)
     if found and all(metric in metrics.get(task, {}) for task, metric in found):
-      scores[group] = _mean([float(metrics[task][metric]) for task, metric in found])
+      scores[group] = _mean([_value(metrics[task][metric]) for task, metric in found])
   return scores
 
 
@@ -66,6 +68,11 @@ def average(name: str, metrics: AllMetrics) -> float | None:
   if not scores or scores.keys() != groups(name).keys():
     return None
   return _mean(list(scores.values()))
+
+
+def _value(metric: float) -> float:
+  # Scores rank checkpoints, which not-a-number would put in no order.
+  return 0.0 if math.isnan(metric) else float(metric)
 
 
 def _mean(values: list[float]) -> float:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
 
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 
@@ -19,6 +21,47 @@ def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, fl
   """Returns `accuracy`: the share of predictions that equal their target."""
   equal = [t == p for t, p in zip(targets, predictions, strict=True)]
   return {'accuracy': 100 * float(np.mean(equal))}
+
+
+def matthews_corrcoef(
+  targets: Sequence[int], predictions: Sequence[int]
+) -> dict[str, float]:
+  """Returns `matthews_corrcoef` over all values that occur, -1 among them.
+
+  So one invalid prediction makes it the generalization to three classes. Where all
+  predictions are equal it is 0.
+  """
+  value = sklearn_metrics.matthews_corrcoef(targets, predictions)
+  return {'matthews_corrcoef': 100 * float(value)}
+
+
+def f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+  """Returns `f1`: F1 of class 1; a prediction that is no class counts as the wrong one."""
+  target, predicted = np.asarray(targets), np.asarray(predictions)
+  predicted = np.where(np.isin(predicted, (0, 1)), predicted, 1 - target)
+  return {'f1': 100 * _class_f1(target, predicted, 1)}
+
+
+def pearson_corrcoef(
+  targets: Sequence[float], predictions: Sequence[float]
+) -> dict[str, float]:
+  """Returns `pearson_corrcoef`: not a number where all predictions are equal."""
+  return {'pearson_corrcoef': _correlation(stats.pearsonr, targets, predictions)}
+
+
+def spearman_corrcoef(
+  targets: Sequence[float], predictions: Sequence[float]
+) -> dict[str, float]:
+  """Returns `spearman_corrcoef`: not a number where all predictions are equal."""
+  return {'spearman_corrcoef': _correlation(stats.spearmanr, targets, predictions)}
+
+
+def _correlation(
+  of: Callable[..., Any], targets: Sequence[float], predictions: Sequence[float]
+) -> float:
+  if len(targets) < 2:  # at which SciPy raises
+    return float('nan')
+  return 100 * float(of(targets, predictions).statistic)
 
 
 def mean_3class_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
@@ -37,10 +80,7 @@ def multirc_f1(
 
   A prediction that is no class counts as the wrong one.
   """
-  target = np.array([t['value'] for t in targets])
-  predicted = np.array([p['value'] for p in predictions])
-  predicted = np.where(np.isin(predicted, (0, 1)), predicted, 1 - target)
-  return {'f1': 100 * _class_f1(target, predicted, 1)}
+  return f1([t['value'] for t in targets], [p['value'] for p in predictions])
 
 
 def multirc_exact_match(

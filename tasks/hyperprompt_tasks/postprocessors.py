@@ -22,6 +22,14 @@ def class_id(text: str, *, classes: Sequence[str], **_: Any) -> int:
   return classes.index(text) if text in classes else -1
 
 
+def number(text: str, **_: Any) -> float:
+  """Returns the number that `text` is to Python, -1 if it is none."""
+  try:
+    return float(text)
+  except ValueError:
+    return -1.0
+
+
 def multirc(
   text: str, *, classes: Sequence[str], example: Mapping[str, Any], **_: Any
 ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From rows in the form of TFDS to text (spec 1 to 3), in TensorFlow ops alone.
+"""From rows in the form of TFDS to text (spec 1 to 5), in TensorFlow ops alone.
 
 No Python runs per example, so that a pipeline can be saved and restored in the middle.
 Values go into a template byte for byte.
@@ -31,6 +31,26 @@ def classification(
   return {
     'inputs': _template(name, row, keys),
     'targets': _class_name(row['label'], classes),
+    'idx': row['idx'],
+  }
+
+
+@seqio.map_over_dataset
+def stsb(row: Row) -> Row:
+  """Makes STS-B's text and its score, rounded to a multiple of 0.2 (spec 5.5).
+
+  Args:
+    row: strings `sentence1 sentence2`, `label` float32, `idx` int32.
+
+  Returns:
+    Strings `inputs` and `targets`, one of `0.0` to `5.0`, or `-1.0` without a label; and
+    `idx`.
+  """
+  # Ties go to the even multiple, as they do in NumPy and so in T5.
+  score = tf.round(row['label'] * 5) / 5
+  return {
+    'inputs': _template('stsb', row, ('sentence1', 'sentence2')),
+    'targets': tf.strings.as_string(score, precision=1),
     'idx': row['idx'],
   }
 

@@ -58,16 +58,17 @@ class Mixture(seqio.Mixture):
   ) -> Any:
     """Returns the mixed dataset; see seqio.Mixture."""
     absent = [
-      task.name
+      task
       for task in self.tasks
       if self.get_rate(task) and split in getattr(task.source, 'absent_splits', ())
     ]
     if absent:
       logging.warning(
-        '%s: SUPER_GLUE_DIR holds no %s data for %s; the mixture runs without.',
+        '%s: %s holds no %s data for %s; the mixture runs without.',
         self.name,
+        ' and '.join(sorted({task.source.benchmark.variable for task in absent})),
         split,
-        ', '.join(absent),
+        ', '.join(task.name for task in absent),
       )
     return super().get_dataset(sequence_length, split, *args, **kwargs)
 

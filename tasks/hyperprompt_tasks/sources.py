@@ -1,10 +1,12 @@
-"""Where rows come from: memory, TFDS, or a folder of the official SuperGLUE files."""
+"""Where rows come from: memory, TFDS, or a folder of a benchmark's official files."""
 
 import abc
 import contextlib
+import dataclasses
+import functools
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -12,7 +14,7 @@ import seqio
 import tensorflow as tf
 from typing_extensions import override
 
-from hyperprompt_tasks import errors, super_glue_files
+from hyperprompt_tasks import errors, glue_files, official_files, super_glue_files
 
 # A feature of all rows of a split: a tensor whose first axis counts rows, ragged for
 # features that vary in length; or a dict of those.
@@ -29,6 +31,71 @@ def super_glue_dir(path: str | None = None) -> str | None:
       where it is if this does not.
   """
   return path or os.environ.get('SUPER_GLUE_DIR') or None
+
+
+@gin.configurable(module='hyperprompt_tasks')
+def glue_dir(path: str | None = None) -> str | None:
+  """Returns the folder of the official GLUE files, None where TFDS is to be used.
+
+  Args:
+    path: holds `CoLA/ SST-2/ MRPC/ QQP/ STS-B/ MNLI/ QNLI/ RTE/ WNLI/`, each with
+      `train.tsv dev.tsv test.tsv` (MNLI: `dev_matched.tsv`, …), and `diagnostic/` with
+      `diagnostic.tsv`. The environment variable GLUE_DIR says where it is if this does
+      not.
+  """
+  return path or os.environ.get('GLUE_DIR') or None
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+  """A benchmark whose tasks come from TFDS or from a folder of its official files.
+
+  Attributes:
+    builders: names of TFDS builders, with `{}` for the configuration. The first that is
+      prepared is read; where none is, TFDS prepares the last.
+    formats: of the files, by configuration.
+    directory: returns the folder, None where TFDS is to be used.
+    variable: the environment variable that names the folder, for messages.
+    contents: what the folder holds, for messages.
+  """
+
+  builders: tuple[str, ...]
+  formats: Mapping[str, official_files.Format]
+  directory: Callable[[], str | None]
+  variable: str
+  contents: str
+
+  def folder(self) -> str | None:
+    """Returns the folder in use, None where TFDS is.
+
+    Raises:
+      DataError: there is no such folder.
+    """
+    # Not in `directory`, as gin adds lines to errors that its configurables raise.
+    folder = self.directory()
+    if folder is not None and not tf.io.gfile.isdir(folder):
+      raise errors.DataError(
+        f'{self.variable} {folder} is no folder; expected one that holds '
+        f'{self.contents} with the official files'
+      )
+    return folder
+
+
+SUPER_GLUE = Benchmark(
+  builders=('super_glue/{}:1.0.2',),
+  formats=super_glue_files.FORMATS,
+  directory=super_glue_dir,
+  variable='SUPER_GLUE_DIR',
+  contents='BoolQ/, CB/, …',
+)
+GLUE = Benchmark(
+  # T5's version, which TFDS reads and no longer makes, and the one that it makes.
+  builders=('glue/{}:1.0.0', 'glue/{}:2.0.0'),
+  formats=glue_files.FORMATS,
+  directory=glue_dir,
+  variable='GLUE_DIR',
+  contents='CoLA/, SST-2/, …',
+)
 
 
 class ColumnSource(seqio.DataSource, abc.ABC):
@@ -83,6 +150,17 @@ class ColumnSource(seqio.DataSource, abc.ABC):
 class TfdsSource(seqio.TfdsDataSource):
   """TFDS, prepared when it is first asked for, with errors of one line."""
 
+  def __init__(self, benchmark: Benchmark, name: str, splits: Sequence[str]):
+    """Sets up the source; reads nothing.
+
+    Args:
+      benchmark: that the data belong to; its folder needs no TFDS.
+      name: of the TFDS builder, with configuration and version.
+      splits: that the task uses.
+    """
+    super().__init__(name, splits=splits)
+    self.benchmark = benchmark
+
   @override
   def list_shards(self, split: str) -> Sequence[str]:
     # SeqIO asks for the shards first, and TFDS knows none of what is not prepared.
@@ -100,6 +178,16 @@ class TfdsSource(seqio.TfdsDataSource):
     with self._errors():
       return super().get_dataset(*args, **kwargs)
 
+  def is_prepared(self) -> bool:
+    """Returns whether the data are there, so that nothing has to be downloaded.
+
+    Raises:
+      DataError: TFDS knows no such data.
+    """
+    with self._errors():
+      # The builder's own `is_prepared` warns where there is nothing.
+      return tf.io.gfile.isdir(self.tfds_dataset.builder.data_dir)
+
   @contextlib.contextmanager
   def _errors(self) -> Iterator[None]:
     try:
@@ -108,28 +196,38 @@ class TfdsSource(seqio.TfdsDataSource):
     except Exception as error:  # of many kinds: no network, no disk, a missing package
       reason = next(iter(str(error).splitlines()), type(error).__name__)
       raise errors.DataError(
-        f'TFDS cannot provide {self.tfds_dataset.name}: {reason}; set SUPER_GLUE_DIR to '
-        'the folder of the official files (BoolQ/, CB/, …), which needs no TFDS'
+        f'TFDS cannot provide {self.tfds_dataset.name}: {reason}; set '
+        f'{self.benchmark.variable} to the folder of the official files '
+        f'({self.benchmark.contents}), which needs no TFDS'
       ) from error
 
 
-class SuperGlueSource(ColumnSource):
-  """One SuperGLUE task from TFDS or from the folder, whichever is set when it loads.
+class BenchmarkSource(ColumnSource):
+  """One task of a benchmark from TFDS or the folder, whichever is set when it loads.
 
   Splits that the folder lacks are not among the source's splits.
   """
 
-  def __init__(self, config: str, splits: Sequence[str] = ('train', 'validation', 'test')):
+  def __init__(
+    self,
+    benchmark: Benchmark,
+    config: str,
+    splits: Sequence[str] = ('train', 'validation', 'test'),
+  ):
     """Sets up the source; reads nothing.
 
     Args:
+      benchmark: that the task is of.
       config: of the TFDS builder, such as `boolq`.
       splits: that the task uses.
     """
     super().__init__(splits=splits)
-    self._layout = super_glue_files.FORMATS[config]
-    self._tfds = TfdsSource(f'super_glue/{config}:1.0.2', splits=splits)
-    self._loaded: tuple[str, Columns] | None = None
+    self.benchmark = benchmark
+    self._format = benchmark.formats[config]
+    self._versions = [
+      TfdsSource(benchmark, name.format(config), splits) for name in benchmark.builders
+    ]
+    self._loaded: tuple[tuple[str, str], Columns] | None = None
 
   @property
   @override
@@ -140,20 +238,21 @@ class SuperGlueSource(ColumnSource):
   @property
   def absent_splits(self) -> Sequence[str]:
     """The task's splits that the folder in use has no file for."""
-    folder = _checked_folder()
+    folder = self.benchmark.folder()
     if folder is None:
       return []
-    return [s for s in self._splits if not tf.io.gfile.exists(self._path(folder, s))]
+    paths = {split: self._format.path(folder, split) for split in self._splits}
+    return [split for split, path in paths.items() if not tf.io.gfile.exists(path)]
 
   @property
   @override
   def in_memory(self) -> bool:
-    return _checked_folder() is not None
+    return self.benchmark.folder() is not None
 
   @override
   def list_shards(self, split: str) -> Sequence[str]:
-    folder = _checked_folder()
-    return [self._path(folder, split)] if folder else self._tfds.list_shards(split)
+    folder = self.benchmark.folder()
+    return [self._format.path(folder, split)] if folder else self._tfds().list_shards(split)
 
   @override
   def get_dataset(
@@ -170,13 +269,13 @@ class SuperGlueSource(ColumnSource):
       DataError: the folder or a file in it cannot be used.
     """
     if not self.in_memory:
-      return self._tfds.get_dataset(split, shuffle, seed, shard_info)
+      return self._tfds().get_dataset(split, shuffle, seed, shard_info)
     return super().get_dataset(split, shuffle, seed, shard_info)
 
   @override
   def num_input_examples(self, split: str) -> int | None:
     if not self.in_memory:
-      return self._tfds.num_input_examples(split)
+      return self._tfds().num_input_examples(split)
     return super().num_input_examples(split)
 
   def columns(self, split: str) -> Columns:
@@ -185,26 +284,27 @@ class SuperGlueSource(ColumnSource):
     Raises:
       DataError: the folder or a file in it cannot be used.
     """
-    folder = _checked_folder()
+    folder = self.benchmark.folder()
     if folder is None:
-      raise errors.DataError('SUPER_GLUE_DIR names no folder of SuperGLUE files')
-    path = self._path(folder, split)
+      raise errors.DataError(f'{self.benchmark.variable} names no folder')
+    path = self._format.path(folder, split)
     # SeqIO asks for the rows and then twice for their number; the last file is kept.
-    if self._loaded is None or self._loaded[0] != path:
-      rows = super_glue_files.read_rows(path, self._layout, split)
-      self._loaded = (path, _to_columns(rows))
+    # Two splits of MRPC can be in one.
+    if self._loaded is None or self._loaded[0] != (path, split):
+      self._loaded = ((path, split), _to_columns(self._format.read(path, split)))
     return self._loaded[1]
 
-  def _path(self, folder: str, split: str) -> str:
-    if split not in self._layout.files:
-      raise errors.DataError(
-        f'{os.path.join(folder, self._layout.folder)}: has no {split} split'
-      )
-    return os.path.join(folder, self._layout.folder, self._layout.files[split])
+  def _tfds(self) -> TfdsSource:
+    *others, last = self._versions
+    return next((source for source in others if source.is_prepared()), last)
+
+
+SuperGlueSource = functools.partial(BenchmarkSource, SUPER_GLUE)
+GlueSource = functools.partial(BenchmarkSource, GLUE)
 
 
 class TfdsOnlySource(TfdsSource):
-  """A TFDS source of data that the SuperGLUE folder does not hold.
+  """A TFDS source of data that its benchmark's folder does not hold.
 
   Where the folder is used there may be no access to TFDS, so there are no splits then.
   """
@@ -212,23 +312,12 @@ class TfdsOnlySource(TfdsSource):
   @property
   @override
   def splits(self) -> Sequence[str]:
-    return [] if _checked_folder() else self._splits
+    return [] if self.benchmark.folder() else self._splits
 
   @property
   def absent_splits(self) -> Sequence[str]:
     """The splits that are left out because the folder is in use."""
-    return self._splits if _checked_folder() else []
-
-
-def _checked_folder() -> str | None:
-  # Not in super_glue_dir, as gin adds lines to errors that its configurables raise.
-  folder = super_glue_dir()
-  if folder is not None and not tf.io.gfile.isdir(folder):
-    raise errors.DataError(
-      f'SUPER_GLUE_DIR {folder} is no folder; expected one that holds BoolQ/, CB/, … '
-      'with the official JSONL files'
-    )
-  return folder
+    return self._splits if self.benchmark.folder() else []
 
 
 def _order(size: int, shuffle: bool, seed: int | None) -> tf.data.Dataset:
@@ -254,8 +343,8 @@ def _num_rows(columns: Columns) -> int:
   return int(tf.nest.flatten(columns)[0].shape[0])
 
 
-def _to_columns(rows: Sequence[super_glue_files.Row]) -> dict[str, Any]:
-  """Turns rows into columns with the types of TFDS (spec 2)."""
+def _to_columns(rows: Sequence[official_files.Row]) -> dict[str, Any]:
+  """Turns rows into columns with the types of TFDS (spec 2, 5)."""
   columns: dict[str, Any] = {}
   for key, value in rows[0].items():
     values = [row[key] for row in rows]
@@ -268,6 +357,8 @@ def _to_columns(rows: Sequence[super_glue_files.Row]) -> dict[str, Any]:
       )
     elif isinstance(value, bytes):
       columns[key] = tf.constant(values, tf.string)
+    elif isinstance(value, float):
+      columns[key] = tf.constant(values, tf.float32)
     else:
       columns[key] = tf.constant(values, tf.int64 if key == 'label' else tf.int32)
   return columns

@@ -1,4 +1,4 @@
-"""SuperGLUE as T5 has it, and the mixture with T5's rates (spec 2 to 4, 8)."""
+"""SuperGLUE as T5 has it, and the mixtures with T5's rates (spec 2 to 4, 8)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,6 +9,7 @@ import seqio
 from hyperprompt_tasks import (
   averages,
   metrics,
+  official_files,
   postprocessors,
   preprocessors,
   registration,
@@ -72,7 +73,7 @@ def _add_classification(
 
 def _add_diagnostic(config: str, text: Sequence[Callable[..., Any]] = ()) -> None:
   """Adds a test-only task in the form of RTE; it makes predictions and no metrics."""
-  classes = super_glue_files.ENTAILMENT
+  classes = official_files.ENTAILMENT
   _add(
     f'{_PREFIX}_{config}_v102',
     source=sources.SuperGlueSource(config, splits=('test',)),
@@ -150,7 +151,7 @@ _add(
 _add(
   'hp_dpr_v001_simple',
   source=sources.TfdsOnlySource(
-    'definite_pronoun_resolution:1.1.0', splits=('train', 'test')
+    sources.SUPER_GLUE, 'definite_pronoun_resolution:1.1.0', splits=('train', 'test')
   ),
   text=[preprocessors.dpr],
   conditioned_task='wsc',
@@ -174,5 +175,13 @@ registration.add_mixture(
     _WSC_EVAL: 0,
     f'{_PREFIX}_axb_v102': 0,
     f'{_PREFIX}_axg_v102': 0,
+  },
+)
+registration.add_mixture(
+  'hp_wsc_dpr_simple_proportional',
+  {
+    'hp_dpr_v001_simple': 1_322,
+    f'{_PREFIX}_wsc_v102_simple_train': 259,
+    _WSC_EVAL: 0,
   },
 )

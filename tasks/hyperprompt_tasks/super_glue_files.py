@@ -1,9 +1,8 @@
 """Reads the official SuperGLUE JSONL files into rows in the form of TFDS (spec 2).
 
-A row is a dict of bytes, ints and lists of bytes; `idx` may be a dict of its own. What
-TFDS changes on the way is changed here alike: labels become class ids, MultiRC and
+What TFDS changes on the way is changed here alike: labels become class ids, MultiRC and
 ReCoRD are flattened, entities and answers are sorted and distinct, WSC's spans are
-repaired. Rows keep the order of the file; TFDS shuffles.
+repaired.
 """
 
 import dataclasses
@@ -11,14 +10,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
+from typing_extensions import override
 
-from hyperprompt_tasks import errors
+from hyperprompt_tasks import errors, official_files
+from hyperprompt_tasks.official_files import ENTAILMENT, Row
 
 BOOLEAN = ('False', 'True')
-ENTAILMENT = ('entailment', 'not_entailment')
-
-Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,25 +163,19 @@ def _record_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Format:
-  """How the files of one TFDS configuration are laid out.
+class Format(official_files.Format):
+  """How the JSONL files of one TFDS configuration are laid out.
 
   Attributes:
-    folder: inside the SuperGLUE folder.
     classes: names of the labels in id order; none for ReCoRD.
+    files: file name per split.
     named_labels: whether the file holds those names.
     texts: string features that a line holds.
     integers: int32 features that a line holds, besides `idx`.
     rows: makes the rows of one line, given this and the split.
-    files: file name per split.
   """
 
-  folder: str
   classes: tuple[str, ...] = BOOLEAN
-  named_labels: bool = False
-  texts: tuple[str, ...] = ()
-  integers: tuple[str, ...] = ()
-  rows: Callable[['Format', Fields, str], Iterator[Row]] = _flat_rows
   files: Mapping[str, str] = dataclasses.field(
     default_factory=lambda: {
       'train': 'train.jsonl',
@@ -192,6 +183,20 @@ class Format:
       'test': 'test.jsonl',
     }
   )
+  named_labels: bool = False
+  texts: tuple[str, ...] = ()
+  integers: tuple[str, ...] = ()
+  rows: Callable[['Format', Fields, str], Iterator[Row]] = _flat_rows
+
+  @override
+  def read(self, path: str, split: str) -> list[Row]:
+    rows: list[Row] = []
+    for where, line in self.lines(path, split, 'one JSON object'):
+      if line.strip():
+        rows.extend(self.rows(self, _parse(line, where), split))
+    if not rows:
+      raise errors.DataError(f'{path}: expected one JSON object per line; found no rows')
+    return rows
 
 
 # By the name of the TFDS configuration.
@@ -241,40 +246,10 @@ FORMATS = {
 }
 
 
-def read_rows(path: str, layout: Format, split: str) -> list[Row]:
-  """Returns the rows of one JSONL file, in its order.
-
-  Args:
-    path: local or on any file system that TensorFlow reads.
-    layout: of the file.
-    split: `train`, `validation` or `test`; only the last may lack labels.
-
-  Raises:
-    DataError: the file is absent, empty or not UTF-8, or a line is no JSON object,
-      lacks a field, or holds a value or label that it cannot; names file and line.
-  """
-  rows: list[Row] = []
-  try:
-    with tf.io.gfile.GFile(path, 'rb') as file:
-      for number, line in enumerate(file, start=1):
-        if line.strip():
-          fields = _parse(line, f'{path}:{number}')
-          rows.extend(layout.rows(layout, fields, split))
-  except tf.errors.NotFoundError as error:
-    raise errors.DataError(
-      f'{path}: no such file; expected the {split} split of SuperGLUE {layout.folder}'
-    ) from error
-  if not rows:
-    raise errors.DataError(f'{path}: expected one JSON object per line; found no rows')
-  return rows
-
-
-def _parse(line: bytes, where: str) -> Fields:
+def _parse(line: str, where: str) -> Fields:
   expected = f'{where}: expected one JSON object'
   try:
-    values = json.loads(line.decode('utf-8'))
-  except UnicodeDecodeError as error:
-    raise errors.DataError(f'{expected} in UTF-8; {error}') from error
+    values = json.loads(line)
   except json.JSONDecodeError as error:
     raise errors.DataError(f'{expected}; {error.msg} at column {error.colno}') from error
   if not isinstance(values, dict):

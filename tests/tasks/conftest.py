@@ -1,4 +1,4 @@
-"""Rows in the official JSONL layout, written for these tests, and fixtures."""
+"""Rows in the official JSONL and TSV layouts, written for these tests, and fixtures."""
 
 import json
 import pathlib
@@ -128,11 +128,87 @@ OFFICIAL = {
   ],
 }
 
+_PAIRS = 'index\tsentence1\tsentence2'
+_MNLI = 'index\tgenre\tsentence1\tsentence2'
+_MNLI_ROWS = (
+  '0\tfiction\tIt never rains here.\tIt rained today.',
+  '1\tslate\tHe said "no.\tHe spoke.',
+)
+
+
+def _table(header, *rows):
+  return ''.join(f'{row}\n' for row in (header, *rows))
+
+
+def _labelled(folder, header, *rows):
+  return {f'{folder}/{split}.tsv': _table(header, *rows) for split in ('train', 'dev')}
+
+
+GLUE = {
+  'CoLA/train.tsv': _table('gj04\t1\t\tThe dog ran.', 'gj04\t0\t*\tThe "dog the ran.'),
+  'CoLA/dev.tsv': _table('gj04\t1\t\tÉva sings. ', "bc01\t0\t*\tSings Éva's."),
+  'CoLA/test.tsv': _table('index\tsentence', '0\tWho ran?'),
+  **_labelled('SST-2', 'sentence\tlabel', 'a warm , funny film \t1', 'dull \t0'),
+  'SST-2/test.tsv': _table('index\tsentence', '0\tfine '),
+  'MRPC/msr_paraphrase_train.txt': '\ufeff'
+  + _table(
+    'Quality\t#1 ID\t#2 ID\t#1 String\t#2 String',
+    '1\t70\t71\tSales rose 3 % .\tSales were up 3 % .',
+    '0\t72\t73\t" Yes , " he said .\tHe left .',
+    '1\t74\t75\tA .\tB .',
+    '0\t71\t70\tC .\tD .',
+  ),
+  'MRPC/msr_paraphrase_test.txt': '\ufeff'
+  + _table('Quality\t#1 ID\t#2 ID\t#1 String\t#2 String', '1\t76\t77\tE .\tF .'),
+  'MRPC/dev_ids.tsv': _table('72\t73', '74\t75'),
+  **_labelled(
+    'QQP',
+    'id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate',
+    '0\t1\t2\tHow do I peel garlic?\tWhy is garlic white?\t0',
+    '9\t3\t4\tIs it late?\tIs it "late?\t1',
+  ),
+  'QQP/test.tsv': _table('id\tquestion1\tquestion2', '0\tWhy?\tHow?'),
+  **_labelled('STS-B', f'{_PAIRS}\tscore', '0\tA man.\tA boy.\t4.500', '1\tA.\tZ.\t0.1'),
+  'STS-B/test.tsv': _table(_PAIRS, '0\tA.\tB.'),
+  'MNLI/train.tsv': _table(
+    f'{_MNLI}\tlabel1\tgold_label',
+    f'{_MNLI_ROWS[0]}\tcontradiction\tcontradiction',
+    f'{_MNLI_ROWS[1]}\tneutral\tentailment',
+  ),
+  **{
+    f'MNLI/dev_{which}.tsv': _table(
+      f'{_MNLI}\tlabel1\tlabel2\tgold_label', f'{_MNLI_ROWS[i]}\tneutral\t-\t{label}'
+    )
+    for i, (which, label) in enumerate(
+      [('matched', 'contradiction'), ('mismatched', 'neutral')]
+    )
+  },
+  **{
+    f'MNLI/test_{which}.tsv': _table(_MNLI, *_MNLI_ROWS)
+    for which in ('matched', 'mismatched')
+  },
+  **_labelled(
+    'QNLI',
+    'index\tquestion\tsentence\tlabel',
+    '0\tWhere is the mill?\tThe mill stands by the weir.\tentailment',
+    '1\tWho?\tThe mill.\tnot_entailment',
+  ),
+  'QNLI/test.tsv': _table('index\tquestion\tsentence', '0\tWho?\tThe mill.'),
+  **_labelled('RTE', f'{_PAIRS}\tlabel', '0\tOla sings.\tOla is mute.\tnot_entailment'),
+  'RTE/test.tsv': _table(_PAIRS, '0\tA.\tB.'),
+  **_labelled(
+    'WNLI', f'{_PAIRS}\tlabel', '0\tTea beats milk since it is hot.\tTea is hot.\t1'
+  ),
+  'WNLI/test.tsv': _table(_PAIRS, '0\tAda fed Ben as he was hungry.\tAda was hungry.'),
+  'diagnostic/diagnostic.tsv': _table(_PAIRS, '0\tNo guest came.\tSome guest came.'),
+}
+
 
 @pytest.fixture(autouse=True)
 def process_state(monkeypatch):
-  """Every test starts with bytes and without a SuperGLUE folder."""
-  monkeypatch.delenv('SUPER_GLUE_DIR', raising=False)
+  """Every test starts with bytes and without folders of official files."""
+  for variable in ('SUPER_GLUE_DIR', 'GLUE_DIR'):
+    monkeypatch.delenv(variable, raising=False)
   hyperprompt_tasks.use_vocabulary('bytes')
   yield
   vocabulary._in_use.clear()
@@ -168,6 +244,17 @@ def long_folder(folder, official):
 
 
 @pytest.fixture
+def glue_folder(tmp_path, monkeypatch):
+  """The official layout of GLUE with the files above."""
+  for name, text in GLUE.items():
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding='utf-8')
+  monkeypatch.setenv('GLUE_DIR', str(tmp_path))
+  return tmp_path
+
+
+@pytest.fixture
 def write():
   return write_lines
 
@@ -184,6 +271,8 @@ def shared():
 def _tensor(key, value):
   if isinstance(value, dict):
     return {k: _tensor(k, v) for k, v in value.items()}
+  if isinstance(value, float):
+    return tf.constant(value, tf.float32)
   if isinstance(value, int):
     return tf.constant(value, tf.int64 if key == 'label' else tf.int32)
   return tf.constant(value, tf.string)

@@ -1,4 +1,7 @@
+import math
+
 import pytest
+from scipy import stats
 
 from hyperprompt_tasks import metrics
 
@@ -13,6 +16,49 @@ def record(*pairs):
 
 def test_accuracy_counts_invalid_predictions_as_wrong():
   assert metrics.accuracy([0, 1, 1, 0], [0, 1, -1, 1]) == {'accuracy': 50.0}
+
+
+@pytest.mark.parametrize(
+  ('predictions', 'expected'),
+  [
+    ([0, 1, 0, 1], 100),
+    ([1, 0, 1, 0], -100),
+    ([0, 1, 0, 0], 100 / math.sqrt(3)),
+    # A third class, not class 0: 67.08 and not 57.74.
+    ([0, 1, 0, -1], 100 * 3 / math.sqrt(20)),
+    ([1, 1, 1, 1], 0),
+    ([-1, -1, -1, -1], 0),
+  ],
+)
+def test_matthews_corrcoef_is_over_all_values_that_occur(predictions, expected):
+  found = metrics.matthews_corrcoef([0, 1, 0, 1], predictions)
+  assert found['matthews_corrcoef'] == pytest.approx(expected)
+
+
+def test_f1_takes_invalid_predictions_for_the_wrong_class():
+  # One hit, one false alarm (0 -> -1 -> 1), one miss (1 -> -1 -> 0).
+  assert metrics.f1([1, 0, 1, 0], [1, -1, -1, 0])['f1'] == pytest.approx(50.0)
+
+
+def test_f1_without_positives_is_zero():
+  assert metrics.f1([0, 0], [0, 0]) == {'f1': 0.0}
+
+
+def test_correlations_are_of_values_and_of_ranks():
+  targets, predictions = [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 4.0, 9.0]
+  # The mean products of deviations: 3.75, of 1.25 and 12.25.
+  expected = 100 * 3.75 / math.sqrt(1.25 * 12.25)
+  pearson = metrics.pearson_corrcoef(targets, predictions)
+  assert pearson == pytest.approx({'pearson_corrcoef': expected})
+  spearman = metrics.spearman_corrcoef(targets, predictions)
+  assert spearman == pytest.approx({'spearman_corrcoef': 100})
+
+
+@pytest.mark.parametrize('metric', ['pearson_corrcoef', 'spearman_corrcoef'])
+def test_equal_predictions_have_no_correlation(metric):
+  with pytest.warns(stats.ConstantInputWarning):
+    found = getattr(metrics, metric)([0.0, 1.0, 2.0], [3.0, 3.0, 3.0])
+  assert math.isnan(found[metric])
 
 
 def test_mean_3class_f1_counts_an_absent_class_as_zero():
@@ -73,3 +119,9 @@ def test_record_normalizes_both_sides(answer, predicted, em, f1):
 def test_record_without_answers_cannot_be_scored():
   with pytest.raises(ValueError, match='test split'):
     metrics.record_em_and_f1(record(([], 1)), record(('Oslo', 1)))
+
+
+def test_one_example_has_no_correlation():
+  for metric in (metrics.pearson_corrcoef, metrics.spearman_corrcoef):
+    (value,) = metric([1.0], [1.0]).values()
+    assert math.isnan(value)

@@ -8,6 +8,7 @@ import tensorflow as tf
 import hyperprompt_tasks
 
 SUPER_GLUE = 'hp_super_glue_v102_proportional'
+GLUE = 'hp_glue_v002_proportional'
 LENGTHS = {'inputs': 64, 'targets': 16, 'task_ids': 1}
 
 
@@ -36,9 +37,13 @@ def evaluate(name, answer):
   return metrics.result(), evaluator
 
 
+def rates(name):
+  mixture = seqio.MixtureRegistry.get(name)
+  return {task.name: mixture.get_rate(task) for task in mixture.tasks}
+
+
 def test_rates_are_t5s():
-  mixture = seqio.MixtureRegistry.get(SUPER_GLUE)
-  assert {task.name: mixture.get_rate(task) for task in mixture.tasks} == {
+  assert rates(SUPER_GLUE) == {
     'hp_super_glue_record_v102': 138_854,
     'hp_super_glue_multirc_v102': 27_243,
     'hp_super_glue_boolq_v102': 9_427,
@@ -52,19 +57,53 @@ def test_rates_are_t5s():
     'hp_super_glue_axb_v102': 0,
     'hp_super_glue_axg_v102': 0,
   }
-  assert mixture.total_rate == 185_673
+  assert sum(rates(SUPER_GLUE).values()) == 185_673
+  assert rates(GLUE) == {
+    'hp_glue_mnli_v002': 392_702,
+    'hp_glue_qqp_v002': 363_849,
+    'hp_glue_qnli_v002': 104_743,
+    'hp_glue_sst2_v002': 67_349,
+    'hp_glue_cola_v002': 8_551,
+    'hp_glue_stsb_v002': 5_749,
+    'hp_glue_mrpc_v002': 3_668,
+    'hp_glue_rte_v002': 2_490,
+    'hp_glue_mnli_matched_v002': 0,
+    'hp_glue_mnli_mismatched_v002': 0,
+    'hp_glue_ax_v002': 0,
+  }
+  assert sum(rates(GLUE).values()) == 949_101
+  assert rates('hp_wsc_dpr_simple_proportional') == {
+    'hp_dpr_v001_simple': 1_322,
+    'hp_super_glue_wsc_v102_simple_train': 259,
+    'hp_super_glue_wsc_v102_simple_eval': 0,
+  }
+  assert rates('hp_glue_mnli_and_dev_v002') == {
+    'hp_glue_mnli_v002': 1,
+    'hp_glue_mnli_matched_v002': 1,
+    'hp_glue_mnli_mismatched_v002': 1,
+  }
 
 
-def test_only_tasks_that_t5_scores_have_metrics():
+@pytest.mark.parametrize(
+  ('mixture', 'unscored'),
+  [
+    (
+      SUPER_GLUE,
+      [
+        'hp_super_glue_axb_v102',
+        'hp_super_glue_axg_v102',
+        'hp_super_glue_wsc_v102_simple_train',
+      ],
+    ),
+    (GLUE, ['hp_glue_ax_v002']),
+  ],
+)
+def test_only_tasks_that_t5_scores_have_metrics(mixture, unscored):
   # SeqIO checks the signatures of metric functions here and not before.
   scored = {
-    task.name: len(task.metric_fns) for task in seqio.MixtureRegistry.get(SUPER_GLUE).tasks
+    task.name: len(task.metric_fns) for task in seqio.MixtureRegistry.get(mixture).tasks
   }
-  assert [name for name, count in scored.items() if not count] == [
-    'hp_super_glue_axb_v102',
-    'hp_super_glue_axg_v102',
-    'hp_super_glue_wsc_v102_simple_train',
-  ]
+  assert [name for name, count in scored.items() if not count] == unscored
 
 
 @pytest.mark.parametrize(
@@ -91,19 +130,33 @@ def test_examples_carry_the_id_of_their_conditioned_task(folder, name, condition
 
 
 @pytest.mark.parametrize(
-  ('name', 'conditioned'),
+  ('name', 'mixture', 'conditioned'),
   [
-    ('hp_super_glue_wsc_v102_simple_eval', 'wsc'),
-    ('hp_dpr_v001_simple', 'wsc'),
-    ('hp_super_glue_axb_v102', 'rte'),
-    ('hp_super_glue_axg_v102', 'rte'),
+    ('hp_super_glue_wsc_v102_simple_eval', SUPER_GLUE, 'wsc'),
+    ('hp_dpr_v001_simple', SUPER_GLUE, 'wsc'),
+    ('hp_glue_wnli_v002_simple_eval', SUPER_GLUE, 'wsc'),
+    ('hp_super_glue_axb_v102', SUPER_GLUE, 'rte'),
+    ('hp_super_glue_axg_v102', SUPER_GLUE, 'rte'),
+    ('hp_glue_cola_v002', GLUE, 'cola'),
+    ('hp_glue_sst2_v002', GLUE, 'sst2'),
+    ('hp_glue_mrpc_v002', GLUE, 'mrpc'),
+    ('hp_glue_stsb_v002', GLUE, 'stsb'),
+    ('hp_glue_qqp_v002', GLUE, 'qqp'),
+    ('hp_glue_qnli_v002', GLUE, 'qnli'),
+    ('hp_glue_rte_v002', GLUE, 'rte'),
+    ('hp_glue_mnli_v002', GLUE, 'mnli'),
+    ('hp_glue_mnli_matched_v002', GLUE, 'mnli'),
+    ('hp_glue_mnli_mismatched_v002', GLUE, 'mnli'),
+    ('hp_glue_ax_v002', GLUE, 'mnli'),
+    ('hp_glue_wnli_v002', 'hp_glue_wnli_v002', 'wnli'),
   ],
 )
-def test_tasks_share_the_id_of_one_conditioned_task(name, conditioned):
+def test_tasks_have_the_id_of_their_conditioned_task(name, mixture, conditioned):
   task = seqio.TaskRegistry.get(name)
   tokens = tf.data.Dataset.from_tensors({'inputs': [5], 'targets': [6]})
   [example] = task.preprocess_postcache(tokens, None).as_numpy_iterator()
-  tasks = hyperprompt_tasks.task_list(SUPER_GLUE)
+  tasks = hyperprompt_tasks.task_list(mixture)
+  assert hyperprompt_tasks.task_list(name) == tasks
   assert example['task_ids'].tolist() == [tasks.index(conditioned)]
 
 
@@ -114,7 +167,9 @@ def test_the_folder_trains_without_dpr_and_says_so_once(folder, caplog):
     )
   said = [r.getMessage() for r in caplog.records if 'runs without' in r.getMessage()]
   assert len(said) == 1
-  assert 'hp_dpr_v001_simple' in said[0] and SUPER_GLUE in said[0]
+  assert said[0].startswith(
+    f'{SUPER_GLUE}: SUPER_GLUE_DIR holds no train data for hp_dpr_v001_simple;'
+  )
   # ReCoRD and MultiRC are nine tenths of T5's mixture.
   ids = [int(ex['task_ids'][0]) for ex in dataset.take(300).as_numpy_iterator()]
   assert 0.6 < np.mean(np.equal(ids, 4)) < 0.9
@@ -126,6 +181,21 @@ def test_evaluation_needs_no_data_beyond_the_folder(folder):
   dataset = mixture.get_dataset(LENGTHS, 'validation', shuffle=False, num_epochs=1)
   assert {int(ex['task_ids'][0]) for ex in dataset.take(1000).as_numpy_iterator()}
   assert set(mixture.splits) == {'train', 'validation'}
+
+
+def test_glue_trains_on_the_files_that_the_folder_has(glue_folder, caplog):
+  (glue_folder / 'QQP' / 'train.tsv').unlink()
+  with caplog.at_level(logging.WARNING, logger='absl'):
+    dataset = seqio.MixtureRegistry.get(GLUE).get_dataset(
+      LENGTHS, 'train', shuffle=False, seed=0
+    )
+  said = [r.getMessage() for r in caplog.records if 'runs without' in r.getMessage()]
+  assert said == [
+    f'{GLUE}: GLUE_DIR holds no train data for hp_glue_qqp_v002; the mixture runs without.'
+  ]
+  mnli = hyperprompt_tasks.task_list(GLUE).index('mnli')
+  ids = [int(ex['task_ids'][0]) for ex in dataset.take(200).as_numpy_iterator()]
+  assert 0.5 < np.mean(np.equal(ids, mnli)) < 0.85  # two thirds of the rest
 
 
 def test_without_a_folder_dpr_is_a_member_like_any_other():
@@ -147,6 +217,21 @@ def test_evaluator_finds_lengths_by_itself_and_scores_right_answers(folder):
   assert evaluator.model_feature_shapes['decoder_target_tokens'] == (15,)
   average = hyperprompt_tasks.super_glue_average(metrics)
   assert average == pytest.approx((6 * 100 + 50 + (200 / 3 + 100) / 2) / 8)
+
+
+def test_evaluator_scores_right_answers_on_glue(glue_folder):
+  # The matched and mismatched tasks stand in for MNLI, whose splits bear other names.
+  metrics, _ = evaluate(GLUE, lambda target: target)
+  assert set(metrics) == {*rates(GLUE)} - {'hp_glue_mnli_v002', 'hp_glue_ax_v002'}
+  assert all(
+    value == pytest.approx(100) for values in metrics.values() for value in values.values()
+  )
+  assert hyperprompt_tasks.glue_average(metrics) == pytest.approx(100)
+
+
+def test_evaluator_scores_wnli_by_its_referents(glue_folder):
+  metrics, _ = evaluate('hp_glue_wnli_v002_simple_eval', lambda target: target)
+  assert metrics == {'hp_glue_wnli_v002_simple_eval': {'accuracy': 100.0}}
 
 
 def test_evaluator_scores_wrong_answers_as_zero():

@@ -22,6 +22,26 @@ def test_class_id_is_exact_and_minus_one_otherwise(text, expected):
   assert found == expected
 
 
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('3.4', 3.4),
+    (' 3.4 ', 3.4),
+    ('1e1', 10.0),
+    ('1_0', 10.0),
+    ('7.5', 7.5),
+    ('inf', float('inf')),
+    ('3,4', -1.0),
+    ('3.4.', -1.0),
+    ('', -1.0),
+    ('<unk>', -1.0),
+  ],
+)
+def test_number_is_what_python_reads_and_minus_one_otherwise(text, expected):
+  for is_target in (True, False):
+    assert postprocessors.number(text, example={}, is_target=is_target) == expected
+
+
 def test_multirc_groups_by_question():
   example = {'idx/question': np.int32(11), 'idx/paragraph': np.int32(2)}
   for is_target in (True, False):

@@ -8,6 +8,7 @@ import hyperprompt_tasks
 from hyperprompt_tasks import builtin, registration, task_lists
 
 SUPER_GLUE = ('boolq', 'cb', 'copa', 'multirc', 'record', 'rte', 'wic', 'wsc')
+GLUE = ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte')
 OTHER = task_lists.TaskList(tasks=('one', 'two'), scores={})
 
 
@@ -28,11 +29,21 @@ def other_task():
 
 
 @pytest.mark.parametrize(
-  'name',
-  ['hp_super_glue_v102_proportional', 'hp_super_glue_cb_v102', 'hp_dpr_v001_simple'],
+  ('name', 'tasks'),
+  [
+    ('hp_super_glue_v102_proportional', SUPER_GLUE),
+    ('hp_super_glue_cb_v102', SUPER_GLUE),
+    ('hp_dpr_v001_simple', SUPER_GLUE),
+    ('hp_wsc_dpr_simple_proportional', SUPER_GLUE),
+    ('hp_glue_wnli_v002_simple_eval', SUPER_GLUE),
+    ('hp_glue_v002_proportional', GLUE),
+    ('hp_glue_v002_proportional:mnli', GLUE),
+    ('hp_glue_mnli_and_dev_v002', GLUE),
+    ('hp_glue_wnli_v002', ('wnli',)),
+  ],
 )
-def test_super_glue_has_eight_conditioned_tasks_in_order(name):
-  assert hyperprompt_tasks.task_list(name) == SUPER_GLUE
+def test_benchmarks_have_their_conditioned_tasks_in_order(name, tasks):
+  assert hyperprompt_tasks.task_list(name) == tasks
 
 
 def test_an_unknown_name_is_told_the_nearest_known_ones():

@@ -1,0 +1,87 @@
+"""What the readers of official files share: rows, where files stand, and their lines.
+
+A row is a dict of bytes, numbers and lists of bytes in the form of TFDS; `idx` may be a
+dict of its own. Rows keep the order of the file; TFDS shuffles.
+"""
+
+import abc
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from hyperprompt_tasks import errors
+
+ENTAILMENT = ('entailment', 'not_entailment')
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format(abc.ABC):
+  """How the files of one TFDS configuration are laid out.
+
+  Attributes:
+    folder: inside the benchmark's folder.
+    classes: names of the labels in id order; none where labels are no classes.
+    files: file name per split.
+  """
+
+  folder: str
+  classes: tuple[str, ...]
+  files: Mapping[str, str]
+
+  def path(self, directory: str, split: str) -> str:
+    """Returns where the file of a split is in the benchmark's folder, or would be.
+
+    Raises:
+      DataError: the task has no such split.
+    """
+    folder = os.path.join(directory, self.folder)
+    if split not in self.files:
+      raise errors.DataError(f'{folder}: has no {split} split')
+    return os.path.join(folder, self.files[split])
+
+  @abc.abstractmethod
+  def read(self, path: str, split: str) -> list[Row]:
+    """Returns the rows of a split from the file that `path` has named.
+
+    Args:
+      path: local or on any file system that TensorFlow reads.
+      split: that the file is of; only test splits may lack labels.
+
+    Raises:
+      DataError: the file is absent, empty or not UTF-8, or a line is not what it should
+        be; names file and line.
+    """
+
+  def lines(self, path: str, split: str, expected: str) -> Iterator[tuple[str, str]]:
+    r"""Yields `FILE:NUMBER` and the text of every line, blank ones included.
+
+    Lines end with `\n`, `\r\n` or `\r`, as in Python's text files and so in TFDS.
+
+    Args:
+      path: of a file.
+      split: that the file is of, for messages.
+      expected: what every line is, for messages.
+
+    Raises:
+      DataError: the file is absent, or a line is not UTF-8.
+    """
+    try:
+      with tf.io.gfile.GFile(path, 'rb') as file:
+        content = file.read()
+    except tf.errors.NotFoundError as error:
+      raise errors.DataError(
+        f'{path}: no such file; expected the {split} split of {self.folder}'
+      ) from error
+    # All at once, as lines that TensorFlow reads have lost every carriage return.
+    for number, line in enumerate(content.splitlines(), start=1):
+      where = f'{path}:{number}'
+      try:
+        text = line.decode('utf-8')
+      except UnicodeDecodeError as error:
+        raise errors.DataError(f'{where}: expected {expected} in UTF-8; {error}') from error
+      yield where, text
