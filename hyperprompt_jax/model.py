@@ -98,20 +98,26 @@ class Model:
     """Fresh parameters, float32."""
     return self.init_variables(rng)['params']
 
-  def init_method(self, rng: Array, backbone: Params) -> Params:
-    """The backbone's parameters, and fresh ones of the method, which may start from them.
+  def init_from(self, rng: Array, loaded: Params) -> Params:
+    """Parameters that are there, and fresh ones of the method, which may start from them.
 
     Args:
       rng: of the fresh parameters.
-      backbone: all but the method's; those of the method that it has are kept, too.
+      loaded: all of the backbone's; of the method's, those that are not to be fresh. Where
+        they are those of fewer tasks, the others' are fresh, at the end.
     """
+    known = loaded.get('method', {})
+    backbone = {name: part for name, part in loaded.items() if name != 'method'}
     _, variables = self.module.apply(
       {'params': backbone},
       method=Transformer.condition,
       mutable=['params', 'params_axes'],
       rngs={'params': rng},
     )
-    return {**backbone, **variables.get('params', {})}
+    fresh = variables.get('params', {}).get('method', {})
+    if not fresh:
+      return backbone
+    return {**backbone, 'method': jax.tree.map(_extended, known, fresh) if known else fresh}
 
   def param_shapes(self) -> Params:
     """The parameters' shapes and dtypes, with no memory taken."""
@@ -344,6 +350,15 @@ class Model:
     )
     # Of several decodes the best comes first.
     return tokens if tokens.ndim == 2 else tokens[:, 0]
+
+
+def _extended(known: Array, fresh: Array) -> Array:
+  """An array with the rows of `fresh` after its own, on the one axis where it has fewer."""
+  for axis, (rows, wanted) in enumerate(zip(known.shape, fresh.shape, strict=True)):
+    if rows != wanted:
+      more = jax.lax.slice_in_dim(fresh, rows, None, axis=axis)
+      return jnp.concatenate([known, more], axis)
+  return known
 
 
 # A run asks several times, and tracing a network takes seconds.

@@ -58,7 +58,7 @@ class Planner:
     Raises:
       UserError: if nothing is to be trained, or microbatches do not divide the batch.
     """
-    tuning.check(self.model(num_tasks).param_shapes(), self.tuned)
+    tuning.choose(self.model(num_tasks).param_axes(), self.tuned)
     if batch.size % self.num_microbatches:
       raise UserError(
         f'--batch_size={batch.size} is not divided by '

@@ -88,8 +88,8 @@ def train(
     initial: the checkpoint that a run starts from, and counts its steps from; None for
       random parameters.
     num_microbatches: parts that a batch is worked through in, to save memory.
-    tuned: which parameters are trained: 'all'; 'task', those of the method; or
-      'task_and_layer_norms'.
+    tuned: which parameters are trained: 'all'; 'task', those of the method;
+      'task_and_layer_norms'; or 'last_task', those of the last task of the task list.
     pack: whether a row holds several examples, of whatever tasks.
     max_segments: the most examples of a packed row.
     log_period: steps between reports of the training metrics.
@@ -131,7 +131,7 @@ def train(
     raise UserError(f'MODEL_DIR {model_dir} cannot be reached: {reason}')
   start = None
   if initial and not has_checkpoints(model_dir):
-    start = initial.open(model.param_shapes())
+    start = initial.open_for(model)
   _last_step(total_steps, relative_steps, start.step if start else 0)
   interrupts = Interrupts()
   with partitioner.activate(), interrupts.handled():
@@ -162,7 +162,8 @@ def train(
       'PACK': max_segments if pack else False,
       'TUNED_PARAMETERS': tuned,
     }
-    checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data, tuned)
+    chosen = tuning.choose(model.param_axes(), tuned)
+    checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data, chosen)
     latest = checkpointer.latest_step()
     if latest is None:
       state = initial_state(model, optimizer, like, random_seed, tuned, initial=start)
@@ -239,7 +240,7 @@ def _check(
   for name, number in positive.items():
     if number < 1:
       raise UserError(f'{name} must be a positive integer, not {number}')
-  tuning.check(model.param_shapes(), tuned)
+  tuning.choose(model.param_axes(), tuned)
   if not model.method.shared_backbone:
     parts = hyperprompt_tasks.single_task_mixtures(mixture_or_task_name)
     if len(parts) > 1:

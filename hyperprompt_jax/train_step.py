@@ -38,17 +38,17 @@ def abstract_state(
     model: the network.
     optimizer: whose state there is for the tuned parameters alone.
     partitioner: of the mesh.
-    tuned: which parameters are trained; see `tuning.split`.
+    tuned: which parameters are trained; see `tuning.Tuned`.
   """
   params = model.param_shapes()
   axes = model.param_axes()
-  tuned_params, _ = tuning.split(params, tuned)
-  tuned_axes, _ = tuning.split(axes, tuned)
-  opt_state = jax.eval_shape(optimizer.init, tuned_params)
+  chosen = tuning.choose(axes, tuned)
+  moving = jax.eval_shape(chosen.moving, chosen.split(params)[0])
+  opt_state = jax.eval_shape(optimizer.init, moving)
   shardings = TrainState(
     step=partitioner.replicated,
     params=partitioner.shardings(axes),
-    opt_state=partitioner.optimizer_shardings(opt_state, tuned_params, tuned_axes),
+    opt_state=partitioner.optimizer_shardings(opt_state, moving, chosen.split(axes)[0]),
   )
   shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
   return jax.tree.map(
@@ -74,14 +74,15 @@ def initial_state(
     optimizer: whose state is fresh.
     like: shapes, dtypes and shardings.
     seed: of what is random.
-    tuned: which parameters are trained; see `tuning.split`.
+    tuned: which parameters are trained; see `tuning.Tuned`.
     initial: the checkpoint that the parameters come from, all that it has, and that steps
       are counted from; None for random parameters and step 0.
   """
+  chosen = tuning.choose(model.param_axes(), tuned)
 
   def make(rng: Array, loaded: Any) -> TrainState:
-    params = model.init_method(rng, loaded) if loaded else model.init(rng)
-    opt_state = optimizer.init(tuning.split(params, tuned)[0])
+    params = model.init_from(rng, loaded) if loaded else model.init(rng)
+    opt_state = optimizer.init(chosen.moving(chosen.split(params)[0]))
     return TrainState(jnp.int32(initial.step if initial else 0), params, opt_state)
 
   loaded = initial.load(like.params) if initial else {}
@@ -116,16 +117,17 @@ def make_train_step(
     Maps a state and a batch `[b, ...]` to the next state and the sums that
     `Model.loss` returns, with `grad_norm` besides.
   """
+  chosen = tuning.choose(model.param_axes(), tuned)
 
   def gradients(
-    params: Any, frozen: Any, batch: Batch, rng: Array
+    moving: Any, all_params: Callable[[Any], Any], batch: Batch, rng: Array
   ) -> tuple[Any, StepMetrics]:
-    def loss(params: Any, batch: Batch, rng: Array) -> tuple[Array, StepMetrics]:
-      return model.loss(tuning.merge(params, frozen), batch, rng)
+    def loss(moving: Any, batch: Batch, rng: Array) -> tuple[Array, StepMetrics]:
+      return model.loss(all_params(moving), batch, rng)
 
     grad_fn = jax.grad(loss, has_aux=True)
     if num_microbatches == 1:
-      return grad_fn(params, batch, jax.random.fold_in(rng, 0))
+      return grad_fn(moving, batch, jax.random.fold_in(rng, 0))
     # Row i goes to microbatch i mod n, so that each takes an equal part of every device.
     parts = jax.tree.map(
       lambda x: jnp.moveaxis(x.reshape(-1, num_microbatches, *x.shape[1:]), 1, 0), batch
@@ -133,27 +135,29 @@ def make_train_step(
 
     def accumulate(total, part):
       index, microbatch = part
-      new = grad_fn(params, microbatch, jax.random.fold_in(rng, index))
+      new = grad_fn(moving, microbatch, jax.random.fold_in(rng, index))
       return jax.tree.map(jnp.add, total, new), None
 
     first = jax.tree.map(lambda x: x[0], parts)
     zeros = jax.tree.map(
-      lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(grad_fn, params, first, rng)
+      lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(grad_fn, moving, first, rng)
     )
     total, _ = jax.lax.scan(accumulate, zeros, (jnp.arange(num_microbatches), parts))
     return total
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    params, frozen = tuning.split(state.params, tuned)
-    summed, metrics = gradients(params, frozen, batch, rng)
+    params, frozen = chosen.split(state.params)
+    moving = chosen.moving(params)
+    all_params = lambda moving: tuning.merge(chosen.moved(params, moving), frozen)
+    summed, metrics = gradients(moving, all_params, batch, rng)
     # A batch of padding alone has no token and no gradient.
     tokens = jnp.maximum(metrics['tokens'], 1.0)
     grads = jax.tree.map(lambda g: g / tokens, summed)
-    updates, opt_state = optimizer.update(grads, state.opt_state, params)
-    params = optax.apply_updates(params, updates)
+    updates, opt_state = optimizer.update(grads, state.opt_state, moving)
+    moving = optax.apply_updates(moving, updates)
     metrics['grad_norm'] = optax.global_norm(grads)
-    return TrainState(state.step + 1, tuning.merge(params, frozen), opt_state), metrics
+    return TrainState(state.step + 1, all_params(moving), opt_state), metrics
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
   # The sums are for every host to read; their sharding is like the step counter's.

@@ -212,7 +212,7 @@ def test_a_method_is_loaded_where_the_run_says_so(source, tmp_path, compile_once
   ('more', 'macros', 'said'),
   [
     ((), {'TRAIN_STEPS_RELATIVE': 0}, 'TRAIN_STEPS_RELATIVE must be a positive integer'),
-    ((), {'FRESH_PARAMETERS': 'some'}, "must be 'task' or 'none', not 'some'"),
+    ((), {'FRESH_PARAMETERS': 'some'}, "must be 'task', 'none', 'last_task', not 'some'"),
     (
       (),
       {'TRAIN_STEPS': 20, 'TRAIN_STEPS_RELATIVE': None},

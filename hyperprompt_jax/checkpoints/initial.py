@@ -5,13 +5,17 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from hyperprompt_jax.checkpoints.compare import by_path, check_same_parameters
 from hyperprompt_jax.checkpoints.lazy import LazyArray, arranged, load
 from hyperprompt_jax.checkpoints.source import METHOD, VOCABULARY_AXES, Source, open_source
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Model
 
 FRESH_TASK = 'task'
 FRESH_NONE = 'none'
+FRESH_LAST_TASK = 'last_task'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,8 @@ class InitialCheckpoint:
     path: of a T5X checkpoint, a Hugging Face folder, or a MODEL_DIR; None starts from
       random parameters.
     fresh: 'task': the parameters of the method start fresh; 'none': they are in the
-      checkpoint, too.
+      checkpoint, too; 'last_task': they are, but for those of the last task of the task
+      list, which the checkpoint has not learned.
     resize_vocabulary: whether to pad or cut the rows of the vocabulary to the network's.
   """
 
@@ -30,23 +35,43 @@ class InitialCheckpoint:
   fresh: str = FRESH_TASK
   resize_vocabulary: bool = False
 
-  def open(self, like: Any) -> 'Initial | None':
-    """Looks at the checkpoint, and checks it against the network, both ways.
+  def open_for(self, model: Model) -> 'Initial | None':
+    """Looks at the checkpoint, and checks it against a network that is to start from it.
+
+    Raises:
+      UserError: see `open`; or if the last task alone is to be fresh, and the checkpoint is
+        not one of the others.
+    """
+    if self.fresh != FRESH_LAST_TASK:
+      return self.open(model.param_shapes())
+    others = dataclasses.replace(model, task_list=model.task_list[:-1])
+    return self.open(others.param_shapes(), others.task_list)
+
+  def open(self, like: Any, task_list: tuple[str, ...] | None = None) -> 'Initial | None':
+    """Looks at the checkpoint, and checks it against parameters, both ways.
 
     Args:
-      like: the network's parameters, arrays or shapes.
+      like: the parameters, arrays or shapes.
+      task_list: that the checkpoint must be of; None for any.
 
     Raises:
       UserError: if it cannot be read, or differs from the network in anything but what
         starts fresh: with a table.
     """
-    if self.fresh not in (FRESH_TASK, FRESH_NONE):
+    choices = (FRESH_TASK, FRESH_NONE, FRESH_LAST_TASK)
+    if self.fresh not in choices:
       raise UserError(
-        f'FRESH_PARAMETERS must be {FRESH_TASK!r} or {FRESH_NONE!r}, not {self.fresh!r}'
+        f'FRESH_PARAMETERS must be {", ".join(map(repr, choices))}, not {self.fresh!r}'
       )
     if self.path is None:
       return None
     source = open_source(self.path)
+    if task_list is not None and source.task_list != task_list:
+      raise UserError(
+        f'{self.path} is of the task list {", ".join(source.task_list) or "(none)"}; '
+        f"FRESH_PARAMETERS='{FRESH_LAST_TASK}' takes that of this run without its last, "
+        f'{", ".join(task_list) or "(none)"}: list the old tasks first, in their order'
+      )
     if self.fresh == FRESH_TASK and source.method_paths:
       raise UserError(
         f'{self.path} holds parameters of a method ({source.method_paths[0]}, …), and '
@@ -56,7 +81,7 @@ class InitialCheckpoint:
     wanted = {
       path: leaf
       for path, leaf in by_path(like).items()
-      if self.fresh == FRESH_NONE or not path.startswith(METHOD)
+      if self.fresh != FRESH_TASK or not path.startswith(METHOD)
     }
     unchanged = source
     if self.resize_vocabulary:
@@ -68,7 +93,7 @@ class InitialCheckpoint:
 
   def _remedy(self, source: Source, wanted: Mapping[str, Any]) -> str:
     """What to do about a difference, by what differs."""
-    if self.fresh == FRESH_NONE and not source.method_paths:
+    if self.fresh != FRESH_TASK and not source.method_paths:
       return (
         "it holds no parameters of a method: set FRESH_PARAMETERS='task' to start them anew"
       )
@@ -114,6 +139,12 @@ class Initial:
     return path if path.startswith('gs://') else os.path.abspath(path)
 
   def load(self, like: Any) -> dict[str, Any]:
-    """Reads the parameters onto the devices of `like`."""
-    wanted = {p: leaf for p, leaf in by_path(like).items() if p in self.arrays}
+    """Reads the parameters onto the devices of `like`, of which tasks may be missing."""
+    wanted = {
+      path: jax.ShapeDtypeStruct(
+        self.wanted[path].shape, leaf.dtype, sharding=leaf.sharding
+      )
+      for path, leaf in by_path(like).items()
+      if path in self.arrays
+    }
     return load(self.arrays, wanted, f'reading {self.source.path}')

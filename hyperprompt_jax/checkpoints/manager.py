@@ -117,7 +117,7 @@ class Checkpointer:
       anew at every save.
     data: what a run that goes on must share with its start, JSON by name. A position in
       other data means nothing, and TensorFlow does not always notice.
-    tuned: which parameters are saved; see `tuning.split`.
+    tuned: which parameters are saved; None for all.
   """
 
   def __init__(
@@ -127,13 +127,13 @@ class Checkpointer:
     retention: Retention | None = None,
     scores: Mapping[int, Scores] | None = None,
     data: Mapping[str, Any] | None = None,
-    tuned: str = tuning.ALL,
+    tuned: tuning.Tuned | None = None,
   ):
     self._model_dir = epath.Path(model_dir).absolute()
     self.directory = self._model_dir / SUBDIRECTORY
     self._task_list = list(task_list)
     self._data = dict(data or {})
-    self._tuned = tuned
+    self._tuned = tuned or tuning.Tuned(tuning.ALL, {})
     self._base: Base | None = None
     # Steps before this run's first: those of what it started from.
     self.initial_step = 0
@@ -170,7 +170,7 @@ class Checkpointer:
         are written to the run's folder if there is none.
     """
     self.initial_step = int(state.step)
-    _, frozen = tuning.split(state.params, self._tuned)
+    _, frozen = self._tuned.split(state.params)
     if frozen and initial:
       self._base = Base(initial, fingerprint(by_path(frozen).items()))
     elif frozen:
@@ -178,7 +178,7 @@ class Checkpointer:
 
   def save(self, state: TrainState, batches: Shards) -> None:
     """Begins to save a step; returns when state and data may be moved on."""
-    params, _ = tuning.split(state.params, self._tuned)
+    params, _ = self._tuned.split(state.params)
     run = {
       'task_list': self._task_list,
       'data': self._data,

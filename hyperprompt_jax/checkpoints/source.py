@@ -38,6 +38,7 @@ class Source:
     step: steps that it was trained; 0 where the format does not say.
     arrays: its parameters, by their paths in the unrolled network.
     config: of the network, where the format says it.
+    task_list: the conditioned tasks of a run of this project.
   """
 
   path: str
@@ -45,6 +46,7 @@ class Source:
   step: int
   arrays: Mapping[str, LazyArray]
   config: Config | None = None
+  task_list: tuple[str, ...] = ()
 
   @property
   def method_paths(self) -> list[str]:
@@ -132,7 +134,8 @@ def open_source(path: str) -> Source:
   if local and (step_folder := _step_of_run(local)):
     # Not the run's path: whoever refers to it means this step, and not a later one.
     step = int(step_folder.name)
-    return Source(str(step_folder), 'hyperprompt', step, _read_run(step_folder))
+    arrays, tasks = _read_run(step_folder)
+    return Source(str(step_folder), 'hyperprompt', step, arrays, task_list=tasks)
   if contents := folder.read(t5x_format.MSGPACK_FILE):
     arrays, step = t5x_format.read_native(folder, contents)
     return _of_t5x(Source(path, 'T5X', step, unrolled(arrays)))
@@ -157,21 +160,24 @@ def _step_of_run(path: epath.Path) -> epath.Path | None:
   return max(steps, key=lambda step: int(step.name), default=None)
 
 
-def _read_run(step_folder: epath.Path) -> dict[str, LazyArray]:
-  """All parameters of a checkpoint of a run, those that it left as they were, too."""
+def _read_run(
+  step_folder: epath.Path,
+) -> tuple[dict[str, LazyArray], tuple[str, ...]]:
+  """All parameters of a run's checkpoint, the frozen ones too, and its task list."""
   arrays = _read_orbax_folder(step_folder / 'params')
   model_dir = step_folder.parent.parent
   try:
-    base = json.loads((step_folder / 'run' / 'metadata').read_bytes())['base']
-    reference = base and Base(**base)
+    run = json.loads((step_folder / 'run' / 'metadata').read_bytes())
+    reference = run['base'] and Base(**run['base'])
+    tasks = tuple(run['task_list'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'checkpoint {step_folder} is damaged: run: {error}') from error
   if reference is None:
-    return arrays
+    return arrays, tasks
   frozen = {p: a for p, a in frozen_arrays(model_dir, reference).items() if p not in arrays}
   whole = ((path, array.read()) for path, array in frozen.items())
   check_fingerprint(model_dir, reference, whole)
-  return {**arrays, **frozen}
+  return {**arrays, **frozen}, tasks
 
 
 def frozen_arrays(model_dir: epath.Path, base: Base) -> dict[str, LazyArray]:

@@ -77,14 +77,17 @@ def train_flops(model: Model, batch: Batch, tuned: str = tuning.ALL) -> int:
   """
   config = dataclasses.replace(model.config, remat_policy='none')
   plain = dataclasses.replace(model, config=config)
-  params, frozen = tuning.split(plain.param_shapes(), tuned)
+  chosen = tuning.choose(plain.param_axes(), tuned)
+  params, frozen = chosen.split(plain.param_shapes())
+  moving = jax.eval_shape(chosen.moving, params)
   tokens = lambda length: jax.ShapeDtypeStruct((batch.size, length), jnp.int32)
 
-  def loss(params: Any, frozen: Any, rows: Any) -> Any:
-    return plain.loss(tuning.merge(params, frozen), rows, jax.random.key(0))
+  def loss(moving: Any, params: Any, frozen: Any, rows: Any) -> Any:
+    merged = tuning.merge(chosen.moved(params, moving), frozen)
+    return plain.loss(merged, rows, jax.random.key(0))
 
   return arithmetic.flops(
-    jax.grad(loss, has_aux=True), params, frozen, _train_batch(batch, tokens)
+    jax.grad(loss, has_aux=True), moving, params, frozen, _train_batch(batch, tokens)
   )
 
 
