@@ -1,7 +1,7 @@
 """Scores of tasks and of a benchmark from the metrics of its SeqIO tasks (spec 7)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hyperprompt_tasks import task_lists
 
@@ -45,7 +45,7 @@ def task_scores(name: str, metrics: AllMetrics) -> dict[str, float]:
   return scores
 
 
-def expanded(pairs: task_lists.Metrics, metrics: AllMetrics) -> task_lists.Metrics:
+def expanded(pairs: Sequence[tuple[str, str]], metrics: AllMetrics) -> task_lists.Metrics:
   """Returns the pairs with what ALL stands for in its place: nothing if it is not there."""
   return tuple(
     (task, name)
