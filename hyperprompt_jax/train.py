@@ -11,6 +11,7 @@ from etils import epath
 import hyperprompt_tasks
 from hyperprompt_jax import (
   configuration,
+  data_report,
   datasets,
   distributed,
   reporting,
@@ -64,6 +65,7 @@ def train(
   num_data_shards: int | None = None,
   num_eval_examples: int | None = None,
   rank_labels: bool = False,
+  data_report_examples: int = 0,
 ) -> list[dict[str, float]]:
   """Trains a model on a mixture, from the start or from where `model_dir` has got to.
 
@@ -100,6 +102,8 @@ def train(
     num_eval_examples: of each task, to generate for; None for all.
     rank_labels: whether evaluation answers tasks with a closed set of labels with the
       likeliest one, in place of what is generated.
+    data_report_examples: training examples of each task that a run looks at before it
+      starts, to say what is cut and how labels are spread; 0 for none.
 
   Returns:
     The records of the run's `metrics.jsonl`.
@@ -166,6 +170,12 @@ def train(
     checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data, chosen)
     latest = checkpointer.latest_step()
     if latest is None:
+      if data_report_examples > 0 and distributed.is_first():
+        found = data_report.look(
+          mixture_or_task_name, task_feature_lengths, data_report_examples, use_cached
+        )
+        data_report.show(found, task_feature_lengths)
+        data_report.write(found, model_dir)
       state = initial_state(model, optimizer, like, random_seed, tuned, initial=start)
       checkpointer.start(state, start.reference if start else None)
     else:

@@ -42,9 +42,19 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
     files=(*tiny_run.FILES, files(tmp_path)),
     without=('MIXTURE_OR_TASK_NAME',),
     TRAIN_STEPS=2,
+    TASK_FEATURE_LENGTHS={'inputs': 5, 'targets': 8},
+    DATA_REPORT_EXAMPLES=5,
   )
   assert cli.main(arguments) == 0
-  out = capsys.readouterr().out
+  out, err = capsys.readouterr()
+  # What is cut is said first: EOS, too, takes a place in `say a`; `is 0` has room.
+  assert 'Training data' in err and 'good 60.0 % bad 40.0 %' in ' '.join(err.split())
+  data = json.loads((run / 'data.json').read_text())
+  assert data['own_gin.shout']['cut'] == {'inputs': 5, 'targets': 0}
+  assert data['own_gin.shout']['cut_tokens'] == {'inputs': 5, 'targets': 0}
+  assert data['own_gin.judge']['cut'] == {'inputs': 0, 'targets': 0}
+  assert data['own_gin.judge']['labels'] == {'good': 3, 'bad': 2}
+  assert data['own_gin.judge']['source_rows'] is None  # there are more
   assert 'shout' in out and 'judge' in out and 'accuracy' in out
   metadata = json.loads((run / 'checkpoints/2/run/metadata').read_text())
   assert metadata['task_list'] == ['judge', 'shout']  # gin keeps no other order

@@ -49,6 +49,7 @@ def train_arguments(
     'EVAL_STEPS': 1,
     'EVALUATOR_NUM_EXAMPLES': 6,
     'LOG_PERIOD': 1,
+    'DATA_REPORT_EXAMPLES': 0,
     **macros,
   }
   return [
