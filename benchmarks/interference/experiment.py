@@ -1,6 +1,7 @@
 """One run of the study: a network, a method, a seed; trained, and scored as it learns."""
 
 import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import optax
 
 from benchmarks.interference import tasks
 from hyperprompt_jax import tuning
+from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import (
   HoulsbyAdapter,
@@ -45,7 +47,8 @@ class Experiment:
     layers: of encoder and decoder each.
     prompt_length: p.
     stacks: where prompts go: 'encoder', 'decoder' or 'both'.
-    tuned: 'all', or 'task' with a backbone that is random.
+    start: 'random', or 'mtl': the backbone is first trained without the method, as long.
+    tuned: 'all' or 'task'.
     shared_prompts: whether all tasks are given the prompts of one.
     frozen_prompts: whether prompts stay as they are drawn.
     steps: of training.
@@ -56,15 +59,16 @@ class Experiment:
   method: str
   seed: int = 0
   num_tasks: int = 16
-  width: int = 48
+  width: int = 32
   mlp_dim: int | None = None
   layers: int = 2
   prompt_length: int = 4
   stacks: str = 'encoder'
+  start: str = 'random'
   tuned: str = tuning.ALL
   shared_prompts: bool = False
   frozen_prompts: bool = False
-  steps: int = 4000
+  steps: int = 2000
   batch_size: int = 128
   learning_rate: float = 3e-3
 
@@ -103,9 +107,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
   everything = list(range(experiment.num_tasks))
   if experiment.method == 'single_task':
     parts = [_train(experiment, [task]) for task in everything]
-    curve = [np.concatenate(of) for of in zip(*(p['curve'] for p in parts), strict=True)]
-    tokens = np.concatenate([p['token_accuracy'] for p in parts])
-    found = {**parts[0], 'curve': curve, 'token_accuracy': tokens}
+    right = [np.concatenate(of) for of in zip(*(p['right'] for p in parts), strict=True)]
+    found = {**parts[0], 'right': right}
     found['parameters'] *= experiment.num_tasks
   else:
     found = _train(experiment, everything)
@@ -114,8 +117,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
     'parameters': found['parameters'],
     'task_parameters': found['task_parameters'],
     'steps': found['steps'],
-    'curve': [np.asarray(of).round(5).tolist() for of in found['curve']],
-    'token_accuracy': np.asarray(found['token_accuracy']).round(5).tolist(),
+    'exact_match_curve': [round(float(of.all(-1).mean()), 5) for of in found['right']],
+    'token_accuracy_curve': [round(float(of.mean()), 5) for of in found['right']],
+    'exact_match': found['right'][-1].all(-1).mean(-1).round(5).tolist(),
+    'token_accuracy': found['right'][-1].mean((-2, -1)).round(5).tolist(),
+    'prompt_mass': np.asarray(found['prompt_mass']).round(5).tolist(),
+    'entropy': np.asarray(found['entropy']).round(5).tolist(),
     'seconds': round(time.monotonic() - start, 1),
   }
 
@@ -140,28 +147,46 @@ def _train(experiment: Experiment, of: list[int]) -> dict[str, Any]:
   with partitioner.activate():
     like = abstract_state(model, optimizer, partitioner, experiment.tuned)
     state = initial_state(model, optimizer, like, experiment.seed, experiment.tuned)
-    step = make_train_step(
-      model, optimizer, like, seed=experiment.seed, tuned=experiment.tuned
-    )
+    if experiment.start == 'mtl':
+      backbone = _backbone(experiment)
+      params = {**state.params, **backbone}
+      state = TrainState(
+        state.step, params, optimizer.init(tuning.split(params, experiment.tuned)[0])
+      )
+    # Without dropout the seed is the data's and the initialisation's alone; runs that
+    # differ by nothing else are one program.
+    step = make_train_step(model, optimizer, like, seed=0, tuned=experiment.tuned)
     held_out = batch(TEST_ROWS, test)
-    right = jax.jit(lambda params: _right(model, params, held_out))
+    right = jax.jit(functools.partial(_right, model))
     period = experiment.steps // EVALUATIONS
-    curve, steps = [], []
+    found, steps = [], []
     for number in range(1, experiment.steps + 1):
       state, _ = step(state, batch(per_task, data))
       if number % period == 0:
-        tokens = np.asarray(right(state.params)).reshape(len(of), TEST_ROWS, -1)
-        curve.append(tokens.all(-1).mean(-1))
+        tokens = np.asarray(right(state.params, held_out)).reshape(len(of), TEST_ROWS, -1)
+        found.append(tokens)
         steps.append(number)
+    looked = jax.jit(model.attention_statistics)(
+      state.params, jax.jit(model.condition)(state.params), held_out
+    )
   own = tuning.split(model.param_shapes(), tuning.TASK)[0]
   size = lambda tree: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
   return {
-    'curve': curve,
+    # By evaluation: of each task, row and token whether it is right.
+    'right': found,
     'steps': steps,
-    'token_accuracy': tokens.mean((1, 2)),
     'parameters': size(model.param_shapes()),
     'task_parameters': size(own),
+    'params': state.params,
+    'prompt_mass': np.asarray(looked.prompt_mass).mean((1, 2)),
+    'entropy': np.asarray(looked.entropy).mean((1, 2)),
   }
+
+
+def _backbone(experiment: Experiment) -> Any:
+  """The parameters of the same network, trained without a method as long."""
+  plain = dataclasses.replace(experiment, method='mtl', start='random', tuned=tuning.ALL)
+  return _train(plain, list(range(experiment.num_tasks)))['params']
 
 
 def _right(model: Model, params: Any, batch: dict[str, np.ndarray]) -> jax.Array:
@@ -181,7 +206,9 @@ def _optimizer(experiment: Experiment) -> optax.GradientTransformation:
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
   if not experiment.frozen_prompts:
     return optimizer
-  label = lambda params: {
-    name: jax.tree.map(lambda _: name == 'method', part) for name, part in params.items()
-  }
+
+  def label(params: Any) -> Any:
+    of = lambda part, is_method: jax.tree.map(lambda _: is_method, part)
+    return {name: of(part, name == 'method') for name, part in params.items()}
+
   return optax.partition({False: optimizer, True: optax.set_to_zero()}, label)

@@ -2,8 +2,9 @@
 
     python -m benchmarks.interference.study            (make study)
 
-Each run has a core of its own; one that is cut off is done again, whole. A line of the
-results holds a run's configuration, seed and curve; `report.py` makes docs/study.md of them.
+Each run has a core of its own, and is one line of the results, with its configuration and
+seed, when it is done; what is cut off is done again. `report.py` makes docs/study.md of
+them.
 """
 
 import argparse
@@ -12,21 +13,15 @@ import json
 import multiprocessing
 import os
 import pathlib
-import sys
+import queue
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / 'results.jsonl'
 
 
-def experiments() -> list['Experiment']:
-  """All runs, the most important first; those of one program stand together."""
-  from benchmarks.interference.design import EXPERIMENTS
-
-  return EXPERIMENTS
-
-
-def done(path: pathlib.Path) -> list[dict]:
+def read(path: pathlib.Path = RESULTS) -> list[dict[str, Any]]:
   """The records of a results file; without a last line that was cut short."""
   if not path.exists():
     return []
@@ -37,3 +32,79 @@ def done(path: pathlib.Path) -> list[dict]:
     except json.JSONDecodeError:
       break
   return records
+
+
+def _work(core: int, waiting: Any, finished: Any) -> None:
+  """One worker: takes seeds of one configuration after another, on its own core."""
+  os.sched_setaffinity(0, {core})
+  from benchmarks.interference import experiment as of
+  from hyperprompt_jax import libtpu
+
+  libtpu.prepare()
+  while (group := waiting.get()) is not None:
+    for fields in group:
+      finished.put(of.run(of.Experiment(**fields)))
+
+
+def _next(finished: Any, workers: Sequence[Any]) -> dict[str, Any]:
+  """The next record; ends the program if a worker has ended without it."""
+  while True:
+    try:
+      return finished.get(timeout=10)
+    except queue.Empty:
+      if any(worker.exitcode for worker in workers):
+        raise SystemExit('a run has failed, see above; start again to go on') from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Runs what is missing."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--limit', type=int, help='so many runs at most')
+  flags = parser.parse_args(arguments)
+  # Before JAX is loaded, here and in the workers.
+  os.environ['JAX_PLATFORMS'] = 'cpu'
+  os.environ['XLA_FLAGS'] = '--xla_cpu_multi_thread_eigen=false'
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = os.path.expanduser('~/.cache/hyperprompt_study')
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+  from benchmarks.interference import design
+
+  known = [record['experiment'] for record in read()]
+  missing = [dataclasses.asdict(one) for one in design.experiments()]
+  missing = [fields for fields in missing if fields not in known][: flags.limit]
+  groups: dict[str, list[dict[str, Any]]] = {}
+  for fields in missing:
+    groups.setdefault(json.dumps({**fields, 'seed': 0}), []).append(fields)
+  context = multiprocessing.get_context('spawn')
+  waiting, finished = context.Queue(), context.Queue()
+  cores = sorted(os.sched_getaffinity(0))
+  for group in (*groups.values(), *(None for _ in cores)):
+    waiting.put(group)
+  workers = [
+    context.Process(target=_work, args=(core, waiting, finished), daemon=True)
+    for core in cores
+  ]
+  for worker in workers:
+    worker.start()
+  start = time.monotonic()
+  for number in range(1, len(missing) + 1):
+    record = _next(finished, workers)
+    with RESULTS.open('a', encoding='utf-8') as file:
+      file.write(json.dumps(record) + '\n')
+    score = sum(record['token_accuracy']) / len(record['token_accuracy'])
+    changed = {
+      field.name: record['experiment'][field.name]
+      for field in dataclasses.fields(design.BASE)
+      if record['experiment'][field.name] != field.default
+    }
+    left = (time.monotonic() - start) / number * (len(missing) - number)
+    print(
+      f'{number}/{len(missing)}  token accuracy {score:.3f}  {changed}  '
+      f'{record["seconds"]:.0f} s; {left / 60:.0f} min left',
+      flush=True,
+    )
+  for worker in workers:
+    worker.join()
+
+
+if __name__ == '__main__':
+  main()

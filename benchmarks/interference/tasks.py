@@ -1,10 +1,8 @@
-"""String functions that disagree on the same inputs, from easy to hard.
+"""String functions that disagree on the same inputs, and have parts in common.
 
 An example is `TASK x1 … xn EOS -> y1 … yn EOS`: a symbol that names the task, and the
 string. All tasks share their strings, so nothing but that symbol (and what a method knows
-of the task) says what to do; every method reads the same text. Tasks pull in different
-directions in three ways: which positions matter, what is done to symbols, and whether that
-depends on the string itself.
+of the task) says what to do; every method reads the same text.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,7 +49,10 @@ def batch(rows_per_task: int, tasks: Sequence[int], x: Array) -> dict[str, np.nd
   """
   ids = np.repeat(np.asarray(tasks), rows_per_task)
   y = np.concatenate(
-    [FUNCTIONS[NAMES[task]](part) for task, part in zip(tasks, np.split(x, len(tasks)))]
+    [
+      FUNCTIONS[NAMES[task]](part)
+      for task, part in zip(tasks, np.split(x, len(tasks)), strict=True)
+    ]
   )
   end = np.full((len(x), 1), EOS)
   inputs = np.concatenate([FIRST_TASK + ids[:, None], FIRST_SYMBOL + x, end], axis=1)
