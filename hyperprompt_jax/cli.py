@@ -86,18 +86,23 @@ def _mistakes() -> tuple[type[Exception], ...]:
 def _mistake(message: str) -> int:
   # What gin appends says through which configurable the error came.
   own, *_ = message.split('\n  In call to ')
-  distributed = sys.modules.get('hyperprompt_jax.distributed')
-  who = distributed.describe() if distributed else ''
+  hosts = _hosts()
+  who = hosts.describe() if hosts else ''
   print(f'hyperprompt: {who}{own}', file=sys.stderr)
   return 2
 
 
 def _end(status: int) -> int:
   """Ends one of several hosts at once: an orderly end would wait for the others."""
-  distributed = sys.modules.get('hyperprompt_jax.distributed')
-  if distributed and distributed.describe():
-    distributed.leave(status)
+  hosts = _hosts()
+  if hosts and hosts.describe():
+    hosts.leave(status)
   return status
+
+
+def _hosts() -> Any:
+  """The module of several hosts, if the verb has imported it."""
+  return sys.modules.get('hyperprompt_jax.distributed')
 
 
 def _quieten_libraries() -> None:

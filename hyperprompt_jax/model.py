@@ -205,7 +205,7 @@ class Model:
       method=Transformer.encode,
       mutable=[statistics.COLLECTION],
     )
-    return statistics.collect(sown[statistics.COLLECTION], 'encoder')
+    return statistics.collect(sown[statistics.COLLECTION]['encoder'])
 
   def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
     """Log likelihood of each row's targets, `[b]` float32."""

@@ -17,6 +17,7 @@ import jax
 import optax
 
 from hyperprompt_jax import configuration, terminal, tuning
+from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import Method, MultiTaskLearning
@@ -91,13 +92,9 @@ class Planner:
     )
     return partitioner
 
-  def held_bytes(
-    self, model: Model, partitioner: Partitioner, step: str
-  ) -> tuple[int, int]:
-    """What each chip holds all the time: bytes of parameters, and of the optimizer."""
-    like = abstract_state(model, self.optimizer, partitioner, self.tuned)
-    optimizer = steps.bytes_per_chip(like.opt_state) if step == steps.TRAIN else 0
-    return steps.bytes_per_chip(like.params), optimizer
+  def state(self, model: Model, partitioner: Partitioner) -> TrainState:
+    """The shapes and shardings of what is trained."""
+    return abstract_state(model, self.optimizer, partitioner, self.tuned)
 
   def plan(
     self,
@@ -124,7 +121,8 @@ class Planner:
     self.check(num_tasks, batch)
     model = self.model(num_tasks)
     partitioner = self.partitioner(where, mesh, batch)
-    params_bytes, optimizer_bytes = self.held_bytes(model, partitioner, step)
+    state = self.state(model, partitioner)
+    params_bytes, optimizer_bytes = _held_bytes(state, step)
     plan = Plan(
       topology=where.name,
       mesh=dict(partitioner.mesh.shape),
@@ -153,7 +151,6 @@ class Planner:
       return dataclasses.replace(plan, peak_bytes=compiled, compile_seconds=took)
     progress('reading the program')
     found = cost.analyse(hlo.parse(compiled.as_text()))
-    params = abstract_state(model, self.optimizer, partitioner, self.tuned).params
     asked = steps.train_flops(model, batch, self.tuned) if step == steps.TRAIN else None
     return dataclasses.replace(
       plan,
@@ -161,7 +158,7 @@ class Planner:
       peak_bytes=compiled.memory_analysis().peak_memory_in_bytes,
       compile_seconds=took,
       cost=found,
-      carried_whole=steps.carried_whole(model, params, found.carried),
+      carried_whole=steps.carried_whole(model, state.params, found.carried),
       **plan.seconds(where.chip, found, asked and asked / where.num_chips),
     )
 
@@ -198,7 +195,9 @@ class Planner:
     for where in sweep.slices(topology):
       progress(f'{where.name}: looking for meshes')
       held = {
-        mesh: sum(self.held_bytes(model, self.partitioner(where, mesh, batch), step))
+        mesh: sum(
+          _held_bytes(self.state(model, self.partitioner(where, mesh, batch)), step)
+        )
         for mesh in sweep.meshes(where, rows, config.emb_dim, divided)
       }
       plans: list[Plan] = []
@@ -216,6 +215,12 @@ class Planner:
       f'--sweep: nothing fits, of {tried} meshes that were compiled; use a smaller batch, '
       'NUM_MICROBATCHES, or REMAT_POLICY="full"'
     )
+
+
+def _held_bytes(state: TrainState, step: str) -> tuple[int, int]:
+  """What each chip holds all the time: bytes of parameters, and of the optimizer."""
+  optimizer = steps.bytes_per_chip(state.opt_state) if step == steps.TRAIN else 0
+  return steps.bytes_per_chip(state.params), optimizer
 
 
 def _say(progress: Callable[[str], None], where: str, stage: str) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hyperprompt_jax import cli
+from hyperprompt_jax import cli, demo
 
 
 @pytest.fixture(scope='module')
@@ -15,7 +15,7 @@ def report(tmp_path_factory, compile_once):
     f'--output_dir={folder}',
     '--gin.TRAIN_STEPS=2',
     '--gin.EVAL_PERIOD=2',
-    '--gin.EVAL_STEPS=1',
+    '--gin.EVAL_STEPS=0',
     '--gin.EVALUATOR_NUM_EXAMPLES=2',
     '--gin.BATCH_SIZE=2',
   ]
@@ -35,10 +35,14 @@ def test_the_demo_scores_both_methods_on_every_task_and_draws_their_curves(repor
   assert (folder / 'learning_curves.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_a_demo_that_is_done_prints_its_table_again(report, capsys):
-  _, arguments = report
-  assert cli.main(arguments) == 0
+def test_the_table_has_a_line_for_every_task(report, capsys, monkeypatch):
+  scores = {'first': 99.5, 'average': 50.0}
+  found = {'chance': scores, 'scores': dict.fromkeys(demo.METHODS, scores), 'curves': 'c'}
+  monkeypatch.setattr(demo, 'demo', lambda *_: found)
+  assert cli.main(report[1]) == 0
   out = capsys.readouterr().out
   header = out.splitlines()[2].split()
   assert header == ['task', 'chance', 'MTL', 'HyperPrompt']
-  assert [line.split()[0] for line in out.splitlines() if line.strip()][-2] == 'average'
+  lines = [line.split() for line in out.splitlines() if line.strip()]
+  assert ['first', '99.5', '99.5', '99.5'] in lines
+  assert lines[-2][0] == 'average'

@@ -72,17 +72,15 @@ def entropy_range(num_tokens: int) -> float:
   return math.log(max(num_tokens, 2))
 
 
-def collect(variables: Any, stack: str) -> AttentionStatistics:
+def collect(found: Any) -> AttentionStatistics:
   """The statistics of a stack's layers, from what the network has sown.
 
   Args:
-    variables: the collection.
-    stack: 'encoder' or 'decoder'.
+    found: the part of the collection that is the stack's.
 
   Returns:
     Arrays `[m, b, ...]`.
   """
-  found = variables[stack]
   if 'layers' in found:
     (of_attention,) = found['layers'].values()
     return of_attention[NAME]
