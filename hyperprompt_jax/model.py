@@ -1,6 +1,7 @@
 """Loss, predictions and scores of one batch."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -114,12 +115,12 @@ class Model:
 
   def param_shapes(self) -> Params:
     """The parameters' shapes and dtypes, with no memory taken."""
-    return jax.eval_shape(lambda: self.init(jax.random.key(0)))
+    return jax.tree.map(lambda leaf: leaf, _abstract_variables(self)['params'])
 
   def param_axes(self) -> Params:
     """The parameters' logical axes: a tree of `PartitionSpec` of names."""
-    variables = jax.eval_shape(lambda: self.init_variables(jax.random.key(0)))
-    return flax.core.unfreeze(nn_partitioning.get_axis_names(variables['params_axes']))
+    axes = nn_partitioning.get_axis_names(_abstract_variables(self)['params_axes'])
+    return flax.core.unfreeze(axes)
 
   def condition(self, params: Params) -> Conditioning:
     """The conditioning of all tasks; for evaluation, once per checkpoint."""
@@ -302,6 +303,12 @@ class Model:
     )
     # Of several decodes the best comes first.
     return tokens if tokens.ndim == 2 else tokens[:, 0]
+
+
+# A run asks several times, and tracing a network takes seconds.
+@functools.lru_cache(maxsize=16)
+def _abstract_variables(model: Model) -> Mapping[str, Any]:
+  return jax.eval_shape(lambda: model.init_variables(jax.random.key(0)))
 
 
 def check_vocabulary(vocabulary: Any, config: Config) -> None:

@@ -30,7 +30,7 @@ def arguments(folder, mesh, **macros):
     folder,
     *(f'--gin.partitioning.Partitioner.{axis}={size}' for axis, size in mesh.items()),
     **{
-      'MIXTURE_OR_TASK_NAME': 'hp_builtin',
+      'MIXTURE_OR_TASK_NAME': tiny_run.TWO_TASKS,
       'TRAIN_STEPS': STEPS,
       'BATCH_SIZE': 16,
       'EVAL_PERIOD': STEPS,

@@ -42,8 +42,13 @@ def arguments(folder, path, *more, files=tiny_run.FILES, network=NETWORK, **macr
 
 
 def train(folder, path, *more, **kwargs):
-  """A run that moves nothing."""
-  args = arguments(folder, path, *more, **{'LEARNING_RATE': 0.0, **kwargs})
+  """A run that moves nothing, and is not evaluated."""
+  macros = {
+    'MIXTURE_OR_TASK_NAME': tiny_run.UNSCORED,
+    'EVAL_STEPS': 0,
+    'LEARNING_RATE': 0.0,
+  }
+  args = arguments(folder, path, *more, **{**macros, **kwargs})
   assert cli.main(args) == 0
   return folder
 

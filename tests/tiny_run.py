@@ -3,10 +3,23 @@
 import pathlib
 
 import hyperprompt_tasks
+from hyperprompt_tasks import builtin
 
 # Two tasks of the built-in mixture: pipelines of all eight take seconds to build.
 TWO_TASKS = 'hp_test_two'
 hyperprompt_tasks.add_mixture(TWO_TASKS, {'hp_builtin_copy': 1.0, 'hp_builtin_first': 2.0})
+
+# A task without metrics, for runs whose evaluations nobody looks at: generating is half of
+# what a short run compiles.
+UNSCORED = 'hp_test_unscored'
+hyperprompt_tasks.add_task(
+  UNSCORED,
+  source=builtin.BuiltinSource('first'),
+  text=[],
+  task_list=builtin.TASKS,
+  conditioned_task='first',
+  metric_fns=[],
+)
 
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 
