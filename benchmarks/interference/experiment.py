@@ -72,9 +72,9 @@ class Experiment:
   batch_size: int = 128
   learning_rate: float = 3e-3
 
-  def config(self) -> Config:
-    """The backbone."""
-    return Config(
+  def model(self) -> Model:
+    """The network."""
+    config = Config(
       vocab_size=tasks.VOCAB_SIZE,
       emb_dim=self.width,
       num_heads=max(1, self.width // HEAD_DIM),
@@ -85,9 +85,9 @@ class Experiment:
       dropout_rate=0.0,
       scan_layers=False,
     )
+    return Model(config, self._method(), tasks.NAMES[: self.num_tasks], z_loss=0.0)
 
-  def make_method(self) -> Method:
-    """The method of conditioning."""
+  def _method(self) -> Method:
     p, stacks = self.prompt_length, self.stacks
     return {
       'mtl': lambda: MultiTaskLearning(),
@@ -106,12 +106,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
   start = time.monotonic()
   everything = list(range(experiment.num_tasks))
   if experiment.method == 'single_task':
-    parts = [_train(experiment, [task]) for task in everything]
+    parts = [train(experiment, [task]) for task in everything]
     right = [np.concatenate(of) for of in zip(*(p['right'] for p in parts), strict=True)]
     found = {**parts[0], 'right': right}
     found['parameters'] *= experiment.num_tasks
   else:
-    found = _train(experiment, everything)
+    found = train(experiment, everything)
   return {
     'experiment': dataclasses.asdict(experiment),
     'parameters': found['parameters'],
@@ -121,16 +121,25 @@ def run(experiment: Experiment) -> dict[str, Any]:
     'token_accuracy_curve': [round(float(of.mean()), 5) for of in found['right']],
     'exact_match': found['right'][-1].all(-1).mean(-1).round(5).tolist(),
     'token_accuracy': found['right'][-1].mean((-2, -1)).round(5).tolist(),
-    'prompt_mass': np.asarray(found['prompt_mass']).round(5).tolist(),
-    'entropy': np.asarray(found['entropy']).round(5).tolist(),
+    'prompt_mass': found['prompt_mass'].round(5).tolist(),
+    'entropy': found['entropy'].round(5).tolist(),
     'seconds': round(time.monotonic() - start, 1),
   }
 
 
-def _train(experiment: Experiment, of: list[int]) -> dict[str, Any]:
-  """Trains on some tasks at once, each with the rows that it has among all of them."""
-  names = tasks.NAMES[: experiment.num_tasks]
-  model = Model(experiment.config(), experiment.make_method(), names, z_loss=0.0)
+def train(experiment: Experiment, of: list[int]) -> dict[str, Any]:
+  """Trains on some tasks at once, each with the rows that it has among all of them.
+
+  Args:
+    experiment: what is trained.
+    of: indices of the tasks.
+
+  Returns:
+    By evaluation, `right`, bool `[tasks, rows, tokens]`, and `steps`; after the last,
+    `params`, `prompt_mass` and `entropy` of each encoder layer; `parameters` and
+    `task_parameters`, how many there are.
+  """
+  model = experiment.model()
   optimizer = _optimizer(experiment)
   partitioner = Partitioner(devices=jax.devices()[:1])
   per_task = experiment.batch_size // experiment.num_tasks
@@ -148,8 +157,10 @@ def _train(experiment: Experiment, of: list[int]) -> dict[str, Any]:
     like = abstract_state(model, optimizer, partitioner, experiment.tuned)
     state = initial_state(model, optimizer, like, experiment.seed, experiment.tuned)
     if experiment.start == 'mtl':
-      backbone = _backbone(experiment)
-      params = {**state.params, **backbone}
+      plain = dataclasses.replace(
+        experiment, method='mtl', start='random', tuned=tuning.ALL
+      )
+      params = {**state.params, **_backbone(plain)}
       state = TrainState(
         state.step, params, optimizer.init(tuning.split(params, experiment.tuned)[0])
       )
@@ -172,21 +183,20 @@ def _train(experiment: Experiment, of: list[int]) -> dict[str, Any]:
   own = tuning.split(model.param_shapes(), tuning.TASK)[0]
   size = lambda tree: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
   return {
-    # By evaluation: of each task, row and token whether it is right.
     'right': found,
     'steps': steps,
     'parameters': size(model.param_shapes()),
     'task_parameters': size(own),
     'params': state.params,
-    'prompt_mass': np.asarray(looked.prompt_mass).mean((1, 2)),
-    'entropy': np.asarray(looked.entropy).mean((1, 2)),
+    'prompt_mass': np.asarray(looked.prompt_mass, np.float64).mean((1, 2)),
+    'entropy': np.asarray(looked.entropy, np.float64).mean((1, 2)),
   }
 
 
-def _backbone(experiment: Experiment) -> Any:
-  """The parameters of the same network, trained without a method as long."""
-  plain = dataclasses.replace(experiment, method='mtl', start='random', tuned=tuning.ALL)
-  return _train(plain, list(range(experiment.num_tasks)))['params']
+@functools.lru_cache(maxsize=1)
+def _backbone(plain: Experiment) -> Any:
+  """The parameters of a network that was trained without a method."""
+  return train(plain, list(range(plain.num_tasks)))['params']
 
 
 def _right(model: Model, params: Any, batch: dict[str, np.ndarray]) -> jax.Array:

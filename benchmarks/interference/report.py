@@ -4,93 +4,26 @@ python -m benchmarks.interference.report            (make study-report)
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from scipy import stats
 
-from benchmarks.interference import design, study, tasks
+from benchmarks.interference import design, experiment, pictures, results, tasks
 from benchmarks.interference.experiment import Experiment
-
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt
+from benchmarks.interference.results import Measure, Results
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
-PICTURES = 'study'
-LEVEL = 0.95
+PAGE = 'study.md'
 
-Record = Mapping[str, Any]
-Measure = Callable[[Record], float]
-
-
-def mean(name: str) -> Measure:
-  """The mean over tasks, or over evaluations, of one entry of a record, in percent."""
-  return lambda record: 100 * float(np.mean(record[name]))
-
-
-EXACT, TOKENS, SPEED = (
-  mean(name) for name in ('exact_match', 'token_accuracy', 'token_accuracy_curve')
+change = dataclasses.replace
+MTL = design.BASE
+SINGLE, SHARE, SEP, GLOBAL = (
+  change(MTL, method=method) for method in ('single_task', 'share', 'sep', 'global')
 )
-
-
-class Results:
-  """The records, by configuration and seed."""
-
-  def __init__(self, records: Sequence[Record]):
-    self._records: dict[Experiment, dict[int, Record]] = {}
-    for record in records:
-      experiment = Experiment(**record['experiment'])
-      of = self._records.setdefault(dataclasses.replace(experiment, seed=0), {})
-      of[experiment.seed] = record
-
-  def of(self, experiment: Experiment) -> dict[int, Record]:
-    """The records of a configuration, by seed."""
-    return self._records.get(dataclasses.replace(experiment, seed=0), {})
-
-  def values(self, experiment: Experiment, measure: Measure) -> np.ndarray:
-    """A measure of each seed."""
-    return np.array([measure(r) for _, r in sorted(self.of(experiment).items())])
-
-  def differences(self, one: Experiment, other: Experiment, measure: Measure) -> np.ndarray:
-    """Differences of a measure, paired by seed."""
-    a, b = self.of(one), self.of(other)
-    return np.array([measure(a[seed]) - measure(b[seed]) for seed in sorted({*a} & {*b})])
-
-
-def half_width(values: np.ndarray) -> float:
-  """Half of the interval of the mean, by Student's t."""
-  if len(values) < 2:
-    return float('nan')
-  quantile = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)
-  return float(quantile * values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def interval(values: np.ndarray, sign: bool = False) -> str:
-  """Mean and interval, as text."""
-  if not len(values):
-    return 'not run'
-  return f'{values.mean():{"+" if sign else ""}.1f} ± {half_width(values):.1f}'
-
-
-def verdict(differences: np.ndarray) -> str:
-  """What a paired difference says of a claim that it is above zero."""
-  if len(differences) < 2:
-    return 'not run'
-  low = differences.mean() - half_width(differences)
-  high = differences.mean() + half_width(differences)
-  return 'holds' if low > 0 else 'the opposite holds' if high < 0 else 'open'
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A table in Markdown."""
-  lines = [head, ['---'] * len(head), *rows]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
-
-
+DEEP_MTL, DEEP_GLOBAL = (change(of, layers=design.DEEP) for of in (MTL, GLOBAL))
 NAMES = {
   'mtl': 'MTL',
   'single_task': 'single task',
@@ -101,266 +34,364 @@ NAMES = {
   'sep': 'HyperPrompt-Sep',
   'global': 'HyperPrompt-Global',
 }
-MTL = design.BASE
-GLOBAL = dataclasses.replace(MTL, method='global')
-SINGLE = dataclasses.replace(MTL, method='single_task')
+METHODS = {NAMES[method]: change(MTL, method=method) for method in design.METHODS}
 
 
-def _row(results: Results, name: str, of: Experiment, against: Experiment) -> list[str]:
-  """A line of a comparison: sizes, scores, and the paired difference of tokens."""
-  records = list(results.of(of).values())
-  size = f'{records[0]["parameters"]:,}' if records else ''
-  change = results.differences(of, against, TOKENS)
+def percent(name: str) -> Measure:
+  """The mean over tasks, or over evaluations, of one entry of a record, in percent."""
+  return lambda record: 100 * float(np.mean(record[name]))
+
+
+EXACT, TOKENS, SPEED = map(
+  percent, ('exact_match', 'token_accuracy', 'token_accuracy_curve')
+)
+
+
+def rise(name: str) -> Measure:
+  """From the first layer to the last."""
+  return lambda record: record[name][-1] - record[name][0]
+
+
+# ---- Text ----
+
+
+def number(values: np.ndarray, digits: int = 1, sign: bool = False) -> str:
+  """Mean and interval."""
+  if not len(values):
+    return 'not run'
+  form = f'{"+" if sign else ""}.{digits}f'
+  return f'{values.mean():{form}} ± {results.half_width(values):.{digits}f}'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """A table in Markdown."""
+  lines = [head, ['---'] * len(head), *rows]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+
+
+def comparison(
+  found: Results, rows: Mapping[str, Experiment], against: Experiment, name: str
+) -> str:
+  """Sizes and scores of each row, and its paired difference from one of them."""
+  head = ('', 'parameters', 'exact match', 'tokens', 'tokens, over training')
+  lines = []
+  for label, of in rows.items():
+    records = list(found.of(of).values())
+    scores = (number(found.values(of, measure)) for measure in (EXACT, TOKENS, SPEED))
+    gain = number(found.differences(of, against, TOKENS), sign=True)
+    size = f'{records[0]["parameters"]:,}' if records else ''
+    lines.append([label, size, *scores, '' if of == against else gain])
+  return table((*head, f'tokens, against {name}'), lines)
+
+
+def sweep(
+  found: Results, label: str, values: Sequence[Any], field: str, *methods: str
+) -> str:
+  """MTL and others over something that varies, and what stands between them."""
+  head = [label, *(f'{NAMES[method]}, tokens' for method in ('mtl', *methods))]
+  for method in methods:
+    head += [f'gain of {NAMES[method]}, tokens', 'over training']
+  rows = []
+  for value in values:
+    mtl, *others = (
+      change(MTL, method=method, **{field: value}) for method in ('mtl', *methods)
+    )
+    row = [f'{value:g}', *(number(found.values(of, TOKENS)) for of in (mtl, *others))]
+    for of in others:
+      row += [
+        number(found.differences(of, mtl, measure), sign=True)
+        for measure in (TOKENS, SPEED)
+      ]
+    rows.append(row)
+  return table(head, rows)
+
+
+# ---- Claims ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """Something that is so if a difference is above zero.
+
+  Attributes:
+    text: the claim.
+    measured: the difference, of each seed, of a measure.
+    of_attention: the one measure that it is of; None for the scores.
+    papers: whether the paper says so; the others are this study's own controls.
+  """
+
+  text: str
+  measured: Callable[[Measure], np.ndarray]
+  of_attention: Measure | None = None
+  papers: bool = True
+
+  def verdict(self) -> str:
+    """By the tokens that are right."""
+    return results.verdict(self.measured(self.of_attention or TOKENS))
+
+  def row(self) -> list[str]:
+    """Of the table."""
+    if self.of_attention:
+      shown = [number(self.measured(self.of_attention), digits=3, sign=True), '']
+    else:
+      shown = [number(self.measured(measure), sign=True) for measure in (TOKENS, SPEED)]
+    return [self.text, *shown, self.verdict()]
+
+
+def claims(found: Results) -> list[Claim]:
+  """What the paper says and what might explain it otherwise."""
+  above = lambda one, other: functools.partial(found.differences, one, other)
+  controls = design.controls()
+  tuned = change(GLOBAL, start='mtl')
+  few, *_, many = design.NUM_TASKS[1:]
+
+  def growth(measure: Measure) -> np.ndarray:
+    gains = {}
+    for n in (few, many):
+      one, other = (change(of, num_tasks=n) for of in (GLOBAL, MTL))
+      gains[n] = found.differences(one, other, measure)
+    both = min(map(len, gains.values()))
+    return gains[many][:both] - gains[few][:both]
+
+  own = functools.partial(Claim, papers=False)
   return [
-    name,
-    size,
-    *(interval(results.values(of, measure)) for measure in (EXACT, TOKENS, SPEED)),
-    '' if of == against else interval(change, sign=True),
+    own('Interference is real: a network for each task beats MTL', above(SINGLE, MTL)),
+    Claim('HyperPrompt-Global beats MTL', above(GLOBAL, MTL)),
+    Claim('Global beats Sep', above(GLOBAL, SEP)),
+    Claim('Sep beats Share', above(SEP, SHARE)),
+    *(
+      Claim(f'Global beats {NAMES[name]}', above(GLOBAL, change(MTL, method=name)))
+      for name in ('prompt_tuning', 'adapter', 'hyperformer')
+    ),
+    Claim(
+      'Tuning all beats tuning task parameters only',
+      above(tuned, change(tuned, tuned='task')),
+    ),
+    Claim(
+      'Prompts in the encoder beat prompts in the decoder',
+      above(GLOBAL, change(GLOBAL, stacks='decoder')),
+    ),
+    Claim(
+      'Attention mass on prompts rises from the first layer to the last',
+      functools.partial(found.values, DEEP_GLOBAL),
+      of_attention=rise('prompt_mass'),
+    ),
+    Claim(
+      'Attention over tokens has more entropy than that of MTL (nats)',
+      above(DEEP_GLOBAL, DEEP_MTL),
+      of_attention=lambda record: float(np.mean(record['entropy'])),
+    ),
+    own(f'The gain of Global is larger with {many} tasks than with {few}', growth),
+    *(own(f'Global beats {name}', above(GLOBAL, of)) for name, of in controls.items()),
   ]
 
 
-SCORES = ('exact match', 'tokens', 'tokens, over training')
+SUMMARY = {
+  'yes': 'Seen here, too',
+  'the opposite': 'The opposite is seen',
+  'open': 'Open, as the interval holds zero',
+}
 
 
-def _comparison(
-  results: Results, rows: Mapping[str, Experiment], against: Experiment, name: str
-) -> str:
-  head = ('', 'parameters', *SCORES, f'tokens, against {name}')
-  return table(head, [_row(results, label, of, against) for label, of in rows.items()])
-
-
-def _sweep(
-  results: Results, label: str, values: Sequence[Any], make: Callable[..., Experiment]
-) -> str:
-  """MTL and Global over something that varies, and what stands between them."""
-  rows = []
-  for value in values:
-    mtl, prompted = make('mtl', value), make('global', value)
-    gain = results.differences(prompted, mtl, TOKENS)
-    rows.append(
-      [
-        str(value),
-        *(interval(results.values(of, TOKENS)) for of in (mtl, prompted)),
-        interval(gain, sign=True),
-      ]
-    )
-  return table((label, 'MTL', 'HyperPrompt-Global', 'gain'), rows)
+def summary(of: Sequence[Claim]) -> str:
+  """The paper's claims by what became of them."""
+  lines = []
+  for verdict, says in SUMMARY.items():
+    texts = [claim.text for claim in of if claim.papers and claim.verdict() == verdict]
+    lines.append(f'- **{says}**: {"; ".join(texts) or "none"}.\n')
+  return ''.join(lines)
 
 
 # ---- Pictures ----
 
 
-def _save(figure: Any, name: str) -> str:
-  folder = DOCS / PICTURES
-  folder.mkdir(parents=True, exist_ok=True)
-  figure.savefig(folder / f'{name}.png', dpi=150, metadata={'Software': None})
-  plt.close(figure)
-  return f'![{name}]({PICTURES}/{name}.png)\n'
+def gains(found: Results, rows: Mapping[str, Experiment]) -> dict[str, np.ndarray]:
+  """Of each row that is done: what its seeds have above MTL."""
+  all_of_them = {name: found.differences(of, MTL, TOKENS) for name, of in rows.items()}
+  return {name: values for name, values in all_of_them.items() if len(values)}
 
 
-def _curves(results: Results) -> str:
-  figure, axis = plt.subplots(figsize=(6.5, 3.6), layout='constrained')
-  lines = ('-', '--', '-.', ':')
-  for place, method in enumerate(design.METHODS):
-    of = results.of(dataclasses.replace(MTL, method=method))
-    if not of:
-      continue
-    steps = next(iter(of.values()))['steps']
-    curve = 100 * np.mean([r['token_accuracy_curve'] for r in of.values()], axis=0)
-    axis.plot(steps, curve, lines[place % 4], label=NAMES[method], lw=1.3)
-  axis.set_xlabel('training step')
-  axis.set_ylabel('tokens right (%), mean of tasks')
-  axis.legend(frameon=False, fontsize=8)
-  return _save(figure, 'curves')
-
-
-def _gain_over_tasks(results: Results) -> str:
-  figure, axis = plt.subplots(figsize=(4.5, 3.2), layout='constrained')
-  numbers = (2, 4, 8, 16)
-  for method, line in (('global', 'o-'), ('single_task', 's--')):
-    gains = [
-      results.differences(
-        dataclasses.replace(MTL, method=method, num_tasks=n),
-        dataclasses.replace(MTL, num_tasks=n),
-        TOKENS,
-      )
-      for n in numbers
-    ]
-    known = [(n, g) for n, g in zip(numbers, gains, strict=True) if len(g)]
-    axis.errorbar(
-      [n for n, _ in known],
-      [g.mean() for _, g in known],
-      [half_width(g) for _, g in known],
-      fmt=line,
-      capsize=3,
-      label=NAMES[method],
+def gains_over(found: Results, method: str, field: str, values: Sequence[Any]) -> Any:
+  """The same of one method over something that varies, with MTL beside it."""
+  of = {
+    value: found.differences(
+      change(MTL, method=method, **{field: value}), change(MTL, **{field: value}), TOKENS
     )
-  axis.axhline(0, color='0.5', lw=0.8)
-  axis.set_xscale('log', base=2)
-  axis.set_xticks(numbers, [str(n) for n in numbers])
-  axis.set_xlabel('number of tasks')
-  axis.set_ylabel('tokens right, points above MTL')
-  axis.legend(frameon=False)
-  return _save(figure, 'gain')
+    for value in values
+  }
+  return {value: gain for value, gain in of.items() if len(gain)}
 
 
-def _mass(results: Results) -> str:
-  figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout='constrained')
-  for axis, name, label in (
-    (axes[0], 'prompt_mass', 'attention mass on prompts'),
-    (axes[1], 'entropy', 'entropy over tokens (nats)'),
-  ):
-    for method, line in (('global', 'o-'), ('mtl', 's--')):
-      of = results.of(dataclasses.replace(MTL, method=method, layers=4))
-      if of:
-        values = np.array([record[name] for record in of.values()])
-        spread = [half_width(column) for column in values.T]
-        axis.errorbar(
-          range(values.shape[1]), values.mean(0), spread, fmt=line, capsize=3,
-          label=NAMES[method],
-        )  # fmt: skip
-    axis.set_xlabel('encoder layer')
-    axis.set_ylabel(label)
-    axis.set_xticks(range(4))
-  axes[0].legend(frameon=False)
-  return _save(figure, 'attention')
-
-
-def _claims(results: Results) -> str:
-  """The paper's claims, and what the differences say of them."""
-  change = dataclasses.replace
-  share, sep = change(MTL, method='share'), change(MTL, method='sep')
-  deep, deep_mtl = change(GLOBAL, layers=4), change(MTL, layers=4)
-  tuned = change(GLOBAL, start='mtl')
-  of_layers = lambda name, last: (
-    lambda r: r[name][-1] - r[name][0] if last else np.mean(r[name])
+def draw(found: Results) -> dict[str, Callable[[], Any]]:
+  """What draws each picture, by name."""
+  others = {name: of for name, of in METHODS.items() if of != MTL}
+  measured = 'tokens right, points above MTL'
+  curves = lambda of: np.array(
+    [100 * np.array(r['token_accuracy_curve']) for r in found.of(of).values()]
   )
-  few, many = 4, 16
-  gain = {
-    n: results.differences(change(GLOBAL, num_tasks=n), change(MTL, num_tasks=n), TOKENS)
-    for n in (few, many)
+  steps = next(iter(found.of(MTL).values()))['steps']
+  over_tasks = {
+    NAMES[method]: gains_over(found, method, 'num_tasks', design.NUM_TASKS)
+    for method in ('global', 'single_task')
   }
-  same = min(len(gain[few]), len(gain[many]))
-  claims = {
-    'Interference is real: single-task training does better than MTL on the same data': (
-      results.differences(SINGLE, MTL, TOKENS)
-    ),
-    'HyperPrompt-Global does better than MTL': results.differences(GLOBAL, MTL, TOKENS),
-    'Global does better than Sep': results.differences(GLOBAL, sep, TOKENS),
-    'Sep does better than Share': results.differences(sep, share, TOKENS),
-    f'The gain is larger with {many} tasks than with {few}': (
-      gain[many][:same] - gain[few][:same]
-    ),
-    'Tuning all does better than tuning task parameters only': (
-      results.differences(tuned, change(tuned, tuned='task'), TOKENS)
-    ),
-    'Prompts in the encoder do better than in the decoder': (
-      results.differences(GLOBAL, change(GLOBAL, stacks='decoder'), TOKENS)
-    ),
-    'Attention mass on prompts is higher in the last layer than in the first': (
-      results.values(deep, of_layers('prompt_mass', last=True))
-    ),
-    'Attention over tokens has more entropy than that of MTL': (
-      results.differences(deep, deep_mtl, of_layers('entropy', last=False))
-    ),
+  lengths = {
+    p: found.differences(change(GLOBAL, prompt_length=p), MTL, TOKENS)
+    for p in design.PROMPT_LENGTHS
   }
-  rows = [
-    [claim, f'{values.mean():+.2f} ± {half_width(values):.2f}', verdict(values)]
-    if len(values)
-    else [claim, '', 'not run']
-    for claim, values in claims.items()
-  ]
-  return table(('claim', 'difference', 'here'), rows)
+  inside = lambda name, of: np.array([record[name] for record in found.of(of).values()])
+  attention = {
+    label: {NAMES[of.method]: inside(name, of) for of in (DEEP_GLOBAL, DEEP_MTL)}
+    for name, label in (
+      ('prompt_mass', 'attention mass on prompts'),
+      ('entropy', 'entropy over tokens (nats)'),
+    )
+  }
+  return {
+    'methods': lambda: pictures.intervals(gains(found, others), measured),
+    'curves': lambda: pictures.curves(
+      steps, {name: curves(of) for name, of in METHODS.items()}, 'tokens right (%)'
+    ),
+    'controls': lambda: pictures.intervals(
+      gains(found, {'HyperPrompt-Global': GLOBAL, **design.controls()}), measured
+    ),
+    'tasks': lambda: pictures.over(over_tasks, 'number of tasks', measured),
+    'lengths': lambda: pictures.over({NAMES['global']: lengths}, 'prompt length', measured),
+    'attention': lambda: pictures.layers(attention),
+  }
 
+
+def picture(name: str, says: str) -> str:
+  """A reference to a picture."""
+  return f'\n![{says}](study/{name}.png)\n'
+
+
+# ---- The page ----
 
 HEAD = """\
-# Interference: what hyper-prompts do about it
+# Interference, and what hyper-prompts do about it
 
-A controlled benchmark on two CPU cores. `make study` runs what is missing of
-`benchmarks/interference/results.jsonl`; `make study-report` writes this page of it, every
-number included.
+A controlled benchmark on two CPU cores. `make study` runs what
+`benchmarks/interference/results.jsonl` does not hold yet, a line a run;
+`make study-report` makes this page of it, every number and verdict included.
 
-**Tasks.** A string of {length} symbols of {alphabet} is arranged in one of four ways, and
-its symbols are mapped in one of four ways: {number} tasks. Inputs are a symbol that names
-the task, and the string. All tasks share their strings and disagree in what is to be done;
-any two have an arrangement, a map or neither in common. Every method reads the same text.
+**Tasks.** A string of {length} symbols out of {alphabet} is arranged in one of {ways}
+ways, and its symbols are mapped in one of {ways}: {number} tasks. An input is a symbol
+that names the task, and the string; all tasks have the same strings and disagree in what
+is to be done. Any two have the arrangement, the map or neither in common. Every method
+reads the same text.
 
-**Runs.** Encoder and decoder of {layers} layers, width {width}; {steps} steps of {batch}
-rows, all tasks in equal parts; Adam, one learning rate ({rate}) for all methods, warmed up
-and decayed. Each configuration has {seeds} seeds, for data and initialisation, the same for
-all that is compared. A single task is trained on the very rows that it has among all.
+**Runs.** {layers} encoder and {layers} decoder layers of width {width}, trained from
+nothing for {steps} steps of {batch} rows, as many of each task; Adam, the learning rate
+warmed up to {rate:g} and decayed, the same for all methods. Each configuration has
+{seeds} seeds, of data and of initialisation, the same for all that is compared. Where
+each task has a network of its own, that is trained on the very rows which the task has
+among all.
 
 **Scores.** *Tokens*: the share of target symbols that are right, given those before, on
-{test} unseen strings of each task; *exact match*: of whole strings; *over training*: the
-mean of {evaluations} evaluations, which rewards learning fast. Percent; mean and
-{level:.0f} % interval over seeds (Student's t); differences are paired by seed. {done} of
-{all} runs are done.
+{test} unseen strings of each task. *Exact match*: the same of whole strings. *Over
+training*: the mean of {evaluations} evaluations on the way, which is higher for who
+learns faster. All in percent, with the {level:.0f} % interval of the mean over seeds
+(Student's t); differences are paired by seed. {done} of {planned} runs are done.
+
+## Is there interference?
 
 """
 
+LIMITS = """
+## What cannot be known here
 
-def main() -> None:
-  """Writes the page."""
-  results = Results(study.read())
-  change = dataclasses.replace
-  planned = design.experiments()
+- The networks have {mtl:,} parameters and are trained from nothing; T5 has a language
+  already. HyperPrompt-Global adds {added:.0f} % to them, a far larger part than to any
+  T5.
+- All {tasks} tasks are of one kind and have as many examples. SuperGLUE's do not, are
+  few, and help each other more than these can.
+- Learning comes in sudden rises, so that a seed that is late counts for much: intervals
+  are wide, and {seeds} seeds leave small differences open.
+- {claims} claims are tried at {level:.0f} % each, without correction for their number.
+- The learning rate and the sizes were chosen by MTL and Global in a few trial runs with a
+  seed that is among these; the other methods were not tuned, and took their sizes from
+  Global.
+"""
+
+
+def page(found: Results) -> str:
+  """The text of docs/study.md."""
+  planned = [one for group in design.groups() for one in group]
+  level = 100 * results.LEVEL
+  of_paper = claims(found)
   text = HEAD.format(
     length=tasks.LENGTH,
     alphabet=tasks.ALPHABET,
+    ways=len(tasks.MAPS),
     number=len(tasks.NAMES),
     layers=MTL.layers,
     width=MTL.width,
-    steps=MTL.steps,
+    steps=f'{MTL.steps:,}',
     batch=MTL.batch_size,
     rate=MTL.learning_rate,
     seeds=len(design.SEEDS),
-    test=design.TEST_ROWS,
-    evaluations=design.EVALUATIONS,
-    level=100 * LEVEL,
-    done=sum(one.seed in results.of(one) for one in planned),
-    all=len(planned),
+    test=experiment.TEST_ROWS,
+    evaluations=experiment.EVALUATIONS,
+    level=level,
+    done=sum(one.seed in found.of(one) for one in planned),
+    planned=len(planned),
   )
-  text += '## What replicates\n\n' + _claims(results)
-  text += '\nDifferences are in points of tokens right; of attention, shares and nats.\n'
-  methods = {NAMES[m]: change(MTL, method=m) for m in design.METHODS}
-  text += '\n## Interference, and every method\n\n'
-  text += _comparison(results, methods, MTL, 'MTL') + '\n' + _curves(results)
+  text += (
+    'The yardstick: one network for all tasks, against one for each, on equal data.\n\n'
+  )
+  alone = {NAMES[of.method]: of for of in (MTL, SINGLE)}
+  text += comparison(found, alone, MTL, 'MTL')
+  text += '\nWith more tasks in the same network, and the same batch:\n\n'
+  text += sweep(found, 'tasks', design.NUM_TASKS, 'num_tasks', 'single_task', 'global')
+  text += picture('tasks', 'Points above MTL over the number of tasks')
+  text += '\n## What replicates\n\nOf what the paper says:\n\n' + summary(of_paper)
+  text += '\nAll claims, as differences in points, and in shares or nats of attention:\n\n'
+  head = ('claim', 'tokens', 'tokens, over training', 'so here?')
+  text += table(head, [claim.row() for claim in of_paper])
+  text += '\n## Every method\n\n' + comparison(found, METHODS, MTL, 'MTL')
+  text += picture('methods', 'Points above MTL of every method, and their seeds')
+  text += picture('curves', 'Tokens right over training, of every method')
   text += '\n## Controls\n\nIs it parameters, arithmetic, or having prompts at all?\n\n'
-  controls = {'HyperPrompt-Global': GLOBAL, **design.controls()}
-  text += _comparison(results, {'MTL': MTL, **controls}, MTL, 'MTL')
-  by_tasks = lambda method, n: change(MTL, method=method, num_tasks=n)
-  text += '\n## Number of tasks\n\n' + _sweep(results, 'tasks', (2, 4, 8, 16), by_tasks)
-  text += '\n' + _gain_over_tasks(results)
-  by_width = lambda method, e: change(MTL, method=method, width=e)
-  text += '\n## Width\n\n' + _sweep(results, 'width', (16, 32, 48, 64), by_width)
-  lengths = {str(p): change(GLOBAL, prompt_length=p) for p in (0, 1, 2, 4, 8, 16, 32)}
-  text += '\n## Prompt length\n\n' + _comparison(results, lengths, MTL, 'MTL')
-  stacks = {s: change(GLOBAL, stacks=s) for s in ('encoder', 'decoder', 'both')}
-  text += '\n## Where prompts go\n\n' + _comparison(results, stacks, GLOBAL, 'encoder')
+  controls = {'MTL': MTL, 'HyperPrompt-Global': GLOBAL, **design.controls()}
+  text += comparison(found, controls, MTL, 'MTL')
+  text += picture('controls', 'Points above MTL of the controls, and their seeds')
+  text += '\nIs it the learning rate?\n\n'
+  rates = design.LEARNING_RATES
+  text += sweep(found, 'learning rate', rates, 'learning_rate', 'global')
+  text += '\n## Width\n\n' + sweep(found, 'width', design.WIDTHS, 'width', 'global')
+  lengths = {f'{p}': change(GLOBAL, prompt_length=p) for p in design.PROMPT_LENGTHS}
+  text += '\n## Prompt length\n\n' + comparison(found, lengths, MTL, 'MTL')
+  text += picture('lengths', 'Points above MTL over the length of prompts')
+  stacks = {stack: change(GLOBAL, stacks=stack) for stack in design.STACKS}
+  text += '\n## Encoder or decoder\n\n' + comparison(found, stacks, GLOBAL, 'encoder')
+  after = change(MTL, start='mtl')
   started = {
-    'MTL, twice as long': change(MTL, start='mtl'),
-    'all is tuned': change(GLOBAL, start='mtl'),
-    'task parameters only': change(GLOBAL, start='mtl', tuned='task'),
+    'MTL, twice as long': after,
+    'Global, all tuned': change(GLOBAL, start='mtl'),
+    'Global, task parameters only': change(GLOBAL, start='mtl', tuned='task'),
   }
   text += '\n## From a trained backbone\n\nAfter as many steps of MTL:\n\n'
-  text += _comparison(results, started, change(MTL, start='mtl'), 'MTL')
-  text += '\n## Inside\n\nFour layers; see [peek.md](peek.md) for the definitions.\n\n'
-  text += _mass(results)
-  text += LIMITS
-  (DOCS / 'study.md').write_text(text, encoding='utf-8')
-  print(f'{DOCS / "study.md"}: {len(study.read())} runs')
+  text += comparison(found, started, after, 'MTL')
+  text += f'\n## Inside\n\n{design.DEEP} layers; [peek.md](peek.md) defines both.\n'
+  text += picture('attention', 'Attention mass on prompts and entropy, by layer')
+  sizes = [next(iter(found.of(of).values()))['parameters'] for of in (MTL, GLOBAL)]
+  return text + LIMITS.format(
+    mtl=sizes[0],
+    added=100 * (sizes[1] / sizes[0] - 1),
+    tasks=len(tasks.NAMES),
+    seeds=len(design.SEEDS),
+    claims=len(of_paper),
+    level=level,
+  )
 
 
-LIMITS = f"""
-## What cannot be known here
-
-- The networks have some ten thousand parameters and are trained from nothing; T5's know a
-  language. What a method adds is a large part of these, and a thousandth of XXL's.
-- Tasks here are alike in kind and equal in data. SuperGLUE's are not, and are few.
-- One learning rate serves all methods; none was tuned by itself.
-- Prompts of {len(tasks.NAMES)} tasks can store what little differs between these. Whether
-  that is what they do for reading comprehension is not shown by it.
-"""
+def main() -> None:
+  """Writes the page and its pictures."""
+  found = Results(results.read())
+  (DOCS / PAGE).write_text(page(found), encoding='utf-8')
+  for name, drawing in draw(found).items():
+    pictures.save(DOCS / 'study' / f'{name}.png', drawing)
+  print(DOCS / PAGE)
 
 
 if __name__ == '__main__':

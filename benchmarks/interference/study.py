@@ -7,43 +7,26 @@ seed, when it is done; what is cut off is done again. `report.py` makes docs/stu
 them.
 """
 
-import argparse
 import dataclasses
 import json
 import multiprocessing
 import os
-import pathlib
 import queue
 import time
 from collections.abc import Sequence
 from typing import Any
 
-RESULTS = pathlib.Path(__file__).parent / 'results.jsonl'
-
-
-def read(path: pathlib.Path = RESULTS) -> list[dict[str, Any]]:
-  """The records of a results file; without a last line that was cut short."""
-  if not path.exists():
-    return []
-  records = []
-  for line in path.read_text(encoding='utf-8').splitlines():
-    try:
-      records.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return records
-
 
 def _work(core: int, waiting: Any, finished: Any) -> None:
   """One worker: takes seeds of one configuration after another, on its own core."""
   os.sched_setaffinity(0, {core})
-  from benchmarks.interference import experiment as of
+  from benchmarks.interference import experiment
   from hyperprompt_jax import libtpu
 
   libtpu.prepare()
   while (group := waiting.get()) is not None:
-    for fields in group:
-      finished.put(of.run(of.Experiment(**fields)))
+    for one in group:
+      finished.put(experiment.run(one))
 
 
 def _next(finished: Any, workers: Sequence[Any]) -> dict[str, Any]:
@@ -56,28 +39,24 @@ def _next(finished: Any, workers: Sequence[Any]) -> dict[str, Any]:
         raise SystemExit('a run has failed, see above; start again to go on') from None
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
   """Runs what is missing."""
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--limit', type=int, help='so many runs at most')
-  flags = parser.parse_args(arguments)
   # Before JAX is loaded, here and in the workers.
   os.environ['JAX_PLATFORMS'] = 'cpu'
   os.environ['XLA_FLAGS'] = '--xla_cpu_multi_thread_eigen=false'
   os.environ['JAX_COMPILATION_CACHE_DIR'] = os.path.expanduser('~/.cache/hyperprompt_study')
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-  from benchmarks.interference import design
+  from benchmarks.interference import design, results
+  from benchmarks.interference.experiment import Experiment
 
-  known = [record['experiment'] for record in read()]
-  missing = [dataclasses.asdict(one) for one in design.experiments()]
-  missing = [fields for fields in missing if fields not in known][: flags.limit]
-  groups: dict[str, list[dict[str, Any]]] = {}
-  for fields in missing:
-    groups.setdefault(json.dumps({**fields, 'seed': 0}), []).append(fields)
+  results.mend()
+  known = {Experiment(**record['experiment']) for record in results.read()}
+  groups = [[one for one in group if one not in known] for group in design.groups()]
+  count = sum(map(len, groups))
   context = multiprocessing.get_context('spawn')
   waiting, finished = context.Queue(), context.Queue()
   cores = sorted(os.sched_getaffinity(0))
-  for group in (*groups.values(), *(None for _ in cores)):
+  for group in (*filter(None, groups), *(None for _ in cores)):
     waiting.put(group)
   workers = [
     context.Process(target=_work, args=(core, waiting, finished), daemon=True)
@@ -86,19 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
   for worker in workers:
     worker.start()
   start = time.monotonic()
-  for number in range(1, len(missing) + 1):
+  for number in range(1, count + 1):
     record = _next(finished, workers)
-    with RESULTS.open('a', encoding='utf-8') as file:
+    with results.PATH.open('a', encoding='utf-8') as file:
       file.write(json.dumps(record) + '\n')
     score = sum(record['token_accuracy']) / len(record['token_accuracy'])
     changed = {
       field.name: record['experiment'][field.name]
-      for field in dataclasses.fields(design.BASE)
+      for field in dataclasses.fields(Experiment)
       if record['experiment'][field.name] != field.default
     }
-    left = (time.monotonic() - start) / number * (len(missing) - number)
+    left = (time.monotonic() - start) / number * (count - number)
     print(
-      f'{number}/{len(missing)}  token accuracy {score:.3f}  {changed}  '
+      f'{number}/{count}  token accuracy {score:.3f}  {changed}  '
       f'{record["seconds"]:.0f} s; {left / 60:.0f} min left',
       flush=True,
     )
