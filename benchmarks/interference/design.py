@@ -17,8 +17,8 @@ METHODS = (
 )
 BASE = Experiment('mtl')
 # What varies, each by itself from BASE.
-NUM_TASKS = (2, 4, 8, 16)
-PROMPT_LENGTHS = (0, 1, 2, 4, 8, 16, 32)
+NUM_TASKS = (4, 8, 16)
+PROMPT_LENGTHS = (0, 2, 4, 8, 16, 32)
 STACKS = ('encoder', 'decoder', 'both')
 WIDTHS = (16, 32, 64)
 LEARNING_RATES = (1.5e-3, 3e-3, 6e-3)
@@ -64,21 +64,21 @@ def configurations() -> list[Experiment]:
   mtl_and_global = (BASE, change(BASE, method='global'))
   found = [change(BASE, method=method) for method in METHODS]
   found += controls().values()
-  for num_tasks in NUM_TASKS:
+  for num_tasks in reversed(NUM_TASKS):
     found += [
       change(BASE, method=method, num_tasks=num_tasks)
       for method in ('mtl', 'global', 'single_task')
     ]
-  for prompt_length in PROMPT_LENGTHS:
-    found.append(change(BASE, method='global', prompt_length=prompt_length))
   for stacks in STACKS:
     found.append(change(BASE, method='global', stacks=stacks))
-  found += [change(of, layers=DEEP) for of in mtl_and_global]
   found += [
     change(BASE, start='mtl'),
     change(BASE, method='global', start='mtl'),
     change(BASE, method='global', start='mtl', tuned='task'),
   ]
+  found += [change(of, layers=DEEP) for of in mtl_and_global]
+  for prompt_length in PROMPT_LENGTHS:
+    found.append(change(BASE, method='global', prompt_length=prompt_length))
   for width in WIDTHS:
     found += [change(of, width=width) for of in mtl_and_global]
   for rate in LEARNING_RATES:

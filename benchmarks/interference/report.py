@@ -143,7 +143,7 @@ def claims(found: Results) -> list[Claim]:
   above = lambda one, other: functools.partial(found.differences, one, other)
   controls = design.controls()
   tuned = change(GLOBAL, start='mtl')
-  few, *_, many = design.NUM_TASKS[1:]
+  few, *_, many = design.NUM_TASKS
 
   def growth(measure: Measure) -> np.ndarray:
     gains = {}

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import queue
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from typing import Any
 def _work(core: int, waiting: Any, finished: Any) -> None:
   """One worker: takes seeds of one configuration after another, on its own core."""
   os.sched_setaffinity(0, {core})
+  # However the study ends: no run goes on that nobody waits for.
+  threading.Thread(target=_end_with_parent, daemon=True).start()
   from benchmarks.interference import experiment
   from hyperprompt_jax import libtpu
 
@@ -27,6 +30,11 @@ def _work(core: int, waiting: Any, finished: Any) -> None:
   while (group := waiting.get()) is not None:
     for one in group:
       finished.put(experiment.run(one))
+
+
+def _end_with_parent() -> None:
+  multiprocessing.parent_process().join()
+  os._exit(1)
 
 
 def _next(finished: Any, workers: Sequence[Any]) -> dict[str, Any]:
