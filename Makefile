@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-t5x plan-all lint format clean
+.PHONY: demo test test-t5x plan-all study study-report lint format clean
 
 demo: .venv/installed
 	$(BIN)/hyperprompt demo
@@ -19,6 +19,14 @@ test-t5x: .venv/installed
 # What each size needs on TPU slices, written to docs/sizing.md; about ten minutes.
 plan-all: .venv/installed
 	$(BIN)/python benchmarks/plan_all.py docs/sizing.md
+
+# Every run of the study of interference that results.jsonl does not hold; about two hours.
+study: .venv/installed
+	$(BIN)/python -m benchmarks.interference.study
+
+# docs/study.md and its pictures, of the results.
+study-report: .venv/installed
+	$(BIN)/python -m benchmarks.interference.report
 
 lint: .venv/installed
 	$(BIN)/ruff check .

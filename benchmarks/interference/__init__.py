@@ -1,0 +1,1 @@
+"""The interference study: tasks, runs, and the report of them."""
