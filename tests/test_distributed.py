@@ -57,8 +57,8 @@ class Ended:
   stderr: str
 
 
-def run(code, processes, devices, compiled, *argv):
-  """Runs code in several processes at once, which get `argv` and the flags to meet by."""
+def run(code, devices, compiled, *argv):
+  """Runs code in two processes at once, which get `argv` and the flags to meet by."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
@@ -71,16 +71,16 @@ def run(code, processes, devices, compiled, *argv):
     f'--xla_force_host_platform_device_count={devices}',
   }
   started = []
-  for index in range(processes):
+  for index in range(2):
     meet = [
       f'--coordinator_address={address}',
-      f'--process_count={processes}',
+      '--process_count=2',
       f'--process_index={index}',
     ]
     command = [sys.executable, '-c', START + code]
     started.append(
       subprocess.Popen(
-        [*command, *map(str, argv), *(meet if processes > 1 else ())],
+        [*command, *map(str, argv), *meet],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -89,10 +89,6 @@ def run(code, processes, devices, compiled, *argv):
     )
   with_output = [(process, *process.communicate()) for process in started]
   return [Ended(process.returncode, out, err) for process, out, err in with_output]
-
-
-def train_alone(folder):
-  sys.exit(cli.main(arguments(folder, TWO_AXES)))
 
 
 def train_and_be_stopped(whole, stopped, *meet):
@@ -143,7 +139,7 @@ def two_hosts(tmp_path_factory, compile_once, one_device):
   """A run of two hosts; one that they took over from one device; how they ended."""
   whole = tmp_path_factory.mktemp('two_hosts')
   stopped = back_to(one_device, SAVED, tmp_path_factory.mktemp('back') / 'stopped')
-  ended = run('t.train_and_be_stopped(*t.sys.argv[1:])', 2, 4, compile_once, whole, stopped)
+  ended = run('t.train_and_be_stopped(*t.sys.argv[1:])', 4, compile_once, whole, stopped)
   return whole, stopped, ended
 
 
@@ -160,12 +156,6 @@ def assert_same_run(folder, other):
   assert [r['step'] for r in found] == [*range(1, STEPS + 1), STEPS]
   for record, wanted in zip(found, expected, strict=True):
     assert record == pytest.approx(wanted, rel=1e-4, abs=1e-4)
-
-
-def test_eight_devices_of_one_process_train_as_one(tmp_path, compile_once, one_device):
-  (ended,) = run('t.train_alone(*t.sys.argv[1:])', 1, 8, compile_once, tmp_path)
-  assert ended.status == 0, ended.stderr
-  assert_same_run(tmp_path, one_device)
 
 
 def test_two_hosts_train_as_one_device(two_hosts, one_device):
@@ -213,7 +203,7 @@ def train_otherwise(folder, *meet):
 
 def test_hosts_that_disagree_end_at_once_and_say_in_what(tmp_path, compile_once):
   folder = tmp_path / 'run'
-  ended = run('t.train_otherwise(*t.sys.argv[1:])', 2, 1, compile_once, folder)
+  ended = run('t.train_otherwise(*t.sys.argv[1:])', 1, compile_once, folder)
   for host, one in enumerate(ended):
     assert one.status == 2 and one.stdout == ''
     assert one.stderr == (

@@ -1,22 +1,21 @@
 """Own tasks from a gin file alone: trained, evaluated, and found again by the run."""
 
 import json
-import subprocess
-import sys
 
 import seqio
 
 import hyperprompt_tasks
 from hyperprompt_jax import cli
+from hyperprompt_tasks import own_tasks, task_lists
 from tests import tiny_run
 
 GIN = """
 from __gin__ import dynamic_registration
 import hyperprompt_tasks
 
-MIXTURE_OR_TASK_NAME = 'own_gin'
+MIXTURE_OR_TASK_NAME = '{name}'
 hyperprompt_tasks.from_files:
-  name = 'own_gin'
+  name = '{name}'
   files = {{
     'shout': {{'train': '{folder}/shout.csv', 'validation': '{folder}/shout.csv'}},
     'judge': {{'train': '{folder}/judge.jsonl', 'validation': '{folder}/judge.jsonl'}},
@@ -26,20 +25,30 @@ hyperprompt_tasks.from_files:
 """
 
 
-def files(folder):
+def files(folder, name):
   rows = ['inputs,targets', *(f'"say {word}",{word}' for word in 'abcdef')]
   (folder / 'shout.csv').write_text('\n'.join(rows))
   rows = [{'inputs': f'is {n}', 'targets': ('good', 'bad')[n % 2]} for n in range(6)]
   (folder / 'judge.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-  (folder / 'own.gin').write_text(GIN.format(folder=folder))
+  (folder / 'own.gin').write_text(GIN.format(folder=folder, name=name))
   return folder / 'own.gin'
+
+
+def forget(name):
+  """Takes a mixture and its tasks back, as if they had never been made."""
+  for task in seqio.MixtureRegistry.get(name).tasks:
+    seqio.TaskRegistry.remove(task.name)
+    del task_lists._declared[task.name], task_lists._conditioned[task.name]
+  for mixture in [m for m in seqio.MixtureRegistry.names() if m.split(':')[0] == name]:
+    seqio.MixtureRegistry.remove(mixture)
+  del own_tasks._made[name]
 
 
 def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   run = tmp_path / 'run'
   arguments = tiny_run.train_arguments(
     run,
-    files=(*tiny_run.FILES, files(tmp_path)),
+    files=(*tiny_run.FILES, files(tmp_path, 'own_gin')),
     without=('MIXTURE_OR_TASK_NAME',),
     TRAIN_STEPS=2,
     TASK_FEATURE_LENGTHS={'inputs': 5, 'targets': 8},
@@ -59,10 +68,9 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   metadata = json.loads((run / 'checkpoints/2/run/metadata').read_text())
   assert metadata['task_list'] == ['judge', 'shout']  # gin keeps no other order
   # A process that knows nothing but the run.
-  command = ['-m', 'hyperprompt_jax.evaluate', f'--model_dir={run}', '--json']
-  ended = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-  assert ended.returncode == 0, ended.stderr
-  (found,) = json.loads(ended.stdout)['checkpoints']
+  forget('own_gin')
+  assert cli.main(['eval', f'--model_dir={run}', '--json']) == 0
+  (found,) = json.loads(capsys.readouterr().out)['checkpoints']
   assert set(found['scores']) == {'shout', 'judge'}
   assert set(found['metrics']) == {'own_gin.shout', 'own_gin.judge'}
 
@@ -71,9 +79,9 @@ def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once,
   run = tmp_path / 'run'
   arguments = tiny_run.train_arguments(
     run,
-    files=(*tiny_run.FILES, files(tmp_path)),
+    files=(*tiny_run.FILES, files(tmp_path, 'own_gin_ranked')),
     network={**tiny_run.NETWORK, 'config.Config.dropout_rate': 0.0},
-    MIXTURE_OR_TASK_NAME='own_gin.judge',
+    MIXTURE_OR_TASK_NAME='own_gin_ranked.judge',
     TRAIN_STEPS=80,
     LEARNING_RATE=0.02,
     BATCH_SIZE=6,
@@ -85,20 +93,17 @@ def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once,
   capsys.readouterr()
   found = []
   for rank in (False, True):
-    # As many as there are in one run, which is not of one task alone.
     assert (
       cli.main(['eval', f'--model_dir={run}', '--json', f'--gin.RANK_LABELS={rank}']) == 0
     )
     (checkpoint,) = json.loads(capsys.readouterr().out)['checkpoints']
-    found.append(checkpoint['metrics']['own_gin.judge'])
+    found.append(checkpoint['metrics']['own_gin_ranked.judge'])
   assert found == [{'accuracy': 100.0}] * 2
 
 
 def test_mistakes_in_own_files_are_one_line(tmp_path, capsys):
-  gin = files(tmp_path)
+  gin = files(tmp_path, 'own_gin_bad')
   (tmp_path / 'judge.jsonl').write_text('{"inputs": "a", "targets": "good"}\n{"inputs"')
-  text = gin.read_text().replace('own_gin', 'own_gin_bad')
-  gin.write_text(text)
   run = tmp_path / 'run'
   arguments = tiny_run.train_arguments(
     run, files=(*tiny_run.FILES, gin), without=('MIXTURE_OR_TASK_NAME',)

@@ -116,7 +116,7 @@ def test_a_run_does_not_go_on_with_another_choice(run, capsys):
 @pytest.mark.parametrize(
   ('tuned', 'more', 'said'),
   [
-    ('some', (), "must be 'all', 'task', 'task_and_layer_norms', not 'some'"),
+    ('some', (), "'task_and_layer_norms', 'last_task', not 'some'"),
     ('task', ('--gin_file=methods/mtl.gin',), "'task' leaves nothing to train"),
   ],
 )
