@@ -20,7 +20,8 @@ BASE = Experiment('mtl')
 NUM_TASKS = (4, 8, 16)
 PROMPT_LENGTHS = (0, 2, 4, 8, 16, 32)
 STACKS = ('encoder', 'decoder', 'both')
-WIDTHS = (16, 32)
+WIDTHS = (16, 32, 64)
+LEARNING_RATES = (1.5e-3, 3e-3, 6e-3)
 DEEP = 4  # layers
 
 
@@ -80,6 +81,8 @@ def configurations() -> list[Experiment]:
     found.append(change(BASE, method='global', prompt_length=prompt_length))
   for width in WIDTHS:
     found += [change(of, width=width) for of in mtl_and_global]
+  for rate in LEARNING_RATES:
+    found += [change(of, learning_rate=rate) for of in mtl_and_global]
   return list(dict.fromkeys(found))
 
 

@@ -191,8 +191,11 @@ def train(experiment: Experiment, of: list[int]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _backbone(plain: Experiment) -> Any:
-  """The parameters of a network that was trained without a method."""
-  return train(plain, list(range(plain.num_tasks)))['params']
+  """The parameters of a network that was trained without a method; not on the device.
+
+  A training step is given its state for good.
+  """
+  return jax.device_get(train(plain, list(range(plain.num_tasks)))['params'])
 
 
 def _right(model: Model, params: Any, batch: dict[str, np.ndarray]) -> jax.Array:

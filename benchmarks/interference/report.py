@@ -58,7 +58,7 @@ def rise(name: str) -> Measure:
 
 def number(values: np.ndarray, digits: int = 1, sign: bool = False) -> str:
   """Mean and interval."""
-  if not len(values):
+  if len(values) < 2:
     return 'not run'
   form = f'{"+" if sign else ""}.{digits}f'
   return f'{values.mean():{form}} ± {results.half_width(values):.{digits}f}'
@@ -128,7 +128,8 @@ class Claim:
 
   def verdict(self) -> str:
     """By the tokens that are right."""
-    return results.verdict(self.measured(self.of_attention or TOKENS))
+    measured = self.measured(self.of_attention or TOKENS)
+    return results.verdict(measured) if len(measured) > 1 else 'not run'
 
   def row(self) -> list[str]:
     """Of the table."""
@@ -191,6 +192,7 @@ SUMMARY = {
   'yes': 'Seen here, too',
   'the opposite': 'The opposite is seen',
   'open': 'Open, as the interval holds zero',
+  'not run': 'Not run yet',
 }
 
 
@@ -224,7 +226,7 @@ def gains_over(found: Results, method: str, field: str, values: Sequence[Any]) -
 
 
 def draw(found: Results) -> dict[str, Callable[[], Any]]:
-  """What draws each picture, by name."""
+  """What draws each picture, by name; none of what is not run."""
   others = {name: of for name, of in METHODS.items() if of != MTL}
   measured = 'tokens right, points above MTL'
   curves = lambda of: np.array(
@@ -236,18 +238,20 @@ def draw(found: Results) -> dict[str, Callable[[], Any]]:
     for method in ('global', 'single_task')
   }
   lengths = {
-    p: found.differences(change(GLOBAL, prompt_length=p), MTL, TOKENS)
+    p: gain
     for p in design.PROMPT_LENGTHS
+    if len(gain := found.differences(change(GLOBAL, prompt_length=p), MTL, TOKENS))
   }
   inside = lambda name, of: np.array([record[name] for record in found.of(of).values()])
+  deep = [of for of in (DEEP_GLOBAL, DEEP_MTL) if found.of(of)]
   attention = {
-    label: {NAMES[of.method]: inside(name, of) for of in (DEEP_GLOBAL, DEEP_MTL)}
+    label: {NAMES[of.method]: inside(name, of) for of in deep}
     for name, label in (
       ('prompt_mass', 'attention mass on prompts'),
       ('entropy', 'entropy over tokens (nats)'),
     )
   }
-  return {
+  drawings = {
     'methods': lambda: pictures.intervals(gains(found, others), measured),
     'curves': lambda: pictures.curves(
       steps, {name: curves(of) for name, of in METHODS.items()}, 'tokens right (%)'
@@ -257,13 +261,22 @@ def draw(found: Results) -> dict[str, Callable[[], Any]]:
     ),
     'tasks': lambda: pictures.over(over_tasks, 'number of tasks', measured),
     'lengths': lambda: pictures.over({NAMES['global']: lengths}, 'prompt length', measured),
-    'attention': lambda: pictures.layers(attention),
   }
+  if deep:
+    drawings['attention'] = lambda: pictures.layers(attention)
+  return drawings
 
 
 def picture(name: str, says: str) -> str:
   """A reference to a picture."""
   return f'\n![{says}](study/{name}.png)\n'
+
+
+def attention(found: Results) -> str:
+  """What there is of the look inside."""
+  if 'attention' not in draw(found):
+    return '\nNot run yet.\n'
+  return picture('attention', 'Attention mass on prompts and entropy, by layer')
 
 
 # ---- The page ----
@@ -356,6 +369,9 @@ def page(found: Results) -> str:
   controls = {'MTL': MTL, 'HyperPrompt-Global': GLOBAL, **design.controls()}
   text += comparison(found, controls, MTL, 'MTL')
   text += picture('controls', 'Points above MTL of the controls, and their seeds')
+  text += '\nIs it the learning rate?\n\n'
+  rates = design.LEARNING_RATES
+  text += sweep(found, 'learning rate', rates, 'learning_rate', 'global')
   text += '\n## Width\n\n' + sweep(found, 'width', design.WIDTHS, 'width', 'global')
   lengths = {f'{p}': change(GLOBAL, prompt_length=p) for p in design.PROMPT_LENGTHS}
   text += '\n## Prompt length\n\n' + comparison(found, lengths, MTL, 'MTL')
@@ -371,7 +387,7 @@ def page(found: Results) -> str:
   text += '\n## From a trained backbone\n\nAfter as many steps of MTL:\n\n'
   text += comparison(found, started, after, 'MTL')
   text += f'\n## Inside\n\n{design.DEEP} layers; [peek.md](peek.md) defines both.\n'
-  text += picture('attention', 'Attention mass on prompts and entropy, by layer')
+  text += attention(found)
   sizes = [next(iter(found.of(of).values()))['parameters'] for of in (MTL, GLOBAL)]
   return text + LIMITS.format(
     mtl=sizes[0],
