@@ -87,7 +87,9 @@ def initial_state(
 
   loaded = initial.load(like.params) if initial else {}
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-  make = jax.jit(make, out_shardings=shardings, donate_argnums=1)
+  # Arrays that become longer cannot be used again.
+  donated = () if initial and initial.lacks_task else (1,)
+  make = jax.jit(make, out_shardings=shardings, donate_argnums=donated)
   return make(jax.random.key(seed), loaded)
 
 

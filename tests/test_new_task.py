@@ -101,6 +101,7 @@ def predictions(run, tmp_path, *tasks):
   return output.read_text().splitlines()
 
 
+@pytest.mark.filterwarnings('error:Some donated buffers')
 def test_a_task_is_added_to_a_trained_model(tmp_path, compile_once, capsys):
   first, second = tmp_path / 'first', tmp_path / 'second'
   two = own(tmp_path, 'own_two_of_three', ('z', 'a'))

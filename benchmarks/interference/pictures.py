@@ -52,6 +52,7 @@ def intervals(differences: Values, label: str) -> Figure:
     )
   axis.axvline(0, color='0.4', lw=0.8)
   axis.set_yticks(places, differences.keys())
+  axis.set_ylim(-0.7, len(differences) - 0.5)
   axis.set_xlabel(label)
   return figure
 

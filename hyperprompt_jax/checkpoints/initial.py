@@ -89,7 +89,13 @@ class InitialCheckpoint:
       source = source.with_vocabulary(wanted[embedding].shape[axis])
     arrays = arranged(source.arrays, wanted)
     check_same_parameters(self.path, wanted, arrays, self._remedy(source, wanted))
-    return Initial(source, arrays, wanted, is_resized=source is not unchanged)
+    return Initial(
+      source,
+      arrays,
+      wanted,
+      is_resized=source is not unchanged,
+      lacks_task=self.fresh == FRESH_LAST_TASK,
+    )
 
   def _remedy(self, source: Source, wanted: Mapping[str, Any]) -> str:
     """What to do about a difference, by what differs."""
@@ -118,12 +124,14 @@ class Initial:
     arrays: its parameters, by path as the network has them.
     wanted: what the network has of them, shapes by path.
     is_resized: whether they are no longer those of the checkpoint.
+    lacks_task: whether the network has one task more.
   """
 
   source: Source
   arrays: Mapping[str, LazyArray]
   wanted: Mapping[str, Any]
   is_resized: bool
+  lacks_task: bool
 
   @property
   def step(self) -> int:
