@@ -67,9 +67,9 @@ def _look(
   tokens: collections.Counter[str] = collections.Counter()
   known = hyperprompt_tasks.labels(task.name) or ()
   labels = collections.Counter(dict.fromkeys(known, 0))
-  examples = 0
+  examples, rows = 0, None
   for example in dataset.take(num_examples + 1).as_numpy_iterator():
-    if examples == num_examples:  # there are more
+    if examples == num_examples:
       break
     examples += 1
     for feature, limit in lengths.items():
@@ -79,10 +79,9 @@ def _look(
       cut_tokens[feature] += max(0, length - limit)
     if known:
       labels[example['targets_pretokenized'].decode('utf-8')] += 1
-  else:
+  else:  # there are no more
     rows = None if use_cached else task.num_input_examples('train')
-    return TaskData(examples, rows, dict(cut), dict(cut_tokens), dict(tokens), dict(labels))
-  return TaskData(examples, None, dict(cut), dict(cut_tokens), dict(tokens), dict(labels))
+  return TaskData(examples, rows, dict(cut), dict(cut_tokens), dict(tokens), dict(labels))
 
 
 def show(found: Mapping[str, TaskData], lengths: datasets.Lengths) -> None:

@@ -87,6 +87,17 @@ class Model:
   def _apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
     return self.module.apply({'params': params}, *args, **kwargs)
 
+  def _encode(self, params: Params, conditioning: Conditioning, batch: Batch) -> Any:
+    """Encodes inputs that are not packed, without dropout."""
+    return self._apply(
+      params,
+      batch['encoder_input_tokens'],
+      batch['task_ids'],
+      conditioning,
+      enable_dropout=False,
+      method=Transformer.encode,
+    )
+
   def init_variables(self, rng: Array) -> Mapping[str, Any]:
     """Fresh `params`, and their logical axes, `params_axes`."""
     tokens = jnp.ones((1, 1), jnp.int32)
@@ -237,14 +248,7 @@ class Model:
       `[b, n]` float32.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
-    encoded = self._apply(
-      params,
-      inputs,
-      task_ids,
-      conditioning,
-      enable_dropout=False,
-      method=Transformer.encode,
-    )
+    encoded = self._encode(params, conditioning, batch)
 
     def of_label(label: Array) -> Array:
       targets = jnp.broadcast_to(label, (inputs.shape[0], label.shape[0]))
@@ -289,14 +293,7 @@ class Model:
       to begin with, of n = 1.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
-    encoded = self._apply(
-      params,
-      inputs,
-      task_ids,
-      conditioning,
-      enable_dropout=False,
-      method=Transformer.encode,
-    )
+    encoded = self._encode(params, conditioning, batch)
 
     def step(tokens: Array, cache: Any, index: Array) -> tuple[Array, Any]:
       # Several beams of a row follow one another; they share what the row has.

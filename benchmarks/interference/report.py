@@ -208,7 +208,7 @@ def summary(of: Sequence[Claim]) -> str:
 # ---- Pictures ----
 
 
-def gains(found: Results, rows: Mapping[str, Experiment]) -> dict[str, np.ndarray]:
+def gains(found: Results, rows: Mapping[Any, Experiment]) -> dict[Any, np.ndarray]:
   """Of each row that is done: what its seeds have above MTL."""
   all_of_them = {name: found.differences(of, MTL, TOKENS) for name, of in rows.items()}
   return {name: values for name, values in all_of_them.items() if len(values)}
@@ -237,11 +237,9 @@ def draw(found: Results) -> dict[str, Callable[[], Any]]:
     NAMES[method]: gains_over(found, method, 'num_tasks', design.NUM_TASKS)
     for method in ('global', 'single_task')
   }
-  lengths = {
-    p: gain
-    for p in design.PROMPT_LENGTHS
-    if len(gain := found.differences(change(GLOBAL, prompt_length=p), MTL, TOKENS))
-  }
+  lengths = gains(
+    found, {p: change(GLOBAL, prompt_length=p) for p in design.PROMPT_LENGTHS}
+  )
   inside = lambda name, of: np.array([record[name] for record in found.of(of).values()])
   deep = [of for of in (DEEP_GLOBAL, DEEP_MTL) if found.of(of)]
   attention = {
