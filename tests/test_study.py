@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.interference import design, experiment, report, results, tasks
+from benchmarks.interference import claims, design, experiment, report, results, tasks
 from benchmarks.interference.experiment import Experiment
 from hyperprompt_jax import intervals
 
@@ -23,8 +23,8 @@ def test_the_page_is_what_the_results_say():
 def test_what_is_run_is_what_is_planned():
   run = [Experiment(**record['experiment']) for record in results.read()]
   planned = [one for group in design.groups() for one in group]
-  assert len(run) == len(set(run))
-  assert set(run) <= set(planned) and len(planned) == len(set(planned))
+  assert len(run) == len(set(run)) and len(planned) == len(set(planned))
+  assert set(run) == set(planned), 'run `make study`'
   assert {one.seed for one in planned} == set(range(5))
 
 
@@ -91,9 +91,9 @@ def test_differences_are_paired_by_seed():
     *(record(seed, score, width=16) for seed, score in ((0, 0.0), (2, 0.1))),
   ])  # fmt: skip
   one, other = Experiment('mtl'), Experiment('mtl', width=16)
-  assert found.differences(one, other, report.TOKENS) == pytest.approx([10.0, 20.0])
-  assert found.values(one, report.TOKENS) == pytest.approx([10.0, 20.0, 30.0])
-  assert not len(found.values(Experiment('mtl', width=8), report.TOKENS))
+  assert found.differences(one, other, claims.TOKENS) == pytest.approx([10.0, 20.0])
+  assert found.values(one, claims.TOKENS) == pytest.approx([10.0, 20.0, 30.0])
+  assert not len(found.values(Experiment('mtl', width=8), claims.TOKENS))
 
 
 def test_a_claim_holds_where_the_interval_lies_above_zero():

@@ -3,8 +3,6 @@
 python -m benchmarks.interference.report            (make study-report)
 """
 
-import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,54 +10,33 @@ from typing import Any
 import numpy as np
 
 from benchmarks.interference import design, experiment, pictures, results, tasks
+from benchmarks.interference.claims import (
+  DEEP_GLOBAL,
+  DEEP_MTL,
+  EXACT,
+  GLOBAL,
+  METHODS,
+  MTL,
+  NAMES,
+  SINGLE,
+  SPEED,
+  TOKENS,
+  Claim,
+  change,
+  claims,
+)
 from benchmarks.interference.experiment import Experiment
-from benchmarks.interference.results import Measure, Results
+from benchmarks.interference.results import Results
 from hyperprompt_jax import intervals
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 PAGE = 'study.md'
-
-change = dataclasses.replace
-MTL = design.BASE
-SINGLE, SHARE, SEP, GLOBAL = (
-  change(MTL, method=method) for method in ('single_task', 'share', 'sep', 'global')
-)
-DEEP_MTL, DEEP_GLOBAL = (change(of, layers=design.DEEP) for of in (MTL, GLOBAL))
-NAMES = {
-  'mtl': 'MTL',
-  'single_task': 'single task',
-  'prompt_tuning': 'Prompt-Tuning',
-  'adapter': 'Adapter',
-  'hyperformer': 'HyperFormer++',
-  'share': 'HyperPrompt-Share',
-  'sep': 'HyperPrompt-Sep',
-  'global': 'HyperPrompt-Global',
-}
-METHODS = {NAMES[method]: change(MTL, method=method) for method in design.METHODS}
-
-
-def percent(name: str) -> Measure:
-  """The mean over tasks, or over evaluations, of one entry of a record, in percent."""
-  return lambda record: 100 * float(np.mean(record[name]))
-
-
-EXACT, TOKENS, SPEED = map(
-  percent, ('exact_match', 'token_accuracy', 'token_accuracy_curve')
-)
-
-
-def rise(name: str) -> Measure:
-  """From the first layer to the last."""
-  return lambda record: record[name][-1] - record[name][0]
-
 
 # ---- Text ----
 
 
 def number(values: np.ndarray, digits: int = 1, sign: bool = False) -> str:
   """Mean and interval."""
-  if len(values) < 2:
-    return 'not run'
   form = f'{"+" if sign else ""}.{digits}f'
   return f'{values.mean():{form}} ± {results.half_width(values):.{digits}f}'
 
@@ -110,89 +87,19 @@ def sweep(
 # ---- Claims ----
 
 
-@dataclasses.dataclass(frozen=True)
-class Claim:
-  """Something that is so if a difference is above zero.
-
-  Attributes:
-    text: the claim.
-    measured: the difference, of each seed, of a measure.
-    of_attention: the one measure that it is of; None for the scores.
-    papers: whether the paper says so; the others are this study's own controls.
-  """
-
-  text: str
-  measured: Callable[[Measure], np.ndarray]
-  of_attention: Measure | None = None
-  papers: bool = True
-
-  def verdict(self) -> str:
-    """By the tokens that are right."""
-    measured = self.measured(self.of_attention or TOKENS)
-    return results.verdict(measured) if len(measured) > 1 else 'not run'
-
-  def row(self) -> list[str]:
-    """Of the table."""
-    if self.of_attention:
-      shown = [number(self.measured(self.of_attention), digits=3, sign=True), '']
-    else:
-      shown = [number(self.measured(measure), sign=True) for measure in (TOKENS, SPEED)]
-    return [self.text, *shown, self.verdict()]
-
-
-def claims(found: Results) -> list[Claim]:
-  """What the paper says and what might explain it otherwise."""
-  above = lambda one, other: functools.partial(found.differences, one, other)
-  controls = design.controls()
-  tuned = change(GLOBAL, start='mtl')
-  few, *_, many = design.NUM_TASKS
-
-  def growth(measure: Measure) -> np.ndarray:
-    gains = {}
-    for n in (few, many):
-      one, other = (change(of, num_tasks=n) for of in (GLOBAL, MTL))
-      gains[n] = found.differences(one, other, measure)
-    both = min(map(len, gains.values()))
-    return gains[many][:both] - gains[few][:both]
-
-  own = functools.partial(Claim, papers=False)
-  return [
-    own('Interference is real: a network for each task beats MTL', above(SINGLE, MTL)),
-    Claim('HyperPrompt-Global beats MTL', above(GLOBAL, MTL)),
-    Claim('Global beats Sep', above(GLOBAL, SEP)),
-    Claim('Sep beats Share', above(SEP, SHARE)),
-    *(
-      Claim(f'Global beats {NAMES[name]}', above(GLOBAL, change(MTL, method=name)))
-      for name in ('prompt_tuning', 'adapter', 'hyperformer')
-    ),
-    Claim(
-      'Tuning all beats tuning task parameters only',
-      above(tuned, change(tuned, tuned='task')),
-    ),
-    Claim(
-      'Prompts in the encoder beat prompts in the decoder',
-      above(GLOBAL, change(GLOBAL, stacks='decoder')),
-    ),
-    Claim(
-      'Attention mass on prompts rises from the first layer to the last',
-      functools.partial(found.values, DEEP_GLOBAL),
-      of_attention=rise('prompt_mass'),
-    ),
-    Claim(
-      'Attention over tokens has more entropy than that of MTL (nats)',
-      above(DEEP_GLOBAL, DEEP_MTL),
-      of_attention=lambda record: float(np.mean(record['entropy'])),
-    ),
-    own(f'The gain of Global is larger with {many} tasks than with {few}', growth),
-    *(own(f'Global beats {name}', above(GLOBAL, of)) for name, of in controls.items()),
-  ]
+def claim_row(claim: Claim) -> list[str]:
+  """Of the table."""
+  if claim.of_attention:
+    shown = [number(claim.measured(claim.of_attention), digits=3, sign=True), '']
+  else:
+    shown = [number(claim.measured(measure), sign=True) for measure in (TOKENS, SPEED)]
+  return [claim.text, *shown, claim.verdict()]
 
 
 SUMMARY = {
   'yes': 'Seen here, too',
   'the opposite': 'The opposite is seen',
   'open': 'Open, as the interval holds zero',
-  'not run': 'Not run yet',
 }
 
 
@@ -209,24 +116,22 @@ def summary(of: Sequence[Claim]) -> str:
 
 
 def gains(found: Results, rows: Mapping[Any, Experiment]) -> dict[Any, np.ndarray]:
-  """Of each row that is done: what its seeds have above MTL."""
-  all_of_them = {name: found.differences(of, MTL, TOKENS) for name, of in rows.items()}
-  return {name: values for name, values in all_of_them.items() if len(values)}
+  """What the seeds of each row have above MTL."""
+  return {name: found.differences(of, MTL, TOKENS) for name, of in rows.items()}
 
 
 def gains_over(found: Results, method: str, field: str, values: Sequence[Any]) -> Any:
   """The same of one method over something that varies, with MTL beside it."""
-  of = {
+  return {
     value: found.differences(
       change(MTL, method=method, **{field: value}), change(MTL, **{field: value}), TOKENS
     )
     for value in values
   }
-  return {value: gain for value, gain in of.items() if len(gain)}
 
 
 def draw(found: Results) -> dict[str, Callable[[], Any]]:
-  """What draws each picture, by name; none of what is not run."""
+  """What draws each picture, by name."""
   others = {name: of for name, of in METHODS.items() if of != MTL}
   measured = 'tokens right, points above MTL'
   curves = lambda of: np.array(
@@ -241,15 +146,14 @@ def draw(found: Results) -> dict[str, Callable[[], Any]]:
     found, {p: change(GLOBAL, prompt_length=p) for p in design.PROMPT_LENGTHS}
   )
   inside = lambda name, of: np.array([record[name] for record in found.of(of).values()])
-  deep = [of for of in (DEEP_GLOBAL, DEEP_MTL) if found.of(of)]
   attention = {
-    label: {NAMES[of.method]: inside(name, of) for of in deep}
+    label: {NAMES[of.method]: inside(name, of) for of in (DEEP_GLOBAL, DEEP_MTL)}
     for name, label in (
       ('prompt_mass', 'attention mass on prompts'),
       ('entropy', 'entropy over tokens (nats)'),
     )
   }
-  drawings = {
+  return {
     'methods': lambda: pictures.intervals(gains(found, others), measured),
     'curves': lambda: pictures.curves(
       steps, {name: curves(of) for name, of in METHODS.items()}, 'tokens right (%)'
@@ -259,22 +163,13 @@ def draw(found: Results) -> dict[str, Callable[[], Any]]:
     ),
     'tasks': lambda: pictures.over(over_tasks, 'number of tasks', measured),
     'lengths': lambda: pictures.over({NAMES['global']: lengths}, 'prompt length', measured),
+    'attention': lambda: pictures.layers(attention),
   }
-  if deep:
-    drawings['attention'] = lambda: pictures.layers(attention)
-  return drawings
 
 
 def picture(name: str, says: str) -> str:
   """A reference to a picture."""
   return f'\n![{says}](study/{name}.png)\n'
-
-
-def attention(found: Results) -> str:
-  """What there is of the look inside."""
-  if 'attention' not in draw(found):
-    return '\nNot run yet.\n'
-  return picture('attention', 'Attention mass on prompts and entropy, by layer')
 
 
 # ---- The page ----
@@ -359,7 +254,7 @@ def page(found: Results) -> str:
   text += '\n## What replicates\n\nOf what the paper says:\n\n' + summary(of_paper)
   text += '\nAll claims, as differences in points, and in shares or nats of attention:\n\n'
   head = ('claim', 'tokens', 'tokens, over training', 'so here?')
-  text += table(head, [claim.row() for claim in of_paper])
+  text += table(head, [claim_row(claim) for claim in of_paper])
   text += '\n## Every method\n\n' + comparison(found, METHODS, MTL, 'MTL')
   text += picture('methods', 'Points above MTL of every method, and their seeds')
   text += picture('curves', 'Tokens right over training, of every method')
@@ -385,7 +280,7 @@ def page(found: Results) -> str:
   text += '\n## From a trained backbone\n\nAfter as many steps of MTL:\n\n'
   text += comparison(found, started, after, 'MTL')
   text += f'\n## Inside\n\n{design.DEEP} layers; [peek.md](peek.md) defines both.\n'
-  text += attention(found)
+  text += picture('attention', 'Attention mass on prompts and entropy, by layer')
   sizes = [next(iter(found.of(of).values()))['parameters'] for of in (MTL, GLOBAL)]
   return text + LIMITS.format(
     mtl=sizes[0],
