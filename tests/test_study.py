@@ -22,7 +22,7 @@ def test_the_page_is_what_the_results_say():
 
 def test_what_is_run_is_what_is_planned():
   run = [Experiment(**record['experiment']) for record in results.read()]
-  planned = [one for group in design.groups() for one in group]
+  planned = report.planned()
   assert len(run) == len(set(run)) and len(planned) == len(set(planned))
   assert set(run) == set(planned), 'run `make study`'
   assert {one.seed for one in planned} == set(range(5))

@@ -76,8 +76,7 @@ def claims(found: Results) -> list[Claim]:
     for n in (few, many):
       one, other = (change(of, num_tasks=n) for of in (GLOBAL, MTL))
       gains[n] = found.differences(one, other, measure)
-    both = min(map(len, gains.values()))
-    return gains[many][:both] - gains[few][:both]
+    return gains[many] - gains[few]
 
   own = functools.partial(Claim, papers=False)
   return [
