@@ -132,6 +132,10 @@ class Evaluator:
     )
     # Every host has all the results: XLA gathers them.
     everywhere = partitioner.replicated
+    # While they are trained, parameters are spread over devices that share no model.
+    self._gather = jax.jit(
+      lambda params: params, out_shardings=partitioner.shardings(model.param_axes())
+    )
     self._condition = jax.jit(model.condition)
     self._loss = jax.jit(
       functools.partial(model.loss, dropout_rng=None), out_shardings=everywhere
@@ -148,6 +152,7 @@ class Evaluator:
       params: of the network.
       step: that they are of, for the files in `log_dir`.
     """
+    params = self._gather(params)
     # The hypernetworks run here, once; decoding only reads what they made.
     conditioning = self._condition(params)
     losses = {name: self._mean_loss(params, ds) for name, ds in self._losses.items()}

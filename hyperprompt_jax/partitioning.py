@@ -187,21 +187,46 @@ class Partitioner:
       The same tree of `NamedSharding`.
     """
     return jax.tree.map(
-      lambda names: NamedSharding(
-        self.mesh,
-        PartitionSpec(
-          *nn_partitioning.logical_to_mesh_axes(names, self.logical_axis_rules) or ()
-        ),
-      ),
-      axes,
-      is_leaf=lambda x: isinstance(x, PartitionSpec),
+      lambda names: self._sharding(names, self.logical_axis_rules), axes, is_leaf=_is_spec
+    )
+
+  def spread_shardings(self, params: Any, axes: Any) -> Any:
+    """Shardings in which parameters are kept and updated while they are trained.
+
+    A parameter's own, and its `embed` is spread over the devices that would hold copies of
+    it, where they divide it: each updates a part, and is told the others' at the next step
+    (weight-update sharding, Xu et al. 2020).
+
+    Args:
+      params: tree of arrays or shapes.
+      axes: their logical axes.
+
+    Returns:
+      A tree like `params` of `NamedSharding`.
+    """
+    spread = (('embed', BATCH_AXES), *self.logical_axis_rules)
+
+    def of_leaf(names: Any, leaf: Any) -> NamedSharding:
+      sharding = self._sharding(names, spread)
+      try:
+        sharding.shard_shape(leaf.shape)
+      except ValueError:
+        return self._sharding(names, self.logical_axis_rules)
+      return sharding
+
+    return jax.tree.map(of_leaf, axes, params, is_leaf=_is_spec)
+
+  def _sharding(self, names: Any, rules: Rules) -> NamedSharding:
+    return NamedSharding(
+      self.mesh, PartitionSpec(*nn_partitioning.logical_to_mesh_axes(names, rules) or ())
     )
 
   def optimizer_shardings(self, state: Any, params: Any, axes: Any) -> Any:
     """Shardings of an optimizer's state.
 
-    An array in the place and of the shape of a parameter is laid out as the parameter
-    is; all else (counts, Adafactor's row and column statistics) is small, and replicated.
+    An array in the place and of the shape of a parameter is spread as the parameter is
+    (`spread_shardings`); all else (counts, Adafactor's row and column statistics) is
+    small, and replicated.
 
     Args:
       state: tree of arrays or shapes.
@@ -211,7 +236,7 @@ class Partitioner:
     Returns:
       A tree like `state` of `NamedSharding`.
     """
-    shardings = jax.tree.leaves(self.shardings(axes))
+    shardings = jax.tree.leaves(self.spread_shardings(params, axes))
     by_path = {
       tuple(path): (leaf.shape, sharding)
       for (path, leaf), sharding in zip(
@@ -227,3 +252,7 @@ class Partitioner:
       return self.replicated
 
     return jax.tree_util.tree_map_with_path(find, state)
+
+
+def _is_spec(x: Any) -> bool:
+  return isinstance(x, PartitionSpec)

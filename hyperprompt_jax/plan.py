@@ -17,7 +17,6 @@ import jax
 import optax
 
 from hyperprompt_jax import configuration, terminal, tuning
-from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import Method, MultiTaskLearning
@@ -28,7 +27,7 @@ from hyperprompt_jax.planning.plan import Plan
 from hyperprompt_jax.planning.steps import Batch
 from hyperprompt_jax.planning.sweep import Mesh
 from hyperprompt_jax.planning.topology import Slice
-from hyperprompt_jax.train_step import abstract_state
+from hyperprompt_jax.train_step import abstract_params, abstract_state
 
 # On one slice so many meshes that hold least are tried before it is given up.
 _ATTEMPTS = 2
@@ -92,9 +91,14 @@ class Planner:
     )
     return partitioner
 
-  def state(self, model: Model, partitioner: Partitioner) -> TrainState:
-    """The shapes and shardings of what is trained."""
-    return abstract_state(model, self.optimizer, partitioner, self.tuned)
+  def held_bytes(
+    self, model: Model, partitioner: Partitioner, step: str
+  ) -> tuple[int, int]:
+    """What each chip holds all the time: bytes of parameters, and of the optimizer."""
+    if step == steps.DECODE:
+      return steps.bytes_per_chip(abstract_params(model, partitioner)), 0
+    state = abstract_state(model, self.optimizer, partitioner, self.tuned)
+    return steps.bytes_per_chip(state.params), steps.bytes_per_chip(state.opt_state)
 
   def plan(
     self,
@@ -121,8 +125,7 @@ class Planner:
     self.check(num_tasks, batch)
     model = self.model(num_tasks)
     partitioner = self.partitioner(where, mesh, batch)
-    state = self.state(model, partitioner)
-    params_bytes, optimizer_bytes = _held_bytes(state, step)
+    params_bytes, optimizer_bytes = self.held_bytes(model, partitioner, step)
     plan = Plan(
       topology=where.name,
       mesh=dict(partitioner.mesh.shape),
@@ -158,7 +161,7 @@ class Planner:
       peak_bytes=compiled.memory_analysis().peak_memory_in_bytes,
       compile_seconds=took,
       cost=found,
-      carried_whole=steps.carried_whole(model, state.params, found.carried),
+      carried_whole=steps.carried_whole(model, partitioner, found.carried),
       **plan.seconds(where.chip, found, asked and asked / where.num_chips),
     )
 
@@ -195,9 +198,7 @@ class Planner:
     for where in sweep.slices(topology):
       progress(f'{where.name}: looking for meshes')
       held = {
-        mesh: sum(
-          _held_bytes(self.state(model, self.partitioner(where, mesh, batch)), step)
-        )
+        mesh: sum(self.held_bytes(model, self.partitioner(where, mesh, batch), step))
         for mesh in sweep.meshes(where, rows, config.emb_dim, divided)
       }
       plans: list[Plan] = []
@@ -215,12 +216,6 @@ class Planner:
       f'--sweep: nothing fits, of {tried} meshes that were compiled; use a smaller batch, '
       'NUM_MICROBATCHES, or REMAT_POLICY="full"'
     )
-
-
-def _held_bytes(state: TrainState, step: str) -> tuple[int, int]:
-  """What each chip holds all the time: bytes of parameters, and of the optimizer."""
-  optimizer = steps.bytes_per_chip(state.opt_state) if step == steps.TRAIN else 0
-  return steps.bytes_per_chip(state.params), optimizer
 
 
 def _say(progress: Callable[[str], None], where: str, stage: str) -> None:

@@ -190,6 +190,7 @@ def train(
       train_step=make_train_step(
         model,
         optimizer,
+        partitioner,
         like,
         seed=random_seed,
         num_microbatches=num_microbatches,

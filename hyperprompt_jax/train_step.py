@@ -10,6 +10,7 @@ import optax
 from hyperprompt_jax import tuning
 from hyperprompt_jax.checkpoints import Initial, TrainState
 from hyperprompt_jax.model import Batch, Model
+from hyperprompt_jax.nn.stacking import STACK
 from hyperprompt_jax.partitioning import Partitioner
 
 Array = jax.Array
@@ -34,6 +35,8 @@ def abstract_state(
 ) -> TrainState:
   """Shapes, dtypes and shardings of the state; no memory is taken.
 
+  What is tuned is spread over all devices; see `make_train_step`.
+
   Args:
     model: the network.
     optimizer: whose state there is for the tuned parameters alone.
@@ -45,10 +48,13 @@ def abstract_state(
   chosen = tuning.choose(axes, tuned)
   moving = jax.eval_shape(chosen.moving, chosen.split(params)[0])
   opt_state = jax.eval_shape(optimizer.init, moving)
+  (tuned_axes, frozen_axes), of_tuned = chosen.split(axes), chosen.split(params)[0]
   shardings = TrainState(
     step=partitioner.replicated,
-    params=partitioner.shardings(axes),
-    opt_state=partitioner.optimizer_shardings(opt_state, moving, chosen.split(axes)[0]),
+    params=tuning.merge(
+      partitioner.spread_shardings(of_tuned, tuned_axes), partitioner.shardings(frozen_axes)
+    ),
+    opt_state=partitioner.optimizer_shardings(opt_state, moving, tuned_axes),
   )
   shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
   return jax.tree.map(
@@ -96,6 +102,7 @@ def initial_state(
 def make_train_step(
   model: Model,
   optimizer: optax.GradientTransformation,
+  partitioner: Partitioner,
   like: TrainState,
   *,
   seed: int,
@@ -107,9 +114,14 @@ def make_train_step(
   The gradient is that of the mean loss over the batch's target tokens, whatever the
   number of microbatches. Dropout depends on the seed, the step and the microbatch.
 
+  Devices that share no model hold different parts of the parameters, each of which is
+  updated in one place. A step begins by gathering a copy to work with, in the dtype in
+  which layers use it: of bfloat16, half as much to communicate, to hold and to read.
+
   Args:
     model: what to train.
     optimizer: how.
+    partitioner: of the mesh.
     like: shapes and shardings of the state.
     seed: of dropout.
     num_microbatches: parts that a batch is worked through in, to save memory.
@@ -119,7 +131,16 @@ def make_train_step(
     Maps a state and a batch `[b, ...]` to the next state and the sums that
     `Model.loss` returns, with `grad_norm` besides.
   """
-  chosen = tuning.choose(model.param_axes(), tuned)
+  axes = model.param_axes()
+  chosen = tuning.choose(axes, tuned)
+  moving_axes = chosen.split(axes)[0]
+
+  def working_copy(moving: Any) -> Any:
+    dtype = model.config.activation_dtype
+    copy = jax.tree_util.tree_map_with_path(
+      lambda path, x: x.astype(dtype) if _is_used_in_activation_dtype(path) else x, moving
+    )
+    return jax.lax.with_sharding_constraint(copy, partitioner.shardings(moving_axes))
 
   def gradients(
     moving: Any, all_params: Callable[[Any], Any], batch: Batch, rng: Array
@@ -127,7 +148,12 @@ def make_train_step(
     def loss(moving: Any, batch: Batch, rng: Array) -> tuple[Array, StepMetrics]:
       return model.loss(all_params(moving), batch, rng)
 
-    grad_fn = jax.grad(loss, has_aux=True)
+    def grad_fn(moving: Any, batch: Batch, rng: Array) -> tuple[Any, StepMetrics]:
+      grads, metrics = jax.grad(loss, has_aux=True)(moving, batch, rng)
+      shardings = partitioner.spread_shardings(grads, moving_axes)
+      grads = jax.lax.with_sharding_constraint(grads, shardings)
+      return jax.tree.map(lambda g: g.astype(jnp.float32), grads), metrics
+
     if num_microbatches == 1:
       return grad_fn(moving, batch, jax.random.fold_in(rng, 0))
     # Row i goes to microbatch i mod n, so that each takes an equal part of every device.
@@ -152,7 +178,7 @@ def make_train_step(
     params, frozen = chosen.split(state.params)
     moving = chosen.moving(params)
     all_params = lambda moving: tuning.merge(chosen.moved(params, moving), frozen)
-    summed, metrics = gradients(moving, all_params, batch, rng)
+    summed, metrics = gradients(working_copy(moving), all_params, batch, rng)
     # A batch of padding alone has no token and no gradient.
     tokens = jnp.maximum(metrics['tokens'], 1.0)
     grads = jax.tree.map(lambda g: g / tokens, summed)
@@ -165,3 +191,13 @@ def make_train_step(
   # The sums are for every host to read; their sharding is like the step counter's.
   everywhere = like.step.sharding
   return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
+
+
+def _is_used_in_activation_dtype(path: Any) -> bool:
+  """Whether all that is done with a parameter is done in the dtype of activations.
+
+  Of the backbone's, that is the matrices of the layers: `layers.Dense` casts them first.
+  """
+  stack, *_, name = (entry.key for entry in path)
+  in_layers = any(entry.key.startswith(STACK) for entry in path)
+  return stack in ('encoder', 'decoder') and in_layers and name == 'kernel'

@@ -43,7 +43,9 @@ def test_only_the_last_tasks_own_parameters_move(method, scan):
     like = abstract_state(model, optimizer, partitioner, tuning.LAST_TASK)
     state = initial_state(model, optimizer, like, 0, tuning.LAST_TASK)
     before = {path: np.asarray(x) for path, x in by_path(state.params).items()}
-    step = make_train_step(model, optimizer, like, seed=0, tuned=tuning.LAST_TASK)
+    step = make_train_step(
+      model, optimizer, partitioner, like, seed=0, tuned=tuning.LAST_TASK
+    )
     for seed in range(2):
       state, _ = step(state, tiny.batch(seed=seed))
   axes = tuning.choose(model.param_axes(), tuning.LAST_TASK).task_axes

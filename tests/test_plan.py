@@ -42,18 +42,25 @@ def test_base_on_four_chips(capsys):
   files = ('models/base.gin', FILES[1])
   found = json_of(capsys, topology='v4:2x2x1', files=files, sizes=(), network={})
   assert found['fits'] and found['mesh'] == {'data': 4, 'fsdp': 1, 'model': 1}
-  # Parameters are float32 and whole on every chip: 247,577,856 and 2,461,312.
-  assert found['params_bytes'] == 4 * (247_577_856 + 2_461_312)
-  assert 0 < found['optimizer_bytes'] < 0.02 * found['params_bytes']
-  assert found['peak_bytes'] < 8 * 2**30
+  # Parameters are float32, and spread over the chips but for a few: 247,577,856 and
+  # 2,461,312 of them.
+  whole = 4 * (247_577_856 + 2_461_312)
+  assert 0.25 < found['params_bytes'] / whole < 0.26
+  assert 0 < found['optimizer_bytes'] < 0.02 * whole
+  assert found['peak_bytes'] < 6 * 2**30
   # 32 rows a chip: 6 operations for each parameter and token, with what it works again.
   assert 11e12 < found['cost']['flops'] < 14e12
-  # Gradients are summed over the chips.
-  assert found['cost']['collective_bytes'].keys() == {'all-reduce'}
-  assert found['cost']['unknown_loops'] == found['cost']['unestimated'] == 0
+  # Gradients are summed over the chips, and a copy of the parameters gathered to work with,
+  # most of it in bfloat16.
+  assert found['cost']['collective_bytes'].keys() == {'all-reduce', 'all-gather'}
+  assert found['cost']['collective_bytes']['all-gather'] < 0.7 * whole
+  assert found['cost']['unknown_loops'] == 0
+  # Attention: forward and backward, of the encoder and of the decoder to the encoder.
+  assert found['cost']['unestimated'] == 4 * 12
   assert found['compute_seconds'] < found['compiler_seconds'] < 1
   # Around a ring twice: what all chips have to know of the gradients.
-  sent = 2 * found['cost']['collective_bytes']['all-reduce']
+  sent = found['cost']['collective_bytes']
+  sent = 2 * sent['all-reduce'] + sent['all-gather']
   assert found['communication_seconds'] == pytest.approx(sent / 300e9)
   assert found['step_seconds'] == pytest.approx(
     found['compiler_seconds'] + found['communication_seconds']
@@ -65,7 +72,7 @@ def test_base_on_four_chips(capsys):
 
 
 def test_parameters_and_optimizer_are_sharded(capsys):
-  whole = json_of(capsys, '--step=decode')  # of one chip's memory the same
+  whole = json_of(capsys, '--step=decode')  # which holds them on every chip
   fsdp = json_of(capsys, '--fsdp=2', '--num_partitions=2')
   assert fsdp['mesh'] == {'data': 1, 'fsdp': 2, 'model': 2}
   # Layer norms, position biases and what prompts add are not: some is left.

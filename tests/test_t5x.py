@@ -173,7 +173,7 @@ def test_one_step_of_adafactor_is_t5xs(kind, params, batch):
   optimizer, partitioner = our_optimizers.adafactor(learning_rate), Partitioner()
   with partitioner.activate():
     like = train_step.abstract_state(our_model, optimizer, partitioner)
-    step = train_step.make_train_step(our_model, optimizer, like, seed=0)
+    step = train_step.make_train_step(our_model, optimizer, partitioner, like, seed=0)
     start = TrainState(jnp.int32(0), jax.tree.map(jnp.copy, params), optimizer.init(params))
     got = step(start, batch)[0].params
   moved = max(

@@ -13,6 +13,7 @@ import pytest
 
 from hyperprompt_jax import optimizers
 from hyperprompt_jax.checkpoints import TrainState
+from hyperprompt_jax.nn.config import FUSED, PLAIN
 from hyperprompt_jax.nn.stacking import stack_layers
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.train_step import abstract_state, initial_state, make_train_step
@@ -25,9 +26,10 @@ SGD = optax.sgd(0.1)
 @functools.cache
 def compiled_step(model, optimizer, num_microbatches=1, seed=0):
   """A training step on all devices."""
-  like = abstract_state(model, optimizer, Partitioner())
+  partitioner = Partitioner()
+  like = abstract_state(model, optimizer, partitioner)
   return make_train_step(
-    model, optimizer, like, seed=seed, num_microbatches=num_microbatches
+    model, optimizer, partitioner, like, seed=seed, num_microbatches=num_microbatches
   )
 
 
@@ -89,10 +91,11 @@ def test_training_lowers_the_loss_on_one_batch():
   assert losses[-1] < 0.5 * losses[0]
 
 
-# Methods, and the sizes of `model` and `fsdp` on eight devices.
+# Methods, the sizes of `model` and `fsdp` on eight devices, and how they attend there.
 ON_A_MESH = {
-  'prompt_tuning': (2, 2),
-  'hyperformer': (1, 4),
+  'prompt_tuning': (2, 2, PLAIN),
+  'hyperformer': (1, 4, PLAIN),
+  'hyperprompt_global': (2, 2, FUSED),
 }
 
 
@@ -110,13 +113,13 @@ def test_a_mesh_of_devices_trains_as_one_device_does():
     text=True,
   )
   for name, (sharding, losses) in zip(ON_A_MESH, json.loads(result.stdout), strict=True):
-    assert sharding == [None, 'fsdp', 'model']
+    assert sharding == [None, ['data', 'fsdp'], 'model']
     np.testing.assert_allclose(losses, train_on_packed_rows(name)[1], rtol=1e-5)
 
 
-def train_on_packed_rows(name, num_partitions=1, fsdp=1):
+def train_on_packed_rows(name, num_partitions=1, fsdp=1, attention=PLAIN):
   """The sharding of a query kernel and the losses of three steps, on all devices."""
-  model = tiny.model(tiny.METHODS[name], num_heads=4)
+  model = tiny.model(tiny.METHODS[name], num_heads=4, attention=attention)
   partitioner = Partitioner(num_partitions, fsdp)
   with partitioner.activate():
     like = abstract_state(model, ADAFACTOR, partitioner)
@@ -125,10 +128,13 @@ def train_on_packed_rows(name, num_partitions=1, fsdp=1):
       TrainState(np.int32(0), tiny.init(model), ADAFACTOR.init(tiny.init(model))),
       jax.tree.map(lambda leaf: leaf.sharding, like),
     )
-    step_fn = make_train_step(model, ADAFACTOR, like, seed=0, num_microbatches=2)
+    step_fn = make_train_step(
+      model, ADAFACTOR, partitioner, like, seed=0, num_microbatches=2
+    )
     losses = []
     for _ in range(3):
-      batch = tiny.pack(tiny.batch(rows=16), [(row, row + 8) for row in range(8)])
+      rows = [(row, row + 8) for row in range(8)]
+      batch = tiny.pack(tiny.batch(rows=16), rows, least=128)
       state, sums = step_fn(state, jax.device_put(batch, partitioner.batch_sharding))
       losses.append(float(sums['loss'] / sums['tokens']))
   query = state.params['encoder']['layers']['attention']['query']['kernel']

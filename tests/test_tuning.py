@@ -137,7 +137,13 @@ def test_after_twenty_steps_the_backbone_is_bit_identical(tuned, microbatches):
     state = initial_state(model, optimizer, like, 0, tuned)
     before = traverse_util.flatten_dict(jax.tree.map(np.asarray, state.params))
     step = make_train_step(
-      model, optimizer, like, seed=0, num_microbatches=microbatches, tuned=tuned
+      model,
+      optimizer,
+      partitioner,
+      like,
+      seed=0,
+      num_microbatches=microbatches,
+      tuned=tuned,
     )
     for seed in range(20):
       batch = tiny.batch(rows=6, seed=seed)

@@ -147,12 +147,13 @@ def assert_trees_close(got, want, tolerance):
   jax.tree_util.tree_map_with_path(compare, got, want)
 
 
-def pack(batch, rows):
+def pack(batch, rows, least=0):
   """Packs rows of an unpacked batch.
 
   Args:
     batch: from `batch`.
     rows: the rows of the batch that each packed row holds, in order.
+    least: the least length of inputs.
   """
   slots = max(len(of) for of in rows)
   packed = {}
@@ -161,6 +162,7 @@ def pack(batch, rows):
     of_lengths = name if name.startswith('encoder') else 'decoder_target_tokens'
     lengths = (np.asarray(batch[of_lengths]) > 0).sum(1)
     width = max(sum(lengths[i] for i in of) for of in rows) + 2
+    width = max(width, least) if name.startswith('encoder') else width
     packed[name] = np.zeros((len(rows), width), np.int32)
     segments = np.zeros((len(rows), width), np.int32)
     for r, of in enumerate(rows):

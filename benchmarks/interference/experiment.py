@@ -162,7 +162,9 @@ def train(experiment: Experiment, of: list[int]) -> dict[str, Any]:
       state = state.replace(params={**state.params, **_backbone(plain)})
     # Without dropout the seed is the data's and the initialisation's alone; runs that
     # differ by nothing else are one program.
-    step = make_train_step(model, optimizer, like, seed=0, tuned=experiment.tuned)
+    step = make_train_step(
+      model, optimizer, partitioner, like, seed=0, tuned=experiment.tuned
+    )
     held_out = batch(TEST_ROWS, test)
     right = jax.jit(functools.partial(_right, model))
     period = experiment.steps // EVALUATIONS

@@ -8,14 +8,21 @@ from flax import linen as nn
 
 from hyperprompt_jax.errors import UserError
 
-# What the backward pass may keep instead of computing again. `minimal` keeps the
-# products of matrices (not of attention, whose operands are both activations), `full`
-# keeps only each layer's input.
+# The name of what layers mark as costly: what is a product of matrices away from what
+# else is kept.
+SAVED = 'saved'
+# What the backward pass may keep instead of computing again. `minimal` keeps what is
+# costly, so that no product of matrices is worked out twice; `full` keeps only each
+# layer's input.
 REMAT_POLICIES = {
   'none': None,
-  'minimal': jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+  'minimal': jax.checkpoint_policies.save_only_these_names(SAVED),
   'full': jax.checkpoint_policies.nothing_saveable,
 }
+
+# Attention by a kernel or written out: by a kernel where there are TPUs and it fits the
+# sizes; never; or by a kernel also where it has to be interpreted, which is for tests.
+AUTO, PLAIN, FUSED = 'auto', 'plain', 'fused'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Config:
     scan_layers: compiles one layer for a stack, its parameters stacked along a leading
       `layers` axis; False gives each layer its own, with the parameter tree of T5X.
     remat_policy: 'none', 'minimal' or 'full'; see REMAT_POLICIES.
+    attention: 'auto' for `nn/fused_attention.py` on a TPU, 'plain' for attention that is
+      written out, 'fused' for the kernel everywhere, interpreted where there is no TPU.
 
   Raises:
     UserError: for a size, an activation, a dtype or a policy that cannot be.
@@ -55,6 +64,7 @@ class Config:
   dtype: str = 'float32'
   scan_layers: bool = True
   remat_policy: str = 'none'
+  attention: str = AUTO
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -67,6 +77,11 @@ class Config:
       raise UserError(
         f'Config.remat_policy {self.remat_policy!r} is unknown; it is one of '
         f'{", ".join(REMAT_POLICIES)}'
+      )
+    if self.attention not in (AUTO, PLAIN, FUSED):
+      raise UserError(
+        f'Config.attention {self.attention!r} is unknown; it is one of {AUTO}, {PLAIN}, '
+        f'{FUSED}'
       )
     for activation in self.mlp_activations:
       if activation != 'linear' and not callable(getattr(nn, activation, None)):

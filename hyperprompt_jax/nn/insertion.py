@@ -11,8 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
+
+from hyperprompt_jax.nn.config import SAVED
 
 Array = jax.Array
+
+# The segment of a key that every query sees.
+EVERY_SEGMENT = -1
 
 
 @struct.dataclass
@@ -52,18 +58,35 @@ class Segments:
     return jax.tree.map(lambda x: jnp.take(x, self.task_ids, axis=0, mode='clip'), of_tasks)
 
 
-def attention_mask(query_segments: Array, key_segments: Array) -> Array:
-  """Positions see those of their own segment.
+@struct.dataclass
+class Mask:
+  """Which keys each query sees: those of its own segment.
 
-  Args:
+  Attributes:
     query_segments: segment of each query, `[b, q]` int32; 0 is padding.
-    key_segments: segment of each key, `[b, k]` int32.
-
-  Returns:
-    `[b, 1, q, k]` bool.
+    key_segments: segment of each key, `[b, k]` int32; 0 is padding.
+    dense: the same written out, `[b, 1, q, k]` bool.
+    causal: whether a query sees no later keys.
   """
-  query_segments, key_segments = query_segments[:, :, None], key_segments[:, None, :]
-  return ((query_segments == key_segments) & (key_segments > 0))[:, None]
+
+  query_segments: Array
+  key_segments: Array
+  dense: Array
+  causal: bool = struct.field(pytree_node=False, default=False)
+
+  @classmethod
+  def of(cls, queries: Array, keys: Array, *, causal: bool = False) -> 'Mask':
+    """The mask of queries' and keys' segments."""
+    dense = seen(queries, keys)[:, None]
+    if causal:
+      dense &= jnp.tril(jnp.ones(dense.shape[-2:], jnp.bool_))
+    return cls(queries, keys, dense, causal)
+
+
+def seen(query_segments: Array, key_segments: Array) -> Array:
+  """Whether queries `[b, q]` see keys `[b, k]`, by their segments: `[b, q, k]` bool."""
+  queries, keys = query_segments[:, :, None], key_segments[:, None, :]
+  return (queries == keys) & (keys > 0) | (keys == EVERY_SEGMENT)
 
 
 @struct.dataclass
@@ -82,9 +105,50 @@ class Prompts:
   active: Array | None = None
 
 
+@struct.dataclass
+class RowPrompts:
+  """The prompts of a batch's rows: those of a row's segments, in order.
+
+  Attributes:
+    key: `[b, p, h * d]`.
+    value: `[b, p, h * d]`.
+    segments: the segment whose queries see a prompt, `[b, p]` int32; EVERY_SEGMENT for
+      all queries, 0 for none.
+  """
+
+  key: Array
+  value: Array
+  segments: Array
+
+  @classmethod
+  def of(cls, prompts: Prompts, segments: Segments, dtype: Any) -> 'RowPrompts':
+    """Selects one layer's prompts, of all tasks `[t, p, h, d]`, for the rows of a batch.
+
+    A query sees all prompts of its own segment; unless rows are packed, that is all.
+    """
+    batch, per_row = segments.task_ids.shape
+    length = prompts.key.shape[1]
+
+    def own(of_tasks: Array) -> Array:
+      joined = of_tasks.astype(dtype).reshape(*of_tasks.shape[:2], -1)
+      return segments.select(joined).reshape(batch, per_row * length, -1)
+
+    numbers = jnp.arange(1, per_row + 1) if per_row > 1 else jnp.array([EVERY_SEGMENT])
+    ids = jnp.repeat(numbers.astype(jnp.int32), length)
+    if prompts.active is not None:
+      ids = jnp.where(prompts.active, ids, 0)
+    ids = jnp.broadcast_to(ids, (batch, per_row * length))
+    return cls(own(prompts.key), own(prompts.value), ids)
+
+  def arrays(self) -> dict[str, Array]:
+    """By the names that attention has for them."""
+    return {f'prompt_{name}': getattr(self, name) for name in ('key', 'value', 'segments')}
+
+
 def prepend_prompts(
-  prompts: Prompts,
-  segments: Segments,
+  prompt_key: Array,
+  prompt_value: Array,
+  visible: Array,
   key: Array,
   value: Array,
   bias: Array | None,
@@ -92,42 +156,26 @@ def prepend_prompts(
 ) -> tuple[Array, Array, Array | None, Array]:
   """`K' = concat(P_key, K)`, `V' = concat(P_value, V)` (HyperPrompt, section 3.1).
 
-  A row's prompts are those of its segments, in order. They take zero position bias. A
-  query sees all prompts of its own segment; unless rows are packed, that is all prompts.
+  Prompts take zero position bias.
 
   Args:
-    prompts: one layer's, of all tasks, `[t, p, h, d]`.
-    segments: of the queries.
+    prompt_key: `[b, p, h, d]`.
+    prompt_value: `[b, p, h, d]`.
+    visible: whether queries see prompts, `[b, 1, q, p]` bool.
     key: `[b, k, h, d]`.
     value: `[b, k, h, d]`.
     bias: `[1, h, q, k]` or None.
     mask: bool, `[b or 1, 1, q or 1, k]`.
 
   Returns:
-    key, value, bias and mask over `s * p + k` keys.
+    key, value, bias and mask over `p + k` keys.
   """
-  batch, _, *heads = key.shape
-  length = prompts.key.shape[-3] * segments.per_row
-
-  def join(of_tasks: Array, own: Array) -> Array:
-    selected = segments.select(of_tasks).reshape(batch, length, *heads)
-    return jnp.concatenate([selected.astype(own.dtype), own], axis=1)
-
-  key, value = join(prompts.key, key), join(prompts.value, value)
-  left = ((0, 0), (0, 0), (0, 0), (length, 0))
+  key = jnp.concatenate([prompt_key, key], axis=1)
+  value = jnp.concatenate([prompt_value, value], axis=1)
   if bias is not None:
-    bias = jnp.pad(bias, left)
-  visible = jnp.ones((1, 1, 1, length), jnp.bool_)
-  if segments.per_row > 1:
-    own = jnp.repeat(segments.membership(), prompts.key.shape[-3], axis=2)
-    visible = own[:, None]
-  if prompts.active is not None:
-    visible &= prompts.active
-  shape = jnp.broadcast_shapes(visible.shape[:-1], mask.shape[:-1])
-  mask = jnp.concatenate(
-    [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (visible, mask)], axis=-1
-  )
-  return key, value, bias, mask
+    bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (prompt_key.shape[1], 0)))
+  mask = jnp.broadcast_to(mask, (*visible.shape[:-1], mask.shape[-1]))
+  return key, value, bias, jnp.concatenate([visible, mask], axis=-1)
 
 
 def insert_input_prompts(
@@ -199,6 +247,7 @@ def adapt(adapter: Adapter | None, segments: Segments, x: Array) -> Array:
   """
   if adapter is None:
     return x
+  x = checkpoint_name(x, SAVED)
   own = segments.select(jax.tree.map(lambda leaf: leaf.astype(x.dtype), adapter))
   # The adapters of a row's segments work side by side, as one of width s * r, of which
   # each position keeps the part of its own segment.

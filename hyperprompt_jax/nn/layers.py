@@ -1,11 +1,10 @@
-"""The layers of T5: norm, dense, embedding, relative position bias, attention, MLP.
+"""The layers of T5: norm, dense, embedding, relative position bias, MLP.
 
 Parameter names, shapes and logical axes are those of T5X's `examples/t5/layers.py`, so
 that its checkpoints load as they are. Axis letters: see `hyperprompt_jax.nn`.
 """
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
+from jax.ad_checkpoint import checkpoint_name
 
-from hyperprompt_jax.nn import statistics
-from hyperprompt_jax.nn.insertion import Prompts, Segments, prepend_prompts
+from hyperprompt_jax.nn.config import SAVED
 
 Array = jax.Array
 Initializer = Callable[..., Array]
@@ -29,10 +28,6 @@ fan_in_normal = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
 fan_in_truncated_normal = nn.initializers.variance_scaling(
   1.0, 'fan_in', 'truncated_normal'
 )
-
-# What a masked logit becomes. Finite, so that a row with no key left (a padding
-# query) gives a uniform distribution and not NaN.
-MASKED_LOGIT = -1e10
 
 
 class LayerNorm(nn.Module):
@@ -57,39 +52,33 @@ class LayerNorm(nn.Module):
     return y * scale.astype(self.dtype)
 
 
-class DenseGeneral(nn.Module):
-  """A linear map without bias, from the last `num_input_axes` axes to `features`.
+class Dense(nn.Module):
+  """A linear map of the last axis, without bias.
 
-  The kernel is stored as a matrix, `[product of inputs, product of features]`, which is
-  T5X's layout (and what makes Adafactor factor it along inputs and outputs).
+  T5X's `DenseGeneral`, whose kernels are matrices, too, whatever the axes they map.
 
   Attributes:
-    features: the output axes' sizes.
-    num_input_axes: how many trailing axes of the input are contracted.
+    features: the output's width.
     kernel_axes: the two logical axes of the kernel.
     dtype: of the computation and the output.
   """
 
-  features: Sequence[int]
+  features: int
   kernel_axes: tuple[str, str]
-  num_input_axes: int = 1
   dtype: Any = jnp.float32
   kernel_init: Initializer = fan_in_truncated_normal
 
   @nn.compact
   def __call__(self, inputs: Array) -> Array:
-    """Maps `[..., *inputs]` to `[..., *features]`."""
-    inputs = inputs.astype(self.dtype)
-    contracted = inputs.shape[-self.num_input_axes :]
+    """Maps `[..., inputs]` to `[..., features]`."""
     kernel = param_with_axes(
       'kernel',
       self.kernel_init,
-      (math.prod(contracted), math.prod(self.features)),
+      (inputs.shape[-1], self.features),
       jnp.float32,
       axes=self.kernel_axes,
     )
-    kernel = kernel.astype(self.dtype).reshape(*contracted, *self.features)
-    return jnp.tensordot(inputs, kernel, axes=self.num_input_axes)
+    return jnp.matmul(inputs.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class Embed(nn.Module):
@@ -181,7 +170,11 @@ class RelativePositionBiases(nn.Module):
 
   @nn.compact
   def __call__(
-    self, query_length: int, key_length: int, query_index: Array | None = None
+    self,
+    query_length: int,
+    key_length: int,
+    query_index: Array | None = None,
+    copies: int = 1,
   ) -> Array:
     """The bias of every key for every query.
 
@@ -189,9 +182,12 @@ class RelativePositionBiases(nn.Module):
       query_length: q.
       key_length: k.
       query_index: int32 scalar; if given, the bias of this one query position alone.
+      copies: c, how often the bias is made: for each device that has rows of its own,
+        where attention is fused. Their gradients are then summed once, as that of the
+        embedding, and not layer by layer.
 
     Returns:
-      `[1, h, q, k]`, or `[1, h, 1, k]` with `query_index`.
+      `[c, h, q, k]`, or `[c, h, 1, k]` with `query_index`.
     """
     relative_position = np.arange(key_length)[None, :] - np.arange(query_length)[:, None]
     bucket: Any = relative_position_bucket(
@@ -212,176 +208,9 @@ class RelativePositionBiases(nn.Module):
     # A product with a one-hot matrix and not a gather: its gradient is a product too,
     # where a gather's is a slow scatter of q * k entries into 32 buckets.
     one_hot = jax.nn.one_hot(bucket, self.num_buckets, axis=0, dtype=self.dtype)
-    return jnp.einsum('hn,nqk->hqk', embedding.astype(self.dtype), one_hot)[None]
-
-
-def attention_weights(
-  query: Array, key: Array, bias: Array | None = None, mask: Array | None = None
-) -> Array:
-  """The softmax of attention, float32 `[b, h, q, k]`; see `dot_product_attention`."""
-  logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
-  if bias is not None:
-    logits += bias.astype(jnp.float32)
-  if mask is not None:
-    logits = jnp.where(mask, logits, MASKED_LOGIT)
-  return jax.nn.softmax(logits)
-
-
-def dot_product_attention(
-  query: Array,
-  key: Array,
-  value: Array,
-  *,
-  bias: Array | None = None,
-  mask: Array | None = None,
-  dropout_rng: Array | None = None,
-  dropout_rate: float = 0.0,
-) -> Array:
-  """Attention without 1/sqrt(d), which T5 folds into the query's initializer.
-
-  Logits and softmax are in float32 whatever the dtype of the inputs.
-
-  Args:
-    query: `[b, q, h, d]`.
-    key: `[b, k, h, d]`.
-    value: `[b, k, h, d]`.
-    bias: broadcastable to `[b, h, q, k]`, added to the logits.
-    mask: bool, broadcastable to `[b, h, q, k]`; False hides a key from a query.
-    dropout_rng: key of the dropout of attention weights; None for none.
-    dropout_rate: share of the keys that are dropped.
-
-  Returns:
-    `[b, q, h, d]` in the value's dtype.
-  """
-  weights = attention_weights(query, key, bias, mask).astype(value.dtype)
-  if dropout_rng is not None and dropout_rate > 0.0:
-    # T5 broadcasts this dropout over the queries: a key is dropped for all of them.
-    batch, heads, _, keys = weights.shape
-    keep = jax.random.bernoulli(dropout_rng, 1.0 - dropout_rate, (batch, heads, 1, keys))
-    weights *= keep.astype(weights.dtype) / (1.0 - dropout_rate)
-  return jnp.einsum('bhqk,bkhd->bqhd', weights, value)
-
-
-class MultiHeadDotProductAttention(nn.Module):
-  """T5's multi-head attention, with task prompts before its keys and values.
-
-  Attributes:
-    num_heads: h.
-    head_dim: d.
-    dropout_rate: of the attention weights; 0 where the caller is deterministic.
-    dtype: of the computation.
-    cache_length: None for teacher forcing; else the length of the cache of keys and
-      values for decoding one position at a time.
-  """
-
-  num_heads: int
-  head_dim: int
-  dropout_rate: float = 0.0
-  dtype: Any = jnp.float32
-  cache_length: int | None = None
-
-  @nn.compact
-  def __call__(
-    self,
-    inputs_q: Array,
-    inputs_kv: Array | None = None,
-    *,
-    prompts: Prompts | None = None,
-    segments: Segments | None = None,
-    bias: Array | None = None,
-    mask: Array | None = None,
-    decode_index: Array | None = None,
-  ) -> Array:
-    """Attends from `inputs_q` to itself, or to `inputs_kv` (cross-attention).
-
-    Args:
-      inputs_q: `[b, q, e]`; q is 1 while decoding.
-      inputs_kv: `[b, k, e]` for cross-attention; None for self-attention.
-      prompts: this layer's, of all tasks, `[t, p, h, d]`.
-      segments: of the queries; needed for prompts alone.
-      bias: `[1, h, q, k]`.
-      mask: bool `[b, 1, q, k]`.
-      decode_index: int32 scalar, the position while decoding.
-
-    Returns:
-      `[b, q, e]`.
-    """
-    project = functools.partial(
-      DenseGeneral,
-      features=(self.num_heads, self.head_dim),
-      kernel_axes=('embed', 'joined_kv'),
-      dtype=self.dtype,
-    )
-    # T5 has no 1/sqrt(d) in its logits; under Adafactor it is equivalent to have it in
-    # the initializer of the queries.
-    query_init = lambda *args: fan_in_normal(*args) / math.sqrt(self.head_dim)
-    query = project(kernel_init=query_init, name='query')(inputs_q)
-    query = with_sharding_constraint(query, ('batch', 'length', 'heads', 'kv'))
-
-    def key_value(inputs: Array) -> tuple[Array, Array]:
-      key = project(kernel_init=fan_in_normal, name='key')(inputs)
-      value = project(kernel_init=fan_in_normal, name='value')(inputs)
-      axes = ('batch', 'length', 'heads', 'kv')
-      return with_sharding_constraint(key, axes), with_sharding_constraint(value, axes)
-
-    if self.cache_length is None:
-      key, value = key_value(inputs_q if inputs_kv is None else inputs_kv)
-    elif inputs_kv is None:
-      assert decode_index is not None
-      key, value = self._append_to_cache(*key_value(inputs_q), decode_index)
-      mask = (jnp.arange(self.cache_length) <= decode_index)[None, None, None, :]
-    else:
-      # The encoder's keys and values are the same at every step: projected once.
-      filled = self.has_variable('cache', 'cached_key')
-      fresh: Any = None if filled else key_value(inputs_kv)
-      key = self.variable('cache', 'cached_key', lambda: fresh[0]).value
-      value = self.variable('cache', 'cached_value', lambda: fresh[1]).value
-
-    if prompts is not None:
-      assert segments is not None and mask is not None
-      key, value, bias, mask = prepend_prompts(prompts, segments, key, value, bias, mask)
-    if inputs_kv is None:
-      self._sow_statistics(query, key, bias, mask, segments)
-    x = dot_product_attention(
-      query,
-      key,
-      value,
-      bias=bias,
-      mask=mask,
-      dropout_rng=self.make_rng('dropout') if self.dropout_rate > 0.0 else None,
-      dropout_rate=self.dropout_rate,
-    )
-    return DenseGeneral(
-      features=(inputs_q.shape[-1],),
-      num_input_axes=2,
-      kernel_axes=('joined_kv', 'embed'),
-      dtype=self.dtype,
-      kernel_init=fan_in_normal,
-      name='out',
-    )(x)
-
-  def _sow_statistics(
-    self, query: Array, key: Array, bias: Any, mask: Any, segments: Segments | None
-  ) -> None:
-    """Keeps what self-attention looks at, where somebody asks for it."""
-    asked = self.is_mutable_collection(statistics.COLLECTION)
-    if asked and segments is not None and not self.is_initializing():
-      num_prompts = key.shape[1] - query.shape[1]
-      found = statistics.of_attention(
-        attention_weights(query, key, bias, mask), num_prompts, segments.ids > 0
-      )
-      last = lambda _, new: new
-      self.sow(statistics.COLLECTION, statistics.NAME, found, last, lambda: None)
-
-  def _append_to_cache(self, key: Array, value: Array, index: Array) -> tuple[Array, Array]:
-    """Writes one position's key and value `[b, 1, h, d]`; returns `[b, k, h, d]`."""
-    batch, _, heads, width = key.shape
-    shape = (batch, self.cache_length, heads, width)
-    cached_key = self.variable('cache', 'cached_key', jnp.zeros, shape, key.dtype)
-    cached_value = self.variable('cache', 'cached_value', jnp.zeros, shape, value.dtype)
-    for cached, new in ((cached_key, key), (cached_value, value)):
-      cached.value = jax.lax.dynamic_update_slice_in_dim(cached.value, new, index, axis=1)
-    return cached_key.value, cached_value.value
+    embedding = jnp.broadcast_to(embedding.astype(self.dtype), (copies, *embedding.shape))
+    embedding = with_sharding_constraint(embedding, ('batch', 'heads', 'relpos_buckets'))
+    return jnp.einsum('chn,nqk->chqk', embedding, one_hot)
 
 
 def broadcast_dropout(rate: float, deterministic: bool, name=None) -> nn.Dropout:
@@ -411,12 +240,13 @@ class MlpBlock(nn.Module):
     """Maps `[b, length, e]` to the same shape."""
 
     def branch(index: int, activation: str) -> Array:
-      x = DenseGeneral(
-        features=(self.intermediate_dim,),
+      x = Dense(
+        features=self.intermediate_dim,
         kernel_axes=('embed', 'mlp'),
         dtype=self.dtype,
         name='wi' if len(self.activations) == 1 else f'wi_{index}',
       )(inputs)
+      x = checkpoint_name(x, SAVED)
       return x if activation == 'linear' else getattr(nn, activation)(x)
 
     x = functools.reduce(
@@ -424,8 +254,8 @@ class MlpBlock(nn.Module):
     )
     x = broadcast_dropout(self.dropout_rate, self.deterministic)(x)
     x = with_sharding_constraint(x, ('batch', 'length', 'mlp'))
-    return DenseGeneral(
-      features=(inputs.shape[-1],),
+    return Dense(
+      features=inputs.shape[-1],
       kernel_axes=('mlp', 'embed'),
       dtype=self.dtype,
       name='wo',

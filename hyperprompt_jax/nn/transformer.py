@@ -12,23 +12,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from flax.linen import partitioning as nn_partitioning
+from jax.ad_checkpoint import checkpoint_name
 
 from hyperprompt_jax.nn import statistics
+from hyperprompt_jax.nn.attention import Fusion, MultiHeadDotProductAttention
 from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
-from hyperprompt_jax.nn.config import REMAT_POLICIES, Config
-from hyperprompt_jax.nn.insertion import (
-  Segments,
-  adapt,
-  attention_mask,
-  insert_input_prompts,
-)
+from hyperprompt_jax.nn.config import REMAT_POLICIES, SAVED, Config
+from hyperprompt_jax.nn.insertion import Mask, Segments, adapt, insert_input_prompts
 from hyperprompt_jax.nn.layers import (
   Array,
-  DenseGeneral,
+  Dense,
   Embed,
   LayerNorm,
   MlpBlock,
-  MultiHeadDotProductAttention,
   RelativePositionBiases,
   broadcast_dropout,
   with_sharding_constraint,
@@ -43,9 +39,32 @@ def _attention(config: Config, deterministic: bool, name: str, **kwargs):
     head_dim=config.head_dim,
     dropout_rate=0.0 if deterministic else config.dropout_rate,
     dtype=config.activation_dtype,
+    attention=config.attention,
     name=name,
     **kwargs,
   )
+
+
+def _position_bias(
+  config: Config,
+  rows: int,
+  length: int,
+  *,
+  bidirectional: bool,
+  query_index: Array | None = None,
+) -> Array:
+  """The bias of a stack's self-attention, `[c, h, q, k]`, for a compact method.
+
+  A kernel takes float32, in which the layers' gradients of it are summed.
+  """
+  sizes = (rows, config.num_heads, config.head_dim, length, length)
+  fusion = Fusion.of(config.attention, *sizes) if query_index is None else None
+  return RelativePositionBiases(
+    config.num_heads,
+    bidirectional=bidirectional,
+    dtype=jnp.float32 if fusion else config.activation_dtype,
+    name='relpos_bias',
+  )(length, length, query_index, copies=fusion.copies if fusion else 1)
 
 
 def _mlp(config: Config, deterministic: bool) -> MlpBlock:
@@ -72,7 +91,7 @@ class EncoderLayer(nn.Module):
     conditioning: LayerConditioning,
     segments: Segments,
     bias: Array,
-    mask: Array,
+    mask: Mask,
   ) -> tuple[Array, None]:
     """Maps `[b, k, e]` to the same; the conditioning is this layer's, `[t, ...]`."""
     cfg = self.config
@@ -84,7 +103,7 @@ class EncoderLayer(nn.Module):
       y, prompts=conditioning.prompts, segments=segments, bias=bias, mask=mask
     )
     y = adapt(conditioning.attention_adapter, segments, y)
-    x = x + dropout(y)
+    x = checkpoint_name(x + dropout(y), SAVED)
 
     y = norm('pre_mlp_layer_norm')(x)
     y = _mlp(cfg, self.deterministic)(y)
@@ -108,8 +127,8 @@ class DecoderLayer(nn.Module):
     segments: Segments,
     encoded: Array,
     bias: Array,
-    mask: Array | None,
-    cross_mask: Array,
+    mask: Mask | None,
+    cross_mask: Mask,
     decode_index: Array | None,
   ) -> tuple[Array, None]:
     """Maps `[b, q, e]` to the same; the conditioning is this layer's, `[t, ...]`."""
@@ -129,7 +148,7 @@ class DecoderLayer(nn.Module):
       decode_index=decode_index,
     )
     y = adapt(conditioning.attention_adapter, segments, y)
-    x = x + dropout(y)
+    x = checkpoint_name(x + dropout(y), SAVED)
 
     y = norm('pre_cross_attention_layer_norm')(x)
     y = _attention(
@@ -138,7 +157,7 @@ class DecoderLayer(nn.Module):
       'encoder_decoder_attention',
       cache_length=self.cache_length,
     )(y, encoded, mask=cross_mask)
-    x = x + dropout(y)
+    x = checkpoint_name(x + dropout(y), SAVED)
 
     y = norm('pre_mlp_layer_norm')(x)
     y = _mlp(cfg, self.deterministic)(y)
@@ -226,9 +245,7 @@ class Encoder(nn.Module):
     x = self.shared_embedding(tokens)
     if conditioning.input_prompts is not None:
       x, segments = insert_input_prompts(conditioning.input_prompts, segments, x)
-    bias = RelativePositionBiases(
-      cfg.num_heads, bidirectional=True, dtype=cfg.activation_dtype, name='relpos_bias'
-    )(x.shape[1], x.shape[1])
+    bias = _position_bias(cfg, x.shape[0], x.shape[1], bidirectional=True)
     x = dropout(x)
     x = _apply_layers(
       EncoderLayer,
@@ -238,7 +255,7 @@ class Encoder(nn.Module):
       conditioning.encoder,
       segments,
       bias,
-      attention_mask(segments.ids, segments.ids),
+      Mask.of(segments.ids, segments.ids),
     )
     x = LayerNorm(dtype=cfg.activation_dtype, name='encoder_norm')(x)
     # Unlike all the others, this dropout of T5X's is not shared by the positions.
@@ -258,7 +275,7 @@ class Decoder(nn.Module):
     encoded: Encoded,
     tokens: Array,
     segments: Segments,
-    mask: Array | None,
+    mask: Mask | None,
     conditioning: LayerConditioning,
     deterministic: bool,
     cache_length: int | None = None,
@@ -268,9 +285,9 @@ class Decoder(nn.Module):
     cfg = self.config
     dropout = broadcast_dropout(cfg.dropout_rate, deterministic)
     length = tokens.shape[1] if cache_length is None else cache_length
-    bias = RelativePositionBiases(
-      cfg.num_heads, bidirectional=False, dtype=cfg.activation_dtype, name='relpos_bias'
-    )(length, length, query_index=decode_index)
+    bias = _position_bias(
+      cfg, tokens.shape[0], length, bidirectional=False, query_index=decode_index
+    )
     x = dropout(self.shared_embedding(tokens))
     x = _apply_layers(
       DecoderLayer,
@@ -282,7 +299,7 @@ class Decoder(nn.Module):
       encoded.activations,
       bias,
       mask,
-      attention_mask(segments.ids, encoded.segment_ids),
+      Mask.of(segments.ids, encoded.segment_ids),
       decode_index,
     )
     x = LayerNorm(dtype=cfg.activation_dtype, name='decoder_norm')(x)
@@ -290,8 +307,8 @@ class Decoder(nn.Module):
     if cfg.logits_via_embedding:
       # Keeps logits at the scale of an untied output layer at initialisation.
       return self.shared_embedding.attend(x) / jnp.sqrt(float(cfg.emb_dim))
-    return DenseGeneral(
-      features=(cfg.vocab_size,), kernel_axes=('embed', 'vocab'), name='logits_dense'
+    return Dense(
+      features=cfg.vocab_size, kernel_axes=('embed', 'vocab'), name='logits_dense'
     )(x)
 
 
@@ -366,13 +383,11 @@ class Transformer(nn.Module):
       `[b, q, v]` float32.
     """
     segments = Segments.of(task_ids, decoder_target_tokens, decoder_segment_ids)
-    length = decoder_target_tokens.shape[1]
-    causal = jnp.tril(jnp.ones((length, length), jnp.bool_))
     return self.decoder(
       encoded,
       decoder_input_tokens,
       segments,
-      attention_mask(segments.ids, segments.ids) & causal,
+      Mask.of(segments.ids, segments.ids, causal=True),
       conditioning.decoder,
       not enable_dropout,
     )

@@ -22,6 +22,8 @@ _FREE = (
   *('bitcast', 'constant', 'get-tuple-element', 'parameter', 'tuple', 'after-all'),
   *('partition-id', 'replica-id', 'opt-barrier', 'copy-done', 'slice-done', 'async-done'),
 )
+# Of custom calls, what takes memory or names it, and moves nothing.
+_FREE_CALLS = ('custom_call_target="AllocateBuffer"', 'custom_call_target="ConcatBitcast"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Cost:
   """The cost of one run of a program on one chip.
 
   Attributes:
-    flops: of products of matrices, two for each multiplication and addition.
+    flops: of products of matrices, two for each multiplication and addition; of an opaque
+      kernel, what it says of itself.
     hbm_bytes: read from and written to the chip's main memory.
     collective_bytes: of what each kind of communication returns, by its name.
     collectives: how many of each kind are run.
@@ -75,8 +78,9 @@ def analyse(module: Module) -> Cost:
     hbm_bytes += times * _hbm_bytes(module, computation, instruction)
     estimate = instruction.estimated_cycles
     cycles += times * (estimate or 0)
-    is_kernel = 'tpu_custom_call' in instruction.attributes
-    unestimated += times * int(estimate is None and is_kernel)
+    if 'tpu_custom_call' in instruction.attributes:
+      flops += times * _kernel_flops(instruction)
+      unestimated += times * int(estimate is None)
   return Cost(
     flops=flops,
     hbm_bytes=hbm_bytes,
@@ -97,6 +101,12 @@ def analyse(module: Module) -> Cost:
 def shape_of(dims: Iterable[int]) -> tuple[int, ...]:
   """Sizes in ascending order, without ones: a compiler transposes and reshapes."""
   return tuple(sorted(size for size in dims if size > 1))
+
+
+def _kernel_flops(call: Instruction) -> int:
+  """Of a kernel of Pallas, what its author says."""
+  said = re.search(r'"cost_estimate":\{"flops":"(\d+)"', call.attributes)
+  return int(said[1]) if said else 0
 
 
 def _dot_flops(computation: Computation, dot: Instruction) -> int:
@@ -158,12 +168,13 @@ def _valid_pairs(
 def _hbm_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
   """What one instruction reads from HBM and writes there; views cost nothing."""
   opcode = instruction.opcode
-  if opcode in _FREE:
+  if opcode in _FREE or any(name in instruction.attributes for name in _FREE_CALLS):
     return 0
   written = [array for array in instruction.arrays if not array.on_chip]
   if opcode in ('copy-start', 'slice-start'):
-    # It returns where to, where from, and a handle.
-    to, source = instruction.arrays[0], computation.operands(instruction)[0].arrays[0]
+    # The one returns where to, where from, and a handle; the other, where from and to.
+    to = instruction.arrays[0 if opcode == 'copy-start' else 1]
+    source = computation.operands(instruction)[0].arrays[0]
     return to.nbytes * ((not to.on_chip) + (not source.on_chip))
   inner = module.fused(instruction)
   if inner is None:

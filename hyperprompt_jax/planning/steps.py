@@ -48,7 +48,13 @@ def lower_train(
   with partitioner.activate():
     like = train_step.abstract_state(model, optimizer, partitioner, tuned)
     step = train_step.make_train_step(
-      model, optimizer, like, seed=0, num_microbatches=num_microbatches, tuned=tuned
+      model,
+      optimizer,
+      partitioner,
+      like,
+      seed=0,
+      num_microbatches=num_microbatches,
+      tuned=tuned,
     )
     tokens = functools.partial(_tokens, partitioner, batch.size)
     return step.lower(like, _train_batch(batch, tokens))  # type: ignore[attr-defined]
@@ -91,18 +97,18 @@ def train_flops(model: Model, batch: Batch, tuned: str = tuning.ALL) -> int:
   )
 
 
-def shapes_of_sharded(model: Model, like: Any) -> dict[tuple[int, ...], int]:
-  """The shapes of parameters that no chip holds whole, and how many there are of each.
+def shapes_of_sharded(model: Model, partitioner: Partitioner) -> dict[tuple[int, ...], int]:
+  """The shapes of parameters that layers find sharded, and how many there are of each.
 
   Args:
     model: the network.
-    like: its abstract parameters.
+    partitioner: of the mesh.
 
   Returns:
     Numbers of matrices by their `cost.shape_of`; of a stack, a layer counts as one.
   """
   found: collections.Counter[tuple[int, ...]] = collections.Counter()
-  for path, leaf in by_path(like).items():
+  for path, leaf in by_path(train_step.abstract_params(model, partitioner)).items():
     if leaf.sharding.shard_shape(leaf.shape) != leaf.shape:
       layers, dims = (
         (leaf.shape[0], leaf.shape[1:]) if f'/{STACK}/' in path else (1, leaf.shape)
@@ -112,13 +118,13 @@ def shapes_of_sharded(model: Model, like: Any) -> dict[tuple[int, ...], int]:
 
 
 def carried_whole(
-  model: Model, like: Any, carried: Mapping[tuple[int, ...], int]
+  model: Model, partitioner: Partitioner, carried: Mapping[tuple[int, ...], int]
 ) -> dict[str, tuple[int, int]]:
-  """Which collectives of a step carry a whole parameter that is otherwise sharded.
+  """Which collectives of a step carry a whole parameter that layers find sharded.
 
   Args:
     model: the network.
-    like: its abstract parameters.
+    partitioner: of the mesh.
     carried: of the step's `Cost`.
 
   Returns:
@@ -126,7 +132,7 @@ def carried_whole(
   """
   heads = (model.config.num_heads, model.config.head_dim)
   result = {}
-  for shape, number in shapes_of_sharded(model, like).items():
+  for shape, number in shapes_of_sharded(model, partitioner).items():
     # A matrix of all heads, and the same with heads apart.
     joined = heads[0] * heads[1]
     apart = [

@@ -1,4 +1,4 @@
-"""Attention with prompts, relative positions, and the parameter-free parts of T5."""
+"""Relative positions, and the parameter-free parts of T5."""
 
 import jax
 import jax.numpy as jnp
@@ -6,69 +6,10 @@ import numpy as np
 import pytest
 
 from hyperprompt_jax.nn import layers
-from hyperprompt_jax.nn.insertion import Prompts, Segments, prepend_prompts
 
 
 def _random(*shape, seed=0):
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def naive_attention(query, key, value, prompt_key, prompt_value, bias, mask):
-  """Attention to prompts and tokens in loops, in float64; arrays as in the layer."""
-  batch, q_length, heads, width = query.shape
-  out = np.zeros((batch, q_length, heads, width))
-  for b in range(batch):
-    for h in range(heads):
-      for q in range(q_length):
-        logits, values = [], []
-        for p in range(prompt_key.shape[1]):
-          logits.append(float(query[b, q, h] @ prompt_key[b, p, h]))
-          values.append(prompt_value[b, p, h])
-        for k in range(key.shape[1]):
-          if mask[b, 0, q, k]:
-            logits.append(float(query[b, q, h] @ key[b, k, h]) + bias[0, h, q, k])
-            values.append(value[b, k, h])
-        weights = np.exp(np.array(logits) - max(logits))
-        weights /= weights.sum()
-        out[b, q, h] = sum(w * v for w, v in zip(weights, values, strict=True))
-  return out
-
-
-def test_prompts_equal_a_naive_loop_over_rows_heads_and_queries():
-  b, q, k, p, h, d = 2, 4, 5, 3, 2, 6
-  query, key, value = _random(b, q, h, d), _random(b, k, h, d, seed=1), _random(b, k, h, d)
-  prompt_key, prompt_value = _random(3, p, h, d, seed=2), _random(3, p, h, d, seed=3)
-  bias = _random(1, h, q, k, seed=4)
-  mask = np.random.default_rng(5).random((b, 1, q, k)) < 0.7
-  tasks = np.array([2, 0])
-  args = prepend_prompts(
-    Prompts(jnp.asarray(prompt_key), jnp.asarray(prompt_value)),
-    Segments(jnp.asarray(tasks[:, None]), jnp.ones((b, q), jnp.int32)),
-    *map(jnp.asarray, (key, value, bias, mask)),
-  )
-  got = layers.dot_product_attention(
-    jnp.asarray(query), args[0], args[1], bias=args[2], mask=args[3]
-  )
-  own = prompt_key[tasks], prompt_value[tasks]
-  want = naive_attention(query, key, value, *own, bias, mask)
-  np.testing.assert_allclose(got, want, atol=1e-5)
-
-
-def test_a_query_with_no_key_left_gives_no_nan():
-  x = jnp.asarray(_random(1, 2, 1, 4))
-  out = layers.dot_product_attention(x, x, x, mask=jnp.zeros((1, 1, 2, 2), bool))
-  assert np.isfinite(out).all()
-
-
-def test_attention_dropout_drops_a_key_for_all_queries_of_a_head():
-  ones = jnp.ones((1, 6, 2, 4))
-  eye = jnp.eye(6)[None, :, None, :].repeat(2, axis=2)  # value of key k is one-hot k
-  out = layers.dot_product_attention(
-    ones, ones, eye, dropout_rng=jax.random.key(0), dropout_rate=0.5
-  )
-  dropped = np.asarray(out == 0)
-  assert dropped.any() and not dropped.all()
-  np.testing.assert_array_equal(dropped, dropped[:, :1].repeat(6, axis=1))
 
 
 @pytest.mark.parametrize('bidirectional', [True, False])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.nn.layers import DenseGeneral, Initializer, param_with_axes
+from hyperprompt_jax.nn.layers import Dense, Initializer, param_with_axes
 
 Array = jax.Array
 
@@ -85,5 +85,5 @@ def conditioned_embeddings(sizes: Mapping[str, int], width: int) -> Array:
     alone = [size if i == place else 1 for i in range(len(grid))]
     parts.append(jnp.broadcast_to(table.reshape(*alone, width), (*grid, width)))
   kernel_axes = ('task_embed', 'task_embed_out')
-  hidden = DenseGeneral((width,), kernel_axes, name='mlp_wi')(jnp.concatenate(parts, -1))
-  return DenseGeneral((width,), kernel_axes, name='mlp_wo')(nn.relu(hidden))
+  hidden = Dense(width, kernel_axes, name='mlp_wi')(jnp.concatenate(parts, -1))
+  return Dense(width, kernel_axes, name='mlp_wo')(nn.relu(hidden))

@@ -1,0 +1,326 @@
+"""T5's attention, with task prompts before its keys and values.
+
+Parameter names, shapes and logical axes are those of T5X's `examples/t5/layers.py`.
+Axis letters: see `hyperprompt_jax.nn`.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning as nn_partitioning
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
+
+from hyperprompt_jax.nn import fused_attention, statistics
+from hyperprompt_jax.nn.config import AUTO, PLAIN, SAVED
+from hyperprompt_jax.nn.fused_attention import MASKED_LOGIT
+from hyperprompt_jax.nn.insertion import (
+  Mask,
+  Prompts,
+  RowPrompts,
+  Segments,
+  prepend_prompts,
+  seen,
+)
+from hyperprompt_jax.nn.layers import (
+  Array,
+  Dense,
+  fan_in_normal,
+  with_sharding_constraint,
+)
+
+
+def attend(
+  arrays: dict[str, Array], query_segments: Array | None, mask: Array, *, head_dim: int
+) -> tuple[Array, Array]:
+  """Attention written out; there is no 1/sqrt(d), which T5 has in queries' initializer.
+
+  Args:
+    arrays: of `fused_attention.attend`, without the segments of queries and keys; the bias
+      of each copy, `[c, h, q, k]`.
+    query_segments: `[b, q]` int32; needed for prompts alone.
+    mask: bool, broadcastable to `[b, h, q, k]`; False hides a key from a query.
+    head_dim: d.
+
+  Returns:
+    `[b, q, h * d]`, and the softmax over prompts and keys, `[b, h, q, p + k]`; from the
+    logits on in float32, whatever the dtype of the arrays.
+  """
+  split = lambda name: arrays[name].reshape(*arrays[name].shape[:2], -1, head_dim)
+
+  def scaled(name: str) -> Array:
+    value = split(name)
+    if f'{name}_scale' not in arrays:
+      return value
+    by = arrays[f'{name}_scale'][..., None]
+    return (value.astype(jnp.float32) * by).astype(value.dtype)
+
+  query, key, value = split('query'), split('key'), scaled('value')
+  bias = arrays['bias'][:1] if 'bias' in arrays else None
+  if 'prompt_key' in arrays:
+    assert query_segments is not None
+    visible = seen(query_segments, arrays['prompt_segments'])[:, None]
+    prompts = (split('prompt_key'), scaled('prompt_value'), visible)
+    key, value, bias, mask = prepend_prompts(*prompts, key, value, bias, mask)
+  logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
+  if bias is not None:
+    logits += bias.astype(jnp.float32)
+  weights = jax.nn.softmax(jnp.where(mask, logits, MASKED_LOGIT))
+  x = jnp.einsum('bhqk,bkhd->bqhd', weights.astype(value.dtype), value)
+  return x.reshape(*x.shape[:2], -1), weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+  """How a kernel is run over the devices of the mesh.
+
+  Attributes:
+    rows: axes of the mesh that rows are spread over.
+    heads: the axis that heads are spread over.
+    copies: devices with rows of their own.
+    interpret: whether there is no TPU.
+  """
+
+  rows: Any
+  heads: Any
+  copies: int
+  interpret: bool
+
+  @classmethod
+  def of(
+    cls, choice: str, rows: int, heads: int, head_dim: int, queries: int, keys: int
+  ) -> 'Fusion | None':
+    """How attention of these sizes is fused here; None where it is written out.
+
+    Args:
+      choice: of `Config.attention`.
+      rows: b, of all devices.
+      heads: h, of all devices.
+      head_dim: d.
+      queries: q.
+      keys: k.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    device = None if mesh.empty else mesh.abstract_device
+    platform = jax.default_backend() if device is None else device.platform
+    if choice == PLAIN or (choice == AUTO and platform != 'tpu'):
+      return None
+    if mesh.empty and jax.device_count() > 1:
+      return None  # nobody says how arrays are laid out, as under T5X
+    sizes = dict(mesh.shape)
+    axes = nn_partitioning.logical_to_mesh_axes(('batch', 'heads')) or (None, None)
+    number = lambda axis: math.prod(
+      sizes.get(name, 1) for name in ((axis,) if isinstance(axis, str) else axis or ())
+    )
+    copies, shards = map(number, axes)
+    if rows % copies or heads % shards:
+      return None
+    if not fused_attention.supports(heads // shards, head_dim, queries, keys):
+      return None
+    return cls(axes[0], axes[1], copies, interpret=platform != 'tpu')
+
+  def attend(
+    self,
+    arrays: dict[str, Array],
+    mask: Mask,
+    head_dim: int,
+  ) -> Array:
+    """Attention of all rows and heads.
+
+    Args:
+      arrays: of `fused_attention.attend`, of all devices; the bias of each copy,
+        `[c, h, q, k]`.
+      mask: of queries and keys.
+      head_dim: d.
+
+    Returns:
+      `[b, q, h * d]`.
+    """
+    arrays |= {'query_segments': mask.query_segments, 'key_segments': mask.key_segments}
+
+    def of_device(arrays: dict[str, Array]) -> Array:
+      if 'bias' in arrays:
+        arrays = {**arrays, 'bias': arrays['bias'][0]}
+      return fused_attention.attend(
+        arrays, head_dim=head_dim, causal=mask.causal, interpret=self.interpret
+      )
+
+    if jax.sharding.get_abstract_mesh().empty:
+      return of_device(arrays)
+    rows_and_heads = PartitionSpec(self.rows, None, self.heads)
+    specs = {
+      name: PartitionSpec(self.rows, self.heads)
+      if name == 'bias'
+      else PartitionSpec(self.rows)
+      if name.endswith('segments')
+      else rows_and_heads
+      for name in arrays
+    }
+    return jax.shard_map(
+      of_device, in_specs=(specs,), out_specs=rows_and_heads, check_vma=False
+    )(arrays)
+
+
+class MultiHeadDotProductAttention(nn.Module):
+  """T5's multi-head attention, with task prompts before its keys and values.
+
+  Heads stay side by side, `h * d`, until logits are made: axes of their own would be
+  padded to a TPU's tiles, and moved.
+
+  Attributes:
+    num_heads: h.
+    head_dim: d.
+    dropout_rate: of the attention weights; 0 where the caller is deterministic.
+    dtype: of the computation.
+    cache_length: None for teacher forcing; else the length of the cache of keys and
+      values for decoding one position at a time.
+    attention: of `Config`.
+  """
+
+  num_heads: int
+  head_dim: int
+  dropout_rate: float = 0.0
+  dtype: Any = jnp.float32
+  cache_length: int | None = None
+  attention: str = AUTO
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs_q: Array,
+    inputs_kv: Array | None = None,
+    *,
+    prompts: Prompts | None = None,
+    segments: Segments | None = None,
+    bias: Array | None = None,
+    mask: Mask | None = None,
+    decode_index: Array | None = None,
+  ) -> Array:
+    """Attends from `inputs_q` to itself, or to `inputs_kv` (cross-attention).
+
+    Args:
+      inputs_q: `[b, q, e]`; q is 1 while decoding.
+      inputs_kv: `[b, k, e]` for cross-attention; None for self-attention.
+      prompts: this layer's, of all tasks, `[t, p, h, d]`.
+      segments: of the queries; for self-attention alone.
+      bias: `[c, h, q, k]`; see `RelativePositionBiases`.
+      mask: of queries and keys; None for self-attention while decoding, where a position
+        sees those before.
+      decode_index: int32 scalar, the position while decoding.
+
+    Returns:
+      `[b, q, e]`.
+    """
+    projected = self._project(inputs_q, inputs_kv, decode_index)
+    arrays = {name: checkpoint_name(x, SAVED) for name, x in projected.items()}
+    if prompts is not None:
+      assert segments is not None
+      arrays |= RowPrompts.of(prompts, segments, self.dtype).arrays()
+    if self.dropout_rate > 0.0:
+      arrays |= self._dropout(arrays)
+    if bias is not None:
+      arrays['bias'] = bias
+    length, watched = inputs_q.shape[1], segments is not None and self._is_watched()
+    fusion = None
+    if mask is not None and not watched:
+      sizes = (self.num_heads, self.head_dim, length, arrays['key'].shape[1])
+      fusion = Fusion.of(self.attention, inputs_q.shape[0], *sizes)
+    if fusion is not None:
+      assert mask is not None
+      x = fusion.attend(arrays, mask, self.head_dim)
+    else:
+      queries = None if segments is None else segments.ids
+      dense = self._dense(mask, decode_index)
+      x, weights = attend(arrays, queries, dense, head_dim=self.head_dim)
+      if watched:
+        self._sow_statistics(weights, queries)
+    return Dense(
+      inputs_q.shape[-1],
+      kernel_axes=('joined_kv', 'embed'),
+      dtype=self.dtype,
+      kernel_init=fan_in_normal,
+      name='out',
+    )(checkpoint_name(x, SAVED))
+
+  def _project(
+    self, inputs_q: Array, inputs_kv: Array | None, decode_index: Array | None
+  ) -> dict[str, Array]:
+    """Queries, keys and values, `[b, q or k, h * d]`."""
+    project = functools.partial(
+      Dense,
+      self.num_heads * self.head_dim,
+      kernel_axes=('embed', 'joined_kv'),
+      dtype=self.dtype,
+    )
+    constrain = functools.partial(
+      with_sharding_constraint, logical_axis_resources=('batch', 'length', 'joined_kv')
+    )
+    # T5 has no 1/sqrt(d) in its logits; under Adafactor it is equivalent to have it in
+    # the initializer of the queries.
+    query_init = lambda *args: fan_in_normal(*args) / math.sqrt(self.head_dim)
+    query = constrain(project(kernel_init=query_init, name='query')(inputs_q))
+
+    def key_value(inputs: Array) -> tuple[Array, Array]:
+      key = project(kernel_init=fan_in_normal, name='key')(inputs)
+      value = project(kernel_init=fan_in_normal, name='value')(inputs)
+      return constrain(key), constrain(value)
+
+    if self.cache_length is None:
+      key, value = key_value(inputs_q if inputs_kv is None else inputs_kv)
+    elif inputs_kv is None:
+      assert decode_index is not None
+      key, value = self._append_to_cache(*key_value(inputs_q), decode_index)
+    else:
+      # The encoder's keys and values are the same at every step: projected once.
+      filled = self.has_variable('cache', 'cached_key')
+      fresh: Any = None if filled else key_value(inputs_kv)
+      key = self.variable('cache', 'cached_key', lambda: fresh[0]).value
+      value = self.variable('cache', 'cached_value', lambda: fresh[1]).value
+    return {'query': query, 'key': key, 'value': value}
+
+  def _dropout(self, arrays: dict[str, Array]) -> dict[str, Array]:
+    """T5's dropout of attention weights: by what the values are multiplied.
+
+    T5 broadcasts it over the queries: a key is dropped for all of them, which is a
+    dropout of that key's value in a head. `[b, k or p, h]` float32.
+    """
+    keep = 1.0 - self.dropout_rate
+    return {
+      f'{name}_scale': jax.random.bernoulli(
+        self.make_rng('dropout'), keep, (*arrays[name].shape[:2], self.num_heads)
+      )
+      / keep
+      for name in ('value', 'prompt_value')
+      if name in arrays
+    }
+
+  def _dense(self, mask: Mask | None, decode_index: Array | None) -> Array:
+    if mask is not None:
+      return mask.dense
+    assert self.cache_length is not None and decode_index is not None
+    return (jnp.arange(self.cache_length) <= decode_index)[None, None, None, :]
+
+  def _sow_statistics(self, weights: Array, queries: Any) -> None:
+    num_prompts = weights.shape[-1] - weights.shape[-2]
+    found = statistics.of_attention(weights, num_prompts, queries > 0)
+    last = lambda _, new: new
+    self.sow(statistics.COLLECTION, statistics.NAME, found, last, lambda: None)
+
+  def _is_watched(self) -> bool:
+    """Whether somebody asks what self-attention looks at."""
+    asked = self.is_mutable_collection(statistics.COLLECTION)
+    return asked and not self.is_initializing()
+
+  def _append_to_cache(self, key: Array, value: Array, index: Array) -> tuple[Array, Array]:
+    """Writes one position's key and value `[b, 1, h * d]`; returns `[b, k, h * d]`."""
+    shape = (key.shape[0], self.cache_length, key.shape[-1])
+    cached_key = self.variable('cache', 'cached_key', jnp.zeros, shape, key.dtype)
+    cached_value = self.variable('cache', 'cached_value', jnp.zeros, shape, value.dtype)
+    for cached, new in ((cached_key, key), (cached_value, value)):
+      cached.value = jax.lax.dynamic_update_slice_in_dim(cached.value, new, index, axis=1)
+    return cached_key.value, cached_value.value
