@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-t5x plan-all study study-report lint format clean
+.PHONY: demo test test-t5x bench plan-all study study-report lint format clean
 
 demo: .venv/installed
 	$(BIN)/hyperprompt demo
@@ -15,6 +15,10 @@ test: .venv/installed
 test-t5x: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,t5x]'
 	$(BIN)/python -m pytest -m t5x tests/test_t5x.py
+
+# Speed and memory beside T5X and Transformers, where they can be imported: docs/speed.md.
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.bench
 
 # What each size needs on TPU slices, written to docs/sizing.md; about ten minutes.
 plan-all: .venv/installed

@@ -1,7 +1,7 @@
 """Batches of a SeqIO mixture, for training and for the loss on validation splits."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -200,3 +200,18 @@ def validation_datasets(
     for task in tasks
     if 'validation' in task.splits
   }
+
+
+def rows_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+  """Puts rows of about the same length together, the longest first.
+
+  Args:
+    lengths: of all rows.
+    batch_size: rows of a batch; the last one may have fewer.
+
+  Yields:
+    Indices of a batch's rows.
+  """
+  order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+  for start in range(0, len(order), batch_size):
+    yield order[start : start + batch_size]

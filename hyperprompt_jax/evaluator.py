@@ -185,11 +185,19 @@ class Evaluator:
     """Decodes an enumerated dataset of model features (SeqIO's `predict_fn`)."""
     results: list[tuple[int, list[int]]] = []
     labels = self._labels_of(dataset)
-    for indices, batch in dataset.batch(self._batch_size).as_numpy_iterator():
+    examples = list(dataset.as_numpy_iterator())
+    tokens_of = lambda of: int(np.count_nonzero(of['encoder_input_tokens']))
+    lengths = [tokens_of(of) for _, of in examples]
+    for rows in datasets.rows_by_length(lengths, self._batch_size):
       self._between_batches()
-      length = batch['decoder_target_tokens'].shape[1]
-      inputs = {k: batch[k] for k in ('encoder_input_tokens', features.TASK_IDS)}
-      on_devices = self._put(inputs)
+      indices = [int(examples[row][0]) for row in rows]
+      length = examples[rows[0]][1]['decoder_target_tokens'].shape[0]
+      on_devices = self._put(
+        {
+          name: np.stack([examples[row][1][name] for row in rows])
+          for name in ('encoder_input_tokens', features.TASK_IDS)
+        }
+      )
       if labels is None:
         tokens = np.asarray(
           self._predict(params, conditioning, on_devices, max_decode_length=length)
@@ -197,8 +205,7 @@ class Evaluator:
       else:
         likelihood = self._rank(params, conditioning, on_devices, labels)
         tokens = labels[np.asarray(likelihood).argmax(1)]
-      decoded = tokens[: len(indices)].tolist()
-      results.extend(zip(indices.tolist(), decoded, strict=True))
+      results.extend(zip(indices, tokens[: len(indices)].tolist(), strict=True))
     return results
 
   def _labels_of(self, dataset: tf.data.Dataset) -> np.ndarray | None:
@@ -209,9 +216,10 @@ class Evaluator:
     raise LookupError('SeqIO evaluates a dataset that it has not made')
 
   def _put(self, batch: Mapping[str, np.ndarray]) -> Batch:
-    """Fills a short batch up with rows of padding, and puts it on the devices."""
+    """Puts a batch on the devices: filled up with rows, its inputs cut to their bucket."""
     features.check_task_ids(batch, self._task_list)
-    return self._partitioner.put(features.fill_rows(batch, self._batch_size))
+    batch = features.cut_padding(features.fill_rows(batch, self._batch_size))
+    return self._partitioner.put(batch)
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -9,6 +9,8 @@ import tensorflow as tf
 from hyperprompt_jax.errors import UserError
 
 TASK_IDS = 'task_ids'
+# The shortest length that `cut_padding` cuts to.
+_SHORTEST = 64
 
 
 class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
@@ -79,6 +81,26 @@ def fill_rows(batch: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarra
   return {
     name: np.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:])))
     for name, x in batch.items()
+  }
+
+
+def cut_padding(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """A batch whose inputs are cut to a power of two that all of them fit.
+
+  Short inputs then do not cost what the longest do, and a program is compiled for a few
+  lengths: at most once for each power of two.
+
+  Args:
+    batch: features `[b, ...]`, `encoder_input_tokens` `[b, k]` among them.
+
+  Returns:
+    The same, `encoder_…` `[b, n]` with n at most k.
+  """
+  used = np.flatnonzero(batch['encoder_input_tokens'].any(axis=0))
+  longest = int(used[-1]) if used.size else 0
+  length = max(_SHORTEST, 1 << longest.bit_length())
+  return {
+    name: x[:, :length] if name.startswith('encoder_') else x for name, x in batch.items()
   }
 
 

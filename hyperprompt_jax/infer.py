@@ -137,7 +137,7 @@ def submit(
 
 def _predictor(
   run: runs.Run, step: int, task_feature_lengths: datasets.Lengths, batch_size: int
-) -> Callable[[Sequence[tuple[int, Sequence[int]]], str], Iterator[str]]:
+) -> Callable[[Sequence[tuple[int, Sequence[int]]], str], list[str]]:
   """What decodes task ids and tokens, EOS included, to texts, and shows how far it is."""
   vocabulary = hyperprompt_tasks.use_vocabulary(run.vocabulary)
   length = task_feature_lengths['inputs']
@@ -148,27 +148,27 @@ def _predictor(
     out_shardings=run.partitioner.replicated,
   )
 
-  def predict(
-    inputs: Sequence[tuple[int, Sequence[int]]], description: str
-  ) -> Iterator[str]:
-    progress = rich.progress.track(
-      range(0, len(inputs), batch_size),
-      description=description,
-      console=terminal.stderr_console(),
-    )
-    for start in progress:
-      rows = inputs[start : start + batch_size]
+  def predict(inputs: Sequence[tuple[int, Sequence[int]]], description: str) -> list[str]:
+    batches = [*datasets.rows_by_length([len(ids) for _, ids in inputs], batch_size)]
+    texts = [''] * len(inputs)
+    for rows in rich.progress.track(
+      batches, description=description, console=terminal.stderr_console()
+    ):
       tokens = np.zeros((batch_size, length), np.int32)
       task_ids = np.zeros((batch_size, 1), np.int32)
-      for row, (task_id, ids) in enumerate(rows):
+      for place, row in enumerate(rows):
+        task_id, ids = inputs[row]
         # A cut input still ends in EOS, as in training.
         kept = ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
-        tokens[row, : len(kept)] = kept
-        task_ids[row] = task_id
-      batch = {'encoder_input_tokens': tokens, features.TASK_IDS: task_ids}
+        tokens[place, : len(kept)] = kept
+        task_ids[place] = task_id
+      batch = features.cut_padding(
+        {'encoder_input_tokens': tokens, features.TASK_IDS: task_ids}
+      )
       predicted = np.asarray(decode(params, conditioning, run.partitioner.put(batch)))
-      for _, ids in zip(rows, predicted.tolist(), strict=False):
-        yield vocabulary.decode(ids)
+      for row, ids in zip(rows, predicted.tolist(), strict=False):
+        texts[row] = vocabulary.decode(ids)
+    return texts
 
   return predict
 

@@ -211,3 +211,22 @@ def test_validation_batches_come_in_order_and_no_more_than_asked_for():
   assert set(batches) == {t.name for t in seqio.get_mixture_or_task('hp_builtin').tasks}
   rows = [len(b['task_ids']) for b in batches['hp_builtin_sort'].as_numpy_iterator()]
   assert rows == [50, 50]
+
+
+@pytest.mark.parametrize(
+  ('longest', 'wanted'), [(0, 64), (1, 64), (64, 64), (65, 128), (129, 200), (200, 200)]
+)
+def test_padding_is_cut_to_a_power_of_two(longest, wanted):
+  inputs = np.zeros((3, 200), np.int32)
+  inputs[1, :longest] = 7
+  targets = np.ones((3, 9), np.int32)
+  batch = {'encoder_input_tokens': inputs, 'decoder_target_tokens': targets}
+  cut = features.cut_padding(batch)
+  assert cut['encoder_input_tokens'].shape == (3, wanted)
+  assert cut['encoder_input_tokens'].sum() == inputs.sum()
+  assert cut['decoder_target_tokens'] is targets
+
+
+def test_rows_of_about_the_same_length_share_a_batch():
+  assert [*datasets.rows_by_length([3, 9, 1, 7, 8], 2)] == [[1, 4], [3, 0], [2]]
+  assert [*datasets.rows_by_length([], 2)] == []

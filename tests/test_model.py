@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import seqio
 
-from hyperprompt_jax import decoding, model
+from hyperprompt_jax import decoding, features, model
 from tests import tiny
 
 
@@ -135,3 +135,15 @@ def test_ranks_are_the_scores_of_every_label(method):
     np.testing.assert_allclose(
       ranks[:, column], score(params, conditioning, rows), rtol=1e-5
     )
+
+
+def test_padding_that_is_cut_changes_no_score():
+  m, batch = tiny.model(tiny.hyperprompt(stacks='both')), tiny.batch()
+  params = tiny.init(m)
+  inputs = batch['encoder_input_tokens']
+  padded = {**batch, 'encoder_input_tokens': jnp.pad(inputs, ((0, 0), (0, 64)))}
+  cut = features.cut_padding({name: np.asarray(x) for name, x in padded.items()})
+  assert inputs.shape[1] <= cut['encoder_input_tokens'].shape[1] == 64
+  score = jax.jit(m.score)
+  scores = [score(params, tiny.condition(m, params), of) for of in (padded, cut)]
+  np.testing.assert_allclose(*scores, rtol=1e-5)

@@ -93,7 +93,6 @@ def test_training_lowers_the_loss_on_one_batch():
 
 # Methods, the sizes of `model` and `fsdp` on eight devices, and how they attend there.
 ON_A_MESH = {
-  'prompt_tuning': (2, 2, PLAIN),
   'hyperformer': (1, 4, PLAIN),
   'hyperprompt_global': (2, 2, FUSED),
 }

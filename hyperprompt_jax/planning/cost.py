@@ -3,11 +3,11 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from hyperprompt_jax.planning.hlo import Computation, Instruction, Module
+from hyperprompt_jax.planning.hlo import Array, Computation, Instruction, Module
 
 COLLECTIVES = (
   'all-gather',
@@ -34,28 +34,35 @@ class Cost:
     flops: of products of matrices, two for each multiplication and addition; of an opaque
       kernel, what it says of itself.
     hbm_bytes: read from and written to the chip's main memory.
+    bytes_accessed: the same of all memories of the chip, as XLA's own analysis counts.
     collective_bytes: of what each kind of communication returns, by its name.
     collectives: how many of each kind are run.
     carried: how many collectives return an array of each shape, its sizes in ascending
       order and without ones; of a `reduce-scatter`, of what it takes.
     cycles: the compiler's estimate of the time, where it gives one.
     unestimated: how many calls of opaque kernels have no estimate.
+    unestimated_flops: of those calls.
+    unestimated_bytes: of those calls, of the main memory.
     unknown_loops: loops whose number of iterations is not known; counted once.
   """
 
   flops: int
   hbm_bytes: int
+  bytes_accessed: int
   collective_bytes: Mapping[str, int]
   collectives: Mapping[str, int]
   carried: Mapping[tuple[int, ...], int]
   cycles: int
   unestimated: int
+  unestimated_flops: int
+  unestimated_bytes: int
   unknown_loops: int
 
 
 def analyse(module: Module) -> Cost:
   """Adds up all that a program runs, the bodies of loops as often as they run."""
-  flops = hbm_bytes = cycles = unestimated = 0
+  flops = hbm_bytes = bytes_accessed = cycles = 0
+  unestimated = unestimated_flops = unestimated_bytes = 0
   collective_bytes: collections.Counter[str] = collections.Counter()
   collectives: collections.Counter[str] = collections.Counter()
   carried: collections.Counter[tuple[int, ...]] = collections.Counter()
@@ -75,20 +82,29 @@ def analyse(module: Module) -> Cost:
           returned = tuple(a for of in inner.operands(part) for a in of.arrays)
         for array in returned:
           carried[shape_of(array.dims)] += times
-    hbm_bytes += times * _hbm_bytes(module, computation, instruction)
+    of_hbm = times * _bytes(module, computation, instruction, _is_in_hbm)
+    hbm_bytes += of_hbm
+    bytes_accessed += times * _bytes(module, computation, instruction, lambda array: True)
     estimate = instruction.estimated_cycles
     cycles += times * (estimate or 0)
     if 'tpu_custom_call' in instruction.attributes:
-      flops += times * _kernel_flops(instruction)
-      unestimated += times * int(estimate is None)
+      of_kernel = times * _kernel_flops(instruction)
+      flops += of_kernel
+      if estimate is None:
+        unestimated += times
+        unestimated_flops += of_kernel
+        unestimated_bytes += of_hbm
   return Cost(
     flops=flops,
     hbm_bytes=hbm_bytes,
+    bytes_accessed=bytes_accessed,
     collective_bytes=dict(collective_bytes),
     collectives=dict(collectives),
     carried=dict(carried),
     cycles=cycles,
     unestimated=unestimated,
+    unestimated_flops=unestimated_flops,
+    unestimated_bytes=unestimated_bytes,
     unknown_loops=sum(
       module.trip_count(instruction) is None
       for computation in module.computations.values()
@@ -165,17 +181,26 @@ def _valid_pairs(
   return int(inside.sum())
 
 
-def _hbm_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
-  """What one instruction reads from HBM and writes there; views cost nothing."""
+def _is_in_hbm(array: Array) -> bool:
+  return not array.on_chip
+
+
+def _bytes(
+  module: Module,
+  computation: Computation,
+  instruction: Instruction,
+  counts: Callable[[Array], bool],
+) -> int:
+  """What one instruction reads and writes of the arrays that count; views cost nothing."""
   opcode = instruction.opcode
   if opcode in _FREE or any(name in instruction.attributes for name in _FREE_CALLS):
     return 0
-  written = [array for array in instruction.arrays if not array.on_chip]
+  written = [array for array in instruction.arrays if counts(array)]
   if opcode in ('copy-start', 'slice-start'):
     # The one returns where to, where from, and a handle; the other, where from and to.
     to = instruction.arrays[0 if opcode == 'copy-start' else 1]
     source = computation.operands(instruction)[0].arrays[0]
-    return to.nbytes * ((not to.on_chip) + (not source.on_chip))
+    return to.nbytes * (counts(to) + counts(source))
   inner = module.fused(instruction)
   if inner is None:
     if opcode == 'dynamic-update-slice':
@@ -187,15 +212,15 @@ def _hbm_bytes(module: Module, computation: Computation, instruction: Instructio
       array.nbytes
       for operand in computation.operands(instruction)
       for array in operand.arrays
-      if not array.on_chip
+      if counts(array)
     )
     return read_bytes + sum(array.nbytes for array in written)
   total = 0
   for number, operand in enumerate(computation.operands(instruction)):
-    if operand.arrays and not operand.arrays[0].on_chip:
+    if operand.arrays and counts(operand.arrays[0]):
       total += _read_of_parameter(module, inner, _parameter(inner, number))
   for array, root in _results(inner, instruction):
-    if not array.on_chip:
+    if counts(array):
       total += _written_by(inner, root, array.nbytes)
   return total
 

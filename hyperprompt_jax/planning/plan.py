@@ -34,8 +34,11 @@ class Plan:
     memory_seconds: of the traffic, at the memory's bandwidth.
     communication_seconds: of the collectives, at the bandwidth of all links together.
     compiler_seconds: the compiler's estimates of all instructions, one after another; it
-      has none for collectives.
-    step_seconds: the last two, one after another. An estimate to compare programs by.
+      has none for collectives and opaque kernels.
+    kernels_seconds: of the kernels without an estimate, by peak rate or bandwidth, whatever
+      takes longer.
+    step_seconds: the last two and the communication, one after another. An estimate to
+      compare programs by.
     utilisation: of the arithmetic units, were a step to take `step_seconds`, by the
       arithmetic that the model asks for: what is worked out twice to save memory does not
       count. None for decoding.
@@ -56,6 +59,7 @@ class Plan:
   memory_seconds: float | None = None
   communication_seconds: float | None = None
   compiler_seconds: float | None = None
+  kernels_seconds: float | None = None
   step_seconds: float | None = None
   utilisation: float | None = None
 
@@ -78,12 +82,17 @@ class Plan:
     )
     compiler = cost.cycles / chip.clock_hz
     communication = around / chip.ici_bytes_per_second
-    step = compiler + communication
+    kernels = max(
+      cost.unestimated_flops / chip.flops_per_second,
+      cost.unestimated_bytes / chip.hbm_bytes_per_second,
+    )
+    step = compiler + kernels + communication
     return {
       'compute_seconds': cost.flops / chip.flops_per_second,
       'memory_seconds': cost.hbm_bytes / chip.hbm_bytes_per_second,
       'communication_seconds': communication,
       'compiler_seconds': compiler,
+      'kernels_seconds': kernels,
       'step_seconds': step,
       'utilisation': asked_flops and asked_flops / chip.flops_per_second / step,
     }

@@ -38,10 +38,11 @@ def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
       ),
       ("compiler's estimate", _milliseconds(plan.compiler_seconds)),
     ]
-    if plan.cost.unestimated:
-      rows.append(('   without', f'{plan.cost.unestimated} opaque kernels'))
     if plan.cost.unknown_loops:
       rows.append(('   counted once', f'{plan.cost.unknown_loops} loops'))
+    if plan.cost.unestimated:
+      kernels = f'   {plan.cost.unestimated} opaque kernels, at best'
+      rows.append((kernels, _milliseconds(plan.kernels_seconds)))
     rows.append(('   with communication', _milliseconds(plan.step_seconds)))
     if plan.utilisation is not None:
       rows.append(('   model FLOP utilisation', f'{100 * plan.utilisation:.0f} %'))

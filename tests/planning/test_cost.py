@@ -37,6 +37,7 @@ def test_a_loop_counts_as_often_as_it_runs():
   # Read through a view within the fusion, and written; the collective does as much.
   around = 2 * (64 + 64) * 4
   assert found.hbm_bytes == 7 * (reads + writes) + indices + compare + around
+  assert found.bytes_accessed > found.hbm_bytes
   assert found.collective_bytes == {'all-reduce': 64 * 4}
   assert found.collectives == {'all-reduce': 1}
 

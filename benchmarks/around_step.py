@@ -1,0 +1,195 @@
+"""What is around a training step: input, start, checkpoints, evaluation.
+
+    SUPER_GLUE_DIR=… python -m benchmarks.around_step     (part of make bench)
+
+SUPER_GLUE_DIR is a folder of the official JSONL files; a few rows of each do, as they are
+repeated until there are as many as an epoch has. Without it, the built-in mixture is read.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import seqio
+
+import hyperprompt_tasks
+from benchmarks import results
+from hyperprompt_jax import configuration, datasets, features
+from hyperprompt_jax.checkpoints import Checkpointer, Retention
+from hyperprompt_jax.evaluator import Evaluator
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import HyperPromptGlobal
+from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.optimizers import adafactor
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.train_step import abstract_state, initial_state
+
+LENGTHS = {'inputs': 512, 'targets': 64}
+BATCH_SIZE = 128
+ROWS = 3000  # of each file, at least
+SUPER_GLUE, BUILT_IN = 'hp_super_glue_v102_proportional', 'hp_builtin'
+VOCABULARY = str(
+  pathlib.Path(seqio.__file__).parent / 'test_data/sentencepiece/sentencepiece.model'
+)
+
+
+@contextlib.contextmanager
+def mixture() -> Iterator[str]:
+  """The mixture that is read, with epochs as long as those of the whole data."""
+  folder = os.environ.get('SUPER_GLUE_DIR')
+  if folder is None:
+    yield BUILT_IN
+    return
+  with tempfile.TemporaryDirectory() as temporary:
+    for path in pathlib.Path(folder).glob('*/*.jsonl'):
+      to = pathlib.Path(temporary) / path.parent.name / path.name
+      to.parent.mkdir(exist_ok=True)
+      rows = path.read_text().splitlines(keepends=True)
+      times = -(-ROWS // len(rows)) if path.stem == 'train' else 1
+      to.write_text(''.join(rows * times))
+    with mock.patch.dict(os.environ, SUPER_GLUE_DIR=temporary):
+      yield SUPER_GLUE
+
+
+def input_seconds(name: str, *, pack: bool, batches: int = 60) -> float:
+  """Seconds for a batch of training data, of one host with nothing else to do."""
+  data = datasets.TrainingBatches(
+    name,
+    LENGTHS,
+    Partitioner(),
+    batch_size=BATCH_SIZE,
+    num_shards=1,
+    seed=0,
+    use_cached=False,
+    pack=pack,
+  )
+  for _ in itertools.islice(data, 20):  # fills the buffers of shuffling
+    pass
+  start = time.perf_counter()
+  for _ in itertools.islice(data, batches):
+    pass
+  return (time.perf_counter() - start) / batches
+
+
+def help_seconds() -> float:
+  """Of `hyperprompt --help`, the median of five."""
+  command = [sys.executable, '-m', 'hyperprompt_jax.cli', '--help']
+  times = []
+  for _ in range(5):
+    start = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+    times.append(time.perf_counter() - start)
+  return statistics.median(times)
+
+
+def first_step_seconds() -> float:
+  """From the command to the first reported step of a tiny network, compilation included."""
+  with tempfile.TemporaryDirectory() as folder:
+    metrics = pathlib.Path(folder) / 'metrics.jsonl'
+    command = [
+      *(sys.executable, '-m', 'hyperprompt_jax.train', '--gin_file=models/tiny.gin'),
+      *('--gin_file=methods/hyperprompt_global.gin', '--gin_file=runs/finetune.gin'),
+      f'--gin.MIXTURE_OR_TASK_NAME="{BUILT_IN}"',
+      "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 32}",
+      *('--gin.TRAIN_STEPS=1000', '--gin.LOG_PERIOD=1', '--gin.BATCH_SIZE=8'),
+      f'--gin.MODEL_DIR="{folder}"',
+    ]
+    start = time.perf_counter()
+    with subprocess.Popen(
+      command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+      while not (metrics.exists() and '"train"' in metrics.read_text()):
+        if process.poll() is not None:
+          raise SystemExit(f'{" ".join(command)} ended with {process.returncode}')
+        time.sleep(0.05)
+      took = time.perf_counter() - start
+      process.kill()
+  return took
+
+
+def network(size: str, task_list: tuple[str, ...]) -> Model:
+  """HyperPrompt-Global of a size."""
+  configuration.parse([f'models/{size}.gin'], [])
+  method = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
+  return Model(configuration.call(Config), method, task_list)
+
+
+def checkpoint_seconds(name: str, size: str) -> dict[str, float]:
+  """How long a save holds up training, and how long it goes on behind it."""
+  task_list = hyperprompt_tasks.task_list(name)
+  model, optimizer, partitioner = network(size, task_list), adafactor(), Partitioner()
+  batches = datasets.TrainingBatches(
+    name,
+    LENGTHS,
+    partitioner,
+    batch_size=8,
+    num_shards=1,
+    seed=0,
+    use_cached=False,
+  )
+  with partitioner.activate(), tempfile.TemporaryDirectory() as folder:
+    like = abstract_state(model, optimizer, partitioner)
+    state = jax.block_until_ready(initial_state(model, optimizer, like, seed=0))
+    with contextlib.closing(Checkpointer(folder, task_list, Retention())) as checkpointer:
+      checkpointer.start(state, None)
+      start = time.perf_counter()
+      checkpointer.save(state, batches)
+      stalled = time.perf_counter() - start
+      checkpointer.wait()
+      whole = time.perf_counter() - start
+    size_on_disk = sum(
+      p.stat().st_size for p in pathlib.Path(folder).rglob('*') if p.is_file()
+    )
+  return {'stall': stalled, 'whole': whole, 'bytes': size_on_disk}
+
+
+def evaluation_seconds(name: str, size: str) -> dict[str, Any]:
+  """To generate for all validation examples: in buckets, and as long as the longest."""
+  model, partitioner = network(size, hyperprompt_tasks.task_list(name)), Partitioner()
+  found: dict[str, Any] = {}
+  with partitioner.activate():
+    params = jax.jit(model.init)(jax.random.key(0))
+    evaluator = Evaluator(model, partitioner, name, LENGTHS, batch_size=32, eval_steps=0)
+
+    def timed() -> float:
+      evaluator.evaluate(params, 0)  # compiles
+      start = time.perf_counter()
+      evaluator.evaluate(params, 0)
+      return time.perf_counter() - start
+
+    found['buckets'] = timed()
+    with mock.patch.object(features, 'cut_padding', lambda batch: batch):
+      found['padded'] = timed()
+  return found
+
+
+def main() -> None:
+  """Measures into results/around_step.json."""
+  hyperprompt_tasks.use_vocabulary(VOCABULARY)
+  with mixture() as name:
+    found: dict[str, Any] = {
+      'mixture': name,
+      'input seconds': input_seconds(name, pack=False),
+      'packed input seconds': input_seconds(name, pack=True),
+      'help seconds': help_seconds(),
+      'first step seconds': first_step_seconds(),
+      'checkpoint seconds': checkpoint_seconds(name, 'small'),
+      'evaluation seconds': evaluation_seconds(name, 'small'),
+    }
+  print(json.dumps(found, indent=1), file=sys.stderr)
+  results.write('around_step', found)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,234 @@
+"""All that is measured of speed and memory, in one table (make bench).
+
+    python -m benchmarks.bench            measures all, and prints the table
+    python -m benchmarks.bench --table    prints it of benchmarks/results/*.json
+
+The table also goes to docs/speed.md, which explains it.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks import around_step, cpu_speed, results, tpu_step
+
+PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'speed.md'
+BEGIN, END = '<!-- table: make bench -->\n', '<!-- end of table -->\n'
+GIB = 2**30
+
+# T5X's step where T5X cannot be imported, as once measured with an earlier compiler: Base
+# whole and unrolled, the others extrapolated from a few layers.
+STAND_IN = {
+  'base': {'flops': 7.1e12, 'compiler_seconds': 0.082, 'peak_bytes': 6.1 * GIB},
+  'large': {'flops': 11.5e12, 'compiler_seconds': 0.108, 'peak_bytes': 6.3 * GIB},
+  'xl': {'flops': 10.2e12, 'compiler_seconds': 0.127, 'peak_bytes': 5.8 * GIB},
+  'xxl': {'flops': 19.7e12, 'compiler_seconds': 0.184, 'peak_bytes': 14.0 * GIB},
+}
+# Of the compiled step, against T5X's: what is compared, and what ours may be at most.
+AGAINST_T5X = (
+  ('flops', 'FLOP', 1.0),
+  ('hbm_bytes', 'traffic of HBM', 0.6),
+  ('bytes_accessed', 'bytes accessed, all memories', 0.6),
+  ('peak_bytes', 'peak memory', 0.8),
+  ('seconds', 'estimate', 0.7),
+)
+
+
+class Row(NamedTuple):
+  """A line of the table.
+
+  Attributes:
+    what: is measured.
+    ours: in its unit.
+    other: what it is compared with.
+    ratio: that is judged.
+    target: of the ratio: at most, or where `at_least`, at least; None for no target.
+    at_least: see `target`.
+  """
+
+  what: str
+  ours: str
+  other: str
+  ratio: float
+  target: float | None
+  at_least: bool = False
+
+  def cells(self) -> list[str]:
+    """For Markdown."""
+    cells = [self.what, self.ours, self.other, f'{self.ratio:.2f}']
+    if self.target is None:
+      return [*cells, '', '']
+    met = self.ratio >= self.target if self.at_least else self.ratio <= self.target
+    return [
+      *cells,
+      f'{"at least" if self.at_least else "at most"} {self.target:g}',
+      'yes' if met else '**no**',
+    ]
+
+
+def of_tpu_step(found: dict[str, Any]) -> Iterator[Row]:
+  """The compiled steps."""
+  for size, topology, partitions in tpu_step.SIZES:
+    programs = {name: _with_seconds(of) for name, of in found[size].items()}
+    where = f'{size}, {topology}, {partitions} to a model'
+    ours = programs['global']
+    t5x, mark = programs.get(tpu_step.T5X), 'T5X'
+    if t5x is None:
+      t5x, mark = _with_seconds(STAND_IN[size]), 'T5X, measured once'
+    for key, what, most in AGAINST_T5X:
+      if key in t5x:
+        told = [_shown(key, of[key]) for of in (ours, t5x)]
+        ratio = ours[key] / t5x[key]
+        yield Row(f'TPU step: {what}; {where}', told[0], f'{mark} {told[1]}', ratio, most)
+    mtl = programs['mtl']
+    for key, what, _ in AGAINST_T5X:
+      told = [_shown(key, of[key]) for of in (ours, mtl)]
+      ratio = ours[key] / mtl[key]
+      yield Row(f'TPU step: {what}; {where}', told[0], f'mtl {told[1]}', ratio, 1.02)
+  unrolled = {
+    name: found['base'].get(name) for name in (tpu_step.UNROLLED, tpu_step.T5X_UNROLLED)
+  }
+  if all(unrolled.values()):
+    for key, what, most in AGAINST_T5X:
+      ours, t5x = (_with_seconds(of)[key] for of in unrolled.values())
+      yield Row(
+        f'TPU step, unrolled: {what}; base',
+        _shown(key, ours),
+        f'T5X {_shown(key, t5x)}',
+        ours / t5x,
+        most,
+      )
+  compiled = {size: found[size]['global']['compile_seconds'] for size, *_ in tpu_step.SIZES}
+  yield Row(
+    'compilation; XXL, by 120 s',
+    f'{compiled["xxl"]:.0f} s',
+    '120 s',
+    compiled['xxl'] / 120,
+    1.0,
+  )
+  yield Row(
+    'compilation; 24 layers of Large by 12 of Base',
+    f'{compiled["large"]:.0f} s',
+    f'{compiled["base"]:.0f} s',
+    compiled['large'] / compiled['base'],
+    1.3,
+  )
+
+
+def _with_seconds(of: dict[str, Any]) -> dict[str, Any]:
+  """With the compiler's estimate and, at best, that of the kernels it has none for."""
+  return {**of, 'seconds': of['compiler_seconds'] + of.get('kernels_seconds', 0.0)}
+
+
+def _shown(key: str, value: float) -> str:
+  if key == 'flops':
+    return f'{value / 1e12:.2f} T'
+  if key == 'peak_bytes':
+    return f'{value / GIB:.2f} GiB'
+  return (
+    f'{value / 1e9:.1f} GB'
+    if key.endswith('bytes') or 'bytes_' in key
+    else (f'{1000 * value:.0f} ms')
+  )
+
+
+def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
+  """Wall time on the CPU."""
+  least = {
+    (cpu_speed.TRAIN, cpu_speed.T5X): 1.2,
+    (cpu_speed.GREEDY, cpu_speed.T5X): 1.6,
+    (cpu_speed.GREEDY, cpu_speed.TORCH): 1.1,
+    (cpu_speed.RANK, cpu_speed.GREEDY): 3.0,
+  }
+  for size in ('small', 'base'):
+    for what, of in found.get(size, {}).items():
+      for other, ratio in of['times_ours'].items():
+        if other != cpu_speed.OURS:
+          yield Row(
+            f'CPU: {what}; {size}',
+            f'{of["seconds"][cpu_speed.OURS]:.2f} s',
+            f'{other} {of["seconds"][other]:.2f} s',
+            ratio,
+            least.get((what, other)),
+            at_least=True,
+          )
+  by_tasks = found['by tasks']
+  for tasks, ratio in by_tasks['times_ours'].items():
+    if tasks != cpu_speed.OURS:
+      yield Row(
+        f'CPU: greedy; {tasks} tasks by one',
+        f'{by_tasks["seconds"][tasks]:.2f} s',
+        f'{by_tasks["seconds"][cpu_speed.OURS]:.2f} s',
+        ratio,
+        1.1,
+      )
+
+
+def of_around(found: dict[str, Any]) -> Iterator[Row]:
+  """Around the step."""
+  for what in ('input seconds', 'packed input seconds'):
+    seconds = found[what]
+    yield Row(
+      f'{what.removesuffix(" seconds")} of a batch of {around_step.BATCH_SIZE}',
+      f'{1000 * seconds:.0f} ms',
+      'a step of 50 ms',
+      seconds / 0.050,
+      1.0,
+    )
+  seconds = found['help seconds']
+  yield Row('`hyperprompt --help`', f'{seconds:.2f} s', '0.5 s', seconds / 0.5, 1.0)
+  evaluation = found['evaluation seconds']
+  yield Row(
+    'evaluation in buckets; small',
+    f'{evaluation["buckets"]:.1f} s',
+    f'all padded {evaluation["padded"]:.1f} s',
+    evaluation['buckets'] / evaluation['padded'],
+    1.0,
+  )
+  saved = found['checkpoint seconds']
+  yield Row(
+    f'checkpoint of {saved["bytes"] / 1e6:.0f} MB: what holds up training',
+    f'{saved["stall"]:.2f} s',
+    f'the whole save {saved["whole"]:.2f} s',
+    saved['stall'] / saved['whole'],
+    None,
+  )
+  seconds = found['first step seconds']
+  yield Row('from command to first step; tiny', f'{seconds:.1f} s', '', seconds, None)
+
+
+def table() -> str:
+  """The table of what was last measured."""
+  rows: list[Row] = []
+  for name, of in (
+    ('tpu_step', of_tpu_step),
+    ('cpu_speed', of_cpu),
+    ('around_step', of_around),
+  ):
+    found = results.read(name)
+    if found:
+      rows += of(found)
+  head = ['what', 'ours', 'against', 'ratio', 'target', 'met']
+  lines = [head, ['---'] * len(head), *(row.cells() for row in rows)]
+  return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Measures, prints, and writes the page."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--table', action='store_true', help='of the last results')
+  if not parser.parse_args(arguments).table:
+    tpu_step.main([])
+    cpu_speed.main([])
+    around_step.main()
+  text = table()
+  print(text)
+  page = PAGE.read_text()
+  before, rest = page.split(BEGIN)
+  PAGE.write_text(before + BEGIN + text + END + rest.split(END)[1])
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

@@ -1,0 +1,135 @@
+"""The training step on TPU slices, ours and T5X's, by the TPU's own compiler.
+
+    python -m benchmarks.tpu_step                          (part of make bench)
+    python -m benchmarks.tpu_step global base v4:2x2x2 1   one program alone, as JSON
+
+T5X's is compiled where T5X can be imported. Each program is compiled in a process of its
+own, two at a time.
+"""
+
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import results
+from hyperprompt_jax import libtpu
+
+# Size, slice, chips that share a model.
+SIZES = (
+  ('base', 'v4:2x2x2', 1),
+  ('large', 'v4:2x2x4', 2),
+  ('xl', 'v4:4x4x4', 8),
+  ('xxl', 'v4:4x4x8', 8),
+)
+# T5X's scanned network; and its usual one, of which its layers are unrolled as ours can be.
+T5X, T5X_UNROLLED = 't5x', 't5x_unrolled'
+UNROLLED = 'global_unrolled'
+METHODS = {'global': 'hyperprompt_global', UNROLLED: 'hyperprompt_global', 'mtl': 'mtl'}
+BATCH = (128, 512, 64)
+NUM_TASKS = 8
+
+
+def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[Any, Any]:
+  """A step that is not compiled yet, and its slice."""
+  libtpu.prepare()
+  from hyperprompt_jax import configuration
+  from hyperprompt_jax.plan import Planner
+  from hyperprompt_jax.planning import steps
+  from hyperprompt_jax.planning.sweep import Mesh
+  from hyperprompt_jax.planning.topology import Slice
+
+  method = METHODS.get(program, 'mtl')
+  files = (f'models/{size}.gin', f'methods/{method}.gin', 'runs/plan.gin')
+  unrolled = program in (UNROLLED, T5X_UNROLLED)
+  configuration.parse(files, [f'config.Config.scan_layers={not unrolled}'])
+  planner = configuration.call(Planner)
+  where, batch = Slice.parse(topology), steps.Batch(*BATCH)
+  if program in METHODS:
+    partitioner = planner.partitioner(where, Mesh(num_partitions, 1), batch)
+    model = planner.model(NUM_TASKS)
+    return steps.lower_train(model, planner.optimizer, partitioner, batch), where
+  from benchmarks import t5x_baseline
+
+  devices = where.devices()
+  return (
+    t5x_baseline.lower_train(
+      planner.config, devices, num_partitions, batch, scanned=not unrolled
+    ),
+    where,
+  )
+
+
+def measure(program: str, size: str, topology: str, num_partitions: int) -> dict[str, Any]:
+  """What one program needs on each chip."""
+  from hyperprompt_jax.planning import cost, hlo
+  from hyperprompt_jax.planning.plan import Plan
+
+  lowered, where = lower(program, size, topology, num_partitions)
+  start = time.monotonic()
+  compiled = lowered.compile()
+  took = time.monotonic() - start
+  found = cost.analyse(hlo.parse(compiled.as_text()))
+  seconds = Plan.seconds(where.chip, found, None)
+  return {
+    'flops': found.flops,
+    'hbm_bytes': found.hbm_bytes,
+    'bytes_accessed': found.bytes_accessed,
+    'communicated_bytes': sum(found.collective_bytes.values()),
+    'peak_bytes': compiled.memory_analysis().peak_memory_in_bytes,
+    'compiler_seconds': seconds['compiler_seconds'],
+    'kernels': found.unestimated,
+    'kernels_seconds': seconds['kernels_seconds'],
+    'compile_seconds': took,
+  }
+
+
+def _run(program: str, size: str, topology: str, num_partitions: int) -> dict[str, Any]:
+  command = [sys.executable, '-m', 'benchmarks.tpu_step', program, size, topology]
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+  done = subprocess.run(
+    [*command, str(num_partitions)],
+    capture_output=True,
+    text=True,
+    check=False,
+    env=environment,
+  )
+  if done.returncode:
+    raise SystemExit(f'{program}, {size} on {topology}: {done.stderr.strip()[-800:]}')
+  print(f'{program}, {size} on {topology}: compiled', file=sys.stderr)
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_all(has_t5x: bool) -> dict[str, Any]:
+  """All programs of all sizes: by size, by program."""
+  wanted = [
+    (program, *where)
+    for where in reversed(SIZES)
+    for program in ('global', 'mtl', *([T5X] if has_t5x else []))
+  ]
+  wanted += [
+    (program, *SIZES[0]) for program in (UNROLLED, *([T5X_UNROLLED] if has_t5x else []))
+  ]
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    found = list(pool.map(lambda of: _run(*of), wanted))
+  by_size: dict[str, Any] = {size: {} for size, *_ in SIZES}
+  for (program, size, *_), of in zip(wanted, found, strict=True):
+    by_size[size][program] = of
+  return by_size
+
+
+def main(arguments: Sequence[str]) -> None:
+  """One program as JSON; or all, into results/tpu_step.json."""
+  if arguments:
+    program, size, topology, num_partitions = arguments
+    print(json.dumps(measure(program, size, topology, int(num_partitions))))
+  else:
+    results.write('tpu_step', measure_all(results.has('t5x')))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])
