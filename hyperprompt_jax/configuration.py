@@ -62,6 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_cache_argument(parser: argparse.ArgumentParser) -> None:
+  """Adds T5X's flag for folders of SeqIO's caches; `parse_arguments` makes them known."""
+  parser.add_argument(
+    '--seqio_additional_cache_dirs',
+    default='',
+    metavar='DIR[,DIR]',
+    help='folders that seqio_cache_tasks has written, for USE_CACHED_TASKS=True',
+  )
+
+
 def parse_arguments(
   parser: argparse.ArgumentParser, arguments: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str]]:
@@ -81,6 +91,10 @@ def parse_arguments(
         f'unknown argument {argument!r}{nearest(argument.split("=")[0], known)}; '
         'gin bindings are written --gin.NAME=VALUE'
       )
+  if cache_dirs := getattr(flags, 'seqio_additional_cache_dirs', ''):
+    import seqio  # takes seconds
+
+    seqio.add_global_cache_dirs(cache_dirs.split(','))
   return flags, [argument.removeprefix(BINDING_PREFIX) for argument in rest]
 
 

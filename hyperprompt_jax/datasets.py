@@ -48,7 +48,8 @@ def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
   if use_cached and (missing := [task.name for task in tasks if not task.cache_dir]):
     raise UserError(
       f'USE_CACHED_TASKS=True, but there is no cache of {", ".join(missing)}: make one '
-      'with seqio_cache_tasks, or set USE_CACHED_TASKS=False'
+      'with seqio_cache_tasks and name its folder by --seqio_additional_cache_dirs, or set '
+      'USE_CACHED_TASKS=False'
     )
 
 

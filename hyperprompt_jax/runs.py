@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help=f'folder of a training run; its {CONFIG_FILE} says which model it is',
   )
   configuration.add_arguments(parser)
+  configuration.add_cache_argument(parser)
 
 
 def configure(

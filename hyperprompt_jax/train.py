@@ -370,6 +370,7 @@ def main(arguments: Sequence[str]) -> None:
   """`hyperprompt train`."""
   parser = configuration.Parser('train', __doc__)
   configuration.add_arguments(parser)
+  configuration.add_cache_argument(parser)
   distributed.add_arguments(parser)
   flags, bindings = configuration.parse_arguments(parser, arguments)
   distributed.start(flags)
