@@ -196,6 +196,12 @@ def wait_for_all(what: str) -> None:
     multihost_utils.sync_global_devices(what)
 
 
+def of_first(text: str) -> str:
+  """The text that the first host has, on all of them."""
+  # With a mark, as nothing at all cannot be gathered.
+  return text if jax.process_count() == 1 else _gather(f'.{text}')[0][1:]
+
+
 def describe() -> str:
   """`host 3 of 16: `, to begin an error with; empty for one host."""
   if not _is_one_of_several():

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from hyperprompt_jax import features, reporting, summary, terminal
+from hyperprompt_jax import features, reporting, step_metrics, summary, terminal
 from hyperprompt_jax.checkpoints import Checkpointer, TrainState
 from hyperprompt_jax.datasets import TrainingBatches
 from hyperprompt_jax.errors import UserError
@@ -87,35 +86,42 @@ class TrainingLoop:
     return self.partitioner.put(batch)
 
   def _report(self, step: int, pending: list[Any]) -> None:
-    """Writes the means over the pending steps; refuses to go on from a NaN."""
+    """Writes the means over the pending steps; refuses to go on from what is no number."""
     if not pending:
       return
-    sums: Any = jax.device_get(pending)
+    steps: list[step_metrics.Sums] = jax.device_get(pending)
     pending.clear()
-    total = {name: np.sum([s[name] for s in sums], axis=0) for name in sums[0]}
-    loss = float(total['loss'] / total['tokens'])
-    if not math.isfinite(loss) or not math.isfinite(total['grad_norm']):
-      first = step - len(sums) + 1
-      steps = f'step {step}' if first == step else f'steps {first} to {step}'
-      good = self.checkpointer.latest_step()
-      raise UserError(
-        f'loss {loss} or gradient norm {total["grad_norm"] / len(sums)} is not finite in '
-        f'{steps}: lower LEARNING_RATE; there is '
-        + ('no checkpoint yet' if good is None else f'a good checkpoint of step {good}')
-      )
-    scalars = {
-      'loss': loss,
-      'z_loss': float(total['z_loss'] / total['tokens']),
-      'accuracy': float(total['correct'] / total['tokens']),
-      'grad_norm': float(total['grad_norm'] / len(sums)),
-    }
-    for task, task_loss, tokens in zip(
-      self.task_list, total['task_loss'], total['task_tokens'], strict=True
-    ):
-      if tokens:
-        scalars[f'loss/{task}'] = float(task_loss / tokens)
-    scalars |= self.progress.report(step, loss, float(total['examples']) / len(sums))
+    for number, sums in enumerate(steps, step - len(steps) + 1):
+      if not step_metrics.is_finite(sums):
+        raise UserError(self._not_finite(number, sums))
+      if sums.get('skipped'):
+        said = step_metrics.describe(sums, self.task_list)
+        self.progress.message(f'step {number} skipped: {said}')
+    taken = [sums for sums in steps if not sums.get('skipped')]
+    scalars = step_metrics.means(taken, self.task_list)
+    skipped = int(steps[-1].get('skipped_steps', 0))
+    if 'skipped_steps' in steps[-1]:
+      scalars['skipped_steps'] = skipped
+    examples = sum(float(sums['examples']) for sums in steps) / len(steps)
+    loss = scalars.get('loss', math.nan)
+    scalars |= self.progress.report(step, loss, examples, skipped)
     self.metrics.write(step, 'train', scalars)
+
+  def _not_finite(self, step: int, sums: step_metrics.Sums) -> str:
+    """The error that ends a run at a step."""
+    saved = [at for at in self.checkpointer.steps() if at < step]
+    # Good is what a step has gone on from, and come out finite.
+    good = max((at for at in saved if at < step - 1), default=None)
+    rest = (
+      'no good checkpoint' if good is None else f'the last good checkpoint: step {good}'
+    )
+    if step - 1 in saved:
+      suspect = self.checkpointer.directory / str(step - 1)
+      rest += f'; if {suspect} leads here again, delete it'
+    return (
+      f'step {step} is not finite ({step_metrics.describe(sums, self.task_list)}), nothing '
+      f'of it is saved: lower LEARNING_RATE, or set an OPTIMIZER that skips it; {rest}'
+    )
 
   def _evaluate_if_due(self, state: TrainState, step: int) -> None:
     if not self._due(step, self.eval_period) or step in self.scores:

@@ -1,8 +1,12 @@
-"""Optimizers that are T5's and not Optax's as they come."""
+"""What Optax does not have as it comes: T5's Adafactor, and steps that are skipped."""
+
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.stacking import STACK
 
 
@@ -65,3 +69,95 @@ def _stack_of(params):
     return keys[0] if STACK in keys else 'other'
 
   return jax.tree_util.tree_map_with_path(label, params)
+
+
+class SkipStepState(NamedTuple):
+  """State of `skip_step_on_spikes`.
+
+  Attributes:
+    inner_state: of the optimizer inside.
+    history: `[2, interval]` float32, losses and gradient norms of the last steps in which
+      both were finite.
+    count: int32 scalar, how many steps the history has ever taken up.
+    not_finite: int32 scalar, how many steps in a row were not finite.
+    skipped_steps: int32 scalar, how many were skipped, all in all.
+  """
+
+  inner_state: Any
+  history: jax.Array
+  count: jax.Array
+  not_finite: jax.Array
+  skipped_steps: jax.Array
+
+
+def skip_step_on_spikes(
+  optimizer: optax.GradientTransformation,
+  interval: int = 128,
+  scaling_factor: float = 6.0,
+  max_consecutive_errors: int = 5,
+) -> optax.GradientTransformationExtraArgs:
+  """Leaves out the steps in which the loss or the norm of the gradient leaps up.
+
+  A step is skipped if either lies more than `scaling_factor` standard deviations above its
+  mean over the last `interval` steps, or is not finite: parameters and the state of the
+  optimizer stay as they are, to the bit. The rule and its numbers are those of OLMo-core,
+  Levanter and MaxText. Until the history has half an interval, only what is not finite is
+  skipped.
+
+  Args:
+    optimizer: takes the other steps.
+    interval: steps that mean and standard deviation are of.
+    scaling_factor: standard deviations from the mean to the limit.
+    max_consecutive_errors: so many steps in a row may be skipped because they are not
+      finite; the next one is taken (as by `optax.apply_if_finite`), which ends training.
+
+  Raises:
+    UserError: if there is no such rule.
+  """
+  if interval < 2:
+    raise UserError(f'skip_step_on_spikes.interval must be at least 2, not {interval}')
+  for name, value in {
+    'scaling_factor': scaling_factor,
+    'max_consecutive_errors': max_consecutive_errors,
+  }.items():
+    if value < 0:
+      raise UserError(f'skip_step_on_spikes.{name} must be 0 or more, not {value}')
+  inner = optax.with_extra_args_support(optimizer)
+
+  def init(params):
+    zero = jnp.zeros((), jnp.int32)
+    history = jnp.zeros((2, interval), jnp.float32)
+    return SkipStepState(inner.init(params), history, zero, zero, zero)
+
+  def update(updates, state, params=None, *, value, **extra_args):
+    found = jnp.stack([value, optax.global_norm(updates)])
+    known = jnp.arange(interval) < state.count
+    mean = jnp.mean(state.history, axis=1, where=known)
+    deviation = jnp.std(state.history, axis=1, where=known, ddof=1)
+    limit = jnp.where(
+      state.count >= max(2, interval // 2), mean + scaling_factor * deviation, jnp.inf
+    )
+    finite = jnp.all(jnp.isfinite(found))
+    not_finite = jnp.where(finite, 0, state.not_finite + 1)
+    skip = jnp.where(finite, jnp.any(found > limit), not_finite <= max_consecutive_errors)
+    # What leaps up is remembered, so that a new level is not skipped forever; but as the
+    # limit: as it is, it would raise the limit so far that the next would pass.
+    slot = state.count % interval
+    history = state.history.at[:, slot].set(jnp.minimum(found, limit))
+    updates, inner_state = inner.update(
+      updates, state.inner_state, params, value=value, **extra_args
+    )
+    # Added to a parameter, 0.0 would make 0.0 of -0.0; -0.0 changes nothing.
+    updates = jax.tree.map(lambda x: jnp.where(skip, -0.0, x), updates)
+    keep = lambda condition, old, new: jax.tree.map(
+      lambda o, n: jnp.where(condition, o, n), old, new
+    )
+    return updates, SkipStepState(
+      inner_state=keep(skip, state.inner_state, inner_state),
+      history=keep(~finite, state.history, history),
+      count=state.count + finite,
+      not_finite=not_finite,
+      skipped_steps=state.skipped_steps + skip,
+    )
+
+  return optax.GradientTransformationExtraArgs(init, update)

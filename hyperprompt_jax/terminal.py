@@ -76,13 +76,16 @@ class Progress:
     start, step = self._mark
     self._mark = (start + time.monotonic() - self._paused, step)
 
-  def report(self, step: int, loss: float, examples: float) -> dict[str, float]:
+  def report(
+    self, step: int, loss: float, examples: float, skipped: int = 0
+  ) -> dict[str, float]:
     """Shows a step, and returns the rates since the last report.
 
     Args:
       step: that is done.
       loss: mean since the last report.
       examples: of a step, on average.
+      skipped: steps that the run has skipped, all in all.
     """
     now = time.monotonic()
     start, last_step = self._mark
@@ -93,6 +96,8 @@ class Progress:
       f'loss {loss:.4f}  {rate:.2f} steps/s  {rate * examples:.0f} examples/s'
       f'  ETA {duration(remaining)}'
     )
+    if skipped:
+      note += f'  {skipped} skipped'
     if self._bar:
       self._bar.update(self._task, completed=step, note=note)
     else:

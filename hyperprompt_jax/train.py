@@ -15,6 +15,7 @@ from hyperprompt_jax import (
   datasets,
   distributed,
   reporting,
+  run_lock,
   runs,
   summary,
   terminal,
@@ -109,7 +110,8 @@ def train(
     The records of the run's `metrics.jsonl`.
 
   Raises:
-    UserError: for what the user can mend; see docs of each part.
+    UserError: for what the user can mend; see docs of each part. Among it: another run
+      is active in `model_dir`, or a loss, gradient or parameter is not finite.
     Interrupted: after SIGTERM or SIGINT, when the state has been saved.
   """
   check_vocabulary(hyperprompt_tasks.use_vocabulary(vocabulary), model.config)
@@ -138,7 +140,7 @@ def train(
     start = initial.open_for(model)
   _last_step(total_steps, relative_steps, start.step if start else 0)
   interrupts = Interrupts()
-  with partitioner.activate(), interrupts.handled():
+  with partitioner.activate(), interrupts.handled(), contextlib.ExitStack() as stack:
     like = abstract_state(model, optimizer, partitioner, tuned)
     if num_data_shards is None:
       num_data_shards = _num_data_shards(model_dir, model, partitioner, batch_size)
@@ -155,6 +157,8 @@ def train(
     )
     _make_folder(model_dir)
     distributed.check_shared(epath.Path(model_dir))
+    # Before Orbax clears away what it takes for the rest of a checkpoint.
+    stack.enter_context(run_lock.held(model_dir))
     scores: summary.ScoresByStep = {}
     data = {
       'MIXTURE_OR_TASK_NAME': mixture_or_task_name,

@@ -129,8 +129,11 @@ def make_train_step(
 
   Returns:
     Maps a state and a batch `[b, ...]` to the next state and the sums that
-    `Model.loss` returns, with `grad_norm` besides.
+    `Model.loss` returns. Besides, `grad_norm`, and `param_norm` of the tuned parameters
+    after the step; where the optimizer skips steps, also `skipped`, whether this one was,
+    and `skipped_steps`, how many were so far.
   """
+  with_loss = optax.with_extra_args_support(optimizer)
   axes = model.param_axes()
   chosen = tuning.choose(axes, tuned)
   moving_axes = chosen.split(axes)[0]
@@ -182,9 +185,17 @@ def make_train_step(
     # A batch of padding alone has no token and no gradient.
     tokens = jnp.maximum(metrics['tokens'], 1.0)
     grads = jax.tree.map(lambda g: g / tokens, summed)
-    updates, opt_state = optimizer.update(grads, state.opt_state, moving)
+    updates, opt_state = with_loss.update(
+      grads, state.opt_state, moving, value=metrics['loss'] / tokens
+    )
     moving = optax.apply_updates(moving, updates)
     metrics['grad_norm'] = optax.global_norm(grads)
+    metrics['param_norm'] = optax.global_norm(moving)
+    skipped_steps = optax.tree_utils.tree_get(opt_state, 'skipped_steps')
+    if skipped_steps is not None:
+      before = optax.tree_utils.tree_get(state.opt_state, 'skipped_steps')
+      metrics['skipped_steps'] = skipped_steps
+      metrics['skipped'] = skipped_steps - before
     return TrainState(state.step + 1, all_params(moving), opt_state), metrics
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)

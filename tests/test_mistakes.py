@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from hyperprompt_jax import cli
+from hyperprompt_jax import cli, run_lock
 from hyperprompt_tasks import builtin, metrics, preprocessors, registration
 from tests import tiny_run
 
@@ -463,11 +463,28 @@ def test_infer_refuses_a_damaged_checkpoint(mistake, copy, tmp_path, damage):
   assert list(tmp_path.glob('answers*')) == []
 
 
-def test_a_loss_that_is_no_number_ends_training_before_it_is_saved(mistake, tmp_path):
-  arguments = tiny_run.train_arguments(tmp_path / 'run', LEARNING_RATE=1e30)
-  line = mistake(arguments, progress=1)  # step 1 is right still
-  assert 'is not finite in step 2: lower LEARNING_RATE' in line
+def test_parameters_that_are_not_finite_end_training_before_they_are_saved(
+  mistake, tmp_path
+):
+  arguments = tiny_run.train_arguments(
+    tmp_path / 'run', LEARNING_RATE=1e30, CHECKPOINT_PERIOD=1
+  )
+  line = mistake(arguments)
+  # Loss and gradient are those of the parameters before.
+  assert re.search(
+    r'step 1 is not finite \(loss \d\.\d+, gradient norm \d\.\d+, parameter norm inf; '
+    r'tasks in its batch: first\), nothing of it is saved: lower LEARNING_RATE',
+    line,
+  )
   assert list((tmp_path / 'run' / 'checkpoints').iterdir()) == []
+
+
+def test_a_run_where_another_one_is(mistake, copy):
+  arguments = tiny_run.train_arguments(copy, TRAIN_STEPS=6)
+  with run_lock.held(str(copy)):
+    before = contents(copy)
+    assert f'MODEL_DIR {copy} is in use by another run (process' in mistake(arguments)
+    assert contents(copy) == before
 
 
 # ---- Input of infer ----

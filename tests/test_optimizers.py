@@ -1,11 +1,16 @@
-"""Adafactor takes T5's steps: tensor by tensor, stacked or not."""
+"""Adafactor takes T5's steps, tensor by tensor, stacked or not; spikes are skipped."""
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from hyperprompt_jax import optimizers
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.stacking import stack_layers, unstack_layers
 
 
@@ -89,3 +94,95 @@ def test_a_schedule_of_the_learning_rate_counts_steps():
     updates, state = transform.update(_tree(step + 1), state, params)
     moved = max(float(jnp.abs(u).max()) for u in jax.tree.leaves(updates))
     assert (moved > 0) == (step < 2)
+
+
+# ---- Spikes ----
+
+INTERVAL = 16
+SKIPPING = optimizers.skip_step_on_spikes(
+  optax.adam(0.1), INTERVAL, max_consecutive_errors=2
+)
+PLAIN = optax.with_extra_args_support(optax.adam(0.1))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def take(optimizer, params, state, loss, size):
+  grads = jax.tree.map(lambda x: size * jnp.cos(x), params)
+  updates, state = optimizer.update(grads, state, params, value=loss)
+  return optax.apply_updates(params, updates), state
+
+
+def steps_of(optimizer, steps):
+  """The parameters and the state after steps of some loss and size of the gradient."""
+  # Of two zeros, the sign shows whether a parameter was touched at all.
+  params = {'a': jnp.array([1.0, -2.0, 0.0, -0.0]), 'b': jnp.ones((2, 2))}
+  state = optimizer.init(params)
+  for loss, size in steps:
+    params, state = take(optimizer, params, state, jnp.float32(loss), jnp.float32(size))
+  return params, state
+
+
+def calm(number, seed=0):
+  """Losses and sizes that scatter a little."""
+  return list(1 + 0.05 * np.random.default_rng(seed).normal(size=(number, 2)))
+
+
+def bits(tree):
+  return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+SPIKES = [(9.0, 1.0), (1.0, 9.0), (math.nan, 1.0), (1.0, math.inf), (1e30, 1e30)]
+
+
+@pytest.mark.parametrize('spike', SPIKES)
+def test_a_spike_leaves_parameters_and_optimizer_to_the_bit(spike):
+  before = steps_of(SKIPPING, calm(INTERVAL // 2))
+  params, state = steps_of(SKIPPING, [*calm(INTERVAL // 2), spike])
+  assert bits(params) == bits(before[0])
+  assert bits(state.inner_state) == bits(before[1].inner_state)
+  assert (before[1].skipped_steps, state.skipped_steps) == (0, 1)
+
+
+def test_steps_between_spikes_are_the_optimizers_own():
+  one, two = calm(INTERVAL), calm(3 * INTERVAL, seed=1)
+  # The second must not pass because of what the first was.
+  spikes = [(100.0, 1.0), (8.0, 1.0), (math.nan, math.nan), (1.0, 7.0)]
+  params, state = steps_of(SKIPPING, [*one, *spikes, *two])
+  wanted, wanted_state = steps_of(PLAIN, [*one, *two])
+  assert bits(params) == bits(wanted)
+  assert bits(state.inner_state) == bits(wanted_state)
+  assert state.skipped_steps == len(spikes)
+
+
+def test_a_spike_before_there_is_a_history_is_a_step():
+  _, state = steps_of(SKIPPING, [*calm(INTERVAL // 2 - 1), (9.0, 9.0)])
+  assert state.skipped_steps == 0
+  _, state = steps_of(SKIPPING, [(math.nan, 1.0), *calm(2)])
+  assert state.skipped_steps == 1
+
+
+def test_a_new_level_is_skipped_for_a_while_and_not_forever():
+  _, state = steps_of(
+    SKIPPING, [*calm(INTERVAL), *calm(INTERVAL, seed=1) + np.array([4, 0])]
+  )
+  assert 2 < state.skipped_steps < INTERVAL
+
+
+def test_what_stays_not_finite_ends_in_a_step():
+  steps = [*calm(INTERVAL), *[(math.nan, math.nan)] * 2]
+  params, state = steps_of(SKIPPING, steps)
+  assert state.skipped_steps == 2 and np.isfinite(params['a']).all()
+  # One that is taken begins the count anew.
+  _, state = steps_of(SKIPPING, [*steps, *calm(1), *steps[-2:]])
+  assert state.skipped_steps == 4
+  params, state = steps_of(SKIPPING, [*steps, (math.nan, math.nan)])
+  assert state.skipped_steps == 2 and not np.isfinite(params['a']).any()
+
+
+@pytest.mark.parametrize(
+  'wrong', [{'interval': 1}, {'scaling_factor': -1.0}, {'max_consecutive_errors': -1}]
+)
+def test_a_rule_that_cannot_be(wrong):
+  (name,) = wrong
+  with pytest.raises(UserError, match=f'skip_step_on_spikes.{name} must be'):
+    optimizers.skip_step_on_spikes(optax.sgd(1.0), **wrong)

@@ -88,11 +88,14 @@ def test_a_step_on_four_chips(capsys):
 
 def test_parameters_and_optimizer_are_sharded(capsys):
   whole = json_of(capsys, '--step=decode')  # which holds them on every chip
-  fsdp = json_of(capsys, '--fsdp=2', '--num_partitions=2')
+  # With an optimizer that is more than that of runs/plan.gin.
+  skipping = '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()'
+  fsdp = json_of(capsys, '--fsdp=2', '--num_partitions=2', skipping)
   assert fsdp['mesh'] == {'data': 1, 'fsdp': 2, 'model': 2}
   # Layer norms, position biases and what prompts add are not: some is left.
   assert fsdp['params_bytes'] < 0.5 * whole['params_bytes']
   assert fsdp['cost']['collectives']['all-gather'] > 0
+  assert fsdp['optimizer_bytes'] > 2 * 128 * 4  # of which the history
   assert whole['carried_whole'] == {} and fsdp['carried_whole']
 
 

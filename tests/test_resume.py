@@ -37,9 +37,18 @@ sys.exit(cli.main(sys.argv[1:]))
 KILLS = [random.Random(7).choice(s) for s in ((7, 8, 10), (25, 26, 28))]
 
 
+# With steps that are skipped: by chance, as a limit so near the mean is of no use.
+SKIPPING = (
+  '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()',
+  '--gin.optimizers.skip_step_on_spikes.interval=8',
+  '--gin.optimizers.skip_step_on_spikes.scaling_factor=1.0',
+)
+
+
 def arguments(folder):
   return tiny_run.train_arguments(
     folder,
+    *SKIPPING,
     MIXTURE_OR_TASK_NAME=tiny_run.TWO_TASKS,
     TRAIN_STEPS=STEPS,
     CHECKPOINT_PERIOD=SAVED,
@@ -183,6 +192,28 @@ def test_each_step_and_each_evaluation_is_recorded_once_and_alike(unbroken, brok
   assert steps == [*range(1, STEPS + 1)]
   assert [r['step'] for r in found if 'eval/average' in r] == [EVALUATED, STEPS]
   assert found == records(unbroken)
+
+
+def test_steps_that_are_skipped_are_counted_over_all_starts(unbroken, broken):
+  folder, starts = broken
+  counts = {
+    r['step']: r['train/skipped_steps']
+    for r in records(folder)
+    if 'train/skipped_steps' in r
+  }
+  grown = [step for step in counts if step > 1 and counts[step] > counts[step - 1]]
+  assert len(grown) == counts[STEPS] > 2
+  # Before the first kill and after the last start, too.
+  assert grown[0] < KILLS[0] and grown[-1] > starts[-1].steps[0]
+  told = {step for start in starts for step in start.numbers(r'step (\d+) skipped: loss')}
+  assert told == {*grown}
+  assert arrays(folder, STEPS)['optimizer/skipped_steps'] == counts[STEPS]
+
+
+def test_a_run_that_skips_nothing_has_nothing_of_it(trained):
+  names = [name for name in arrays(trained, 4) if 'skip' in name or 'history' in name]
+  assert names == []
+  assert not any('skip' in name for record in records(trained) for name in record)
 
 
 def test_steps_depend_on_what_was_before(unbroken):

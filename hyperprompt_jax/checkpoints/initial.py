@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from hyperprompt_jax.checkpoints.compare import by_path, check_same_parameters
 from hyperprompt_jax.checkpoints.lazy import LazyArray, arranged, load
@@ -147,7 +148,11 @@ class Initial:
     return path if path.startswith('gs://') else os.path.abspath(path)
 
   def load(self, like: Any) -> dict[str, Any]:
-    """Reads the parameters onto the devices of `like`, of which tasks may be missing."""
+    """Reads the parameters onto the devices of `like`, of which tasks may be missing.
+
+    Raises:
+      UserError: if they cannot be read, or one is not finite.
+    """
     wanted = {
       path: jax.ShapeDtypeStruct(
         self.wanted[path].shape, leaf.dtype, sharding=leaf.sharding
@@ -155,4 +160,14 @@ class Initial:
       for path, leaf in by_path(like).items()
       if path in self.arrays
     }
-    return load(self.arrays, wanted, f'reading {self.source.path}')
+    loaded = load(self.arrays, wanted, f'reading {self.source.path}')
+    for path, finite in by_path(jax.device_get(_are_finite(loaded))).items():
+      if not finite:
+        raise UserError(f'{self.source.path} is of no use: {path} is not finite there')
+    return loaded
+
+
+@jax.jit
+def _are_finite(params: Any) -> Any:
+  """For each array, whether all of it is."""
+  return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), params)
