@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-t5x bench plan-all study study-report lint format clean
+.PHONY: demo test test-t5x bench fuzz plan-all study study-report lint format clean
 
 demo: .venv/installed
 	$(BIN)/hyperprompt demo
@@ -19,6 +19,12 @@ test-t5x: .venv/installed
 # Speed and memory beside T5X and Transformers, where they can be imported: docs/speed.md.
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench
+
+# Inputs made to break what reads files: a table, and benchmarks/results/fuzz.json; about
+# an hour. `make fuzz FUZZ='--cases=100 --target=glue'` for less.
+fuzz: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
+	$(BIN)/python -m benchmarks.fuzz $(FUZZ)
 
 # What each size needs on TPU slices, written to docs/sizing.md; about ten minutes.
 plan-all: .venv/installed

@@ -88,7 +88,9 @@ def measure(program: str, size: str, topology: str, num_partitions: int) -> dict
   }
 
 
-def _run(program: str, size: str, topology: str, num_partitions: int) -> dict[str, Any]:
+def _run(
+  program: str, size: str, topology: str, num_partitions: int
+) -> dict[str, Any] | None:
   command = [sys.executable, '-m', 'benchmarks.tpu_step', program, size, topology]
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   done = subprocess.run(
@@ -99,27 +101,30 @@ def _run(program: str, size: str, topology: str, num_partitions: int) -> dict[st
     env=environment,
   )
   if done.returncode:
-    raise SystemExit(f'{program}, {size} on {topology}: {done.stderr.strip()[-800:]}')
+    reason = f'failed ({done.returncode}): {done.stderr.strip()[-800:]}'
+    print(f'{program}, {size} on {topology}: {reason}', file=sys.stderr)
+    return None
   print(f'{program}, {size} on {topology}: compiled', file=sys.stderr)
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_all(has_t5x: bool) -> dict[str, Any]:
-  """All programs of all sizes: by size, by program."""
-  wanted = [
-    (program, *where)
-    for where in reversed(SIZES)
-    for program in ('global', 'mtl', *([T5X] if has_t5x else []))
-  ]
+def measure_all(has_t5x: bool) -> None:
+  """Measures all programs of all sizes into results/tpu_step.json, by size and program."""
+  t5x = [T5X] if has_t5x else []
+  wanted = [(program, *of) for of in reversed(SIZES) for program in ('global', *t5x)]
+  wanted += [('mtl', *of) for of in SIZES]
   wanted += [
     (program, *SIZES[0]) for program in (UNROLLED, *([T5X_UNROLLED] if has_t5x else []))
   ]
-  with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    found = list(pool.map(lambda of: _run(*of), wanted))
   by_size: dict[str, Any] = {size: {} for size, *_ in SIZES}
-  for (program, size, *_), of in zip(wanted, found, strict=True):
-    by_size[size][program] = of
-  return by_size
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    running = {pool.submit(_run, *of): of for of in wanted}
+    for done in concurrent.futures.as_completed(running):
+      program, size, *_ = running[done]
+      if found := done.result():
+        by_size[size][program] = found
+        # Half an hour's work: what is there is kept, whatever comes.
+        results.write('tpu_step', by_size)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -128,7 +133,7 @@ def main(arguments: Sequence[str]) -> None:
     program, size, topology, num_partitions = arguments
     print(json.dumps(measure(program, size, topology, int(num_partitions))))
   else:
-    results.write('tpu_step', measure_all(results.has('t5x')))
+    measure_all(results.has('t5x'))
 
 
 if __name__ == '__main__':

@@ -5,10 +5,12 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gin
+
+from hyperprompt_jax.errors import shown
 
 _MACRO = 'gin.macro'
 
@@ -25,6 +27,50 @@ def defined_macros() -> set[str]:
   return {name for name, selector in _bound() if selector == _MACRO}
 
 
+def circles() -> Iterator[str]:
+  """Names what would be called to find its own value, by way of macros and references.
+
+  gin follows such a circle until Python's stack is full.
+  """
+  done: set[tuple[str, str]] = set()
+  # Depth first, and no recursion: a file may have a long chain of macros.
+  for start in _bound():
+    path = {} if start in done else {start: _called_by(start)}
+    while path:
+      called, others = next(reversed(path.items()))
+      other = next(others, None)
+      if other is None:
+        done.add(called)
+        del path[called]
+      elif other in path:
+        yield _name(other)
+        return
+      elif other not in done:
+        path[other] = _called_by(other)
+
+
+def _called_by(key: tuple[str, str]) -> Iterator[tuple[str, str]]:
+  """Scopes and selectors of what is called for the parameters of one."""
+  scope, selector = key
+  values = dict(_bound().get(key, {}))
+  if selector != _MACRO:
+    # What an outer scope binds, an inner one may bind anew.
+    parts = scope.split('/')
+    scopes = ['', *('/'.join(parts[:n]) for n in range(1, len(parts) + 1))]
+    values = {k: v for at in scopes for k, v in _bound().get((at, selector), {}).items()}
+  for reference in gin.config.iterate_references(values):
+    if reference.evaluate:
+      inner, called = reference.config_key
+      yield (inner or scope if called != _MACRO else inner), called
+
+
+def _name(key: tuple[str, str]) -> str:
+  """A macro's or a configurable's name, as users write it."""
+  scope, selector = key
+  short = '.'.join(selector.split('.')[-2:])
+  return scope if selector == _MACRO else '/'.join(filter(None, (scope, short)))
+
+
 def wrong_types() -> Iterator[str]:
   """Says of each bound value that is not of its parameter's type what it should be."""
   for (_, selector), values in _bound().items():
@@ -36,12 +82,12 @@ def wrong_types() -> Iterator[str]:
     )
     for parameter, given in values.items():
       # As users write it: with the last module's name alone.
-      short = '.'.join([*selector.split('.')[-2:], parameter])
+      short = f'{_name(("", selector))}.{parameter}'
       name, value = _resolve(short, given)
       if isinstance(value, gin.config.ConfigurableReference):
         continue  # what it will return is not known yet
       if not _fits(value, hints.get(parameter, Any)):
-        yield f'{name} must be of type {_describe(hints[parameter])}, not {value!r}'
+        yield f'{name} must be of type {_describe(hints[parameter])}, not {shown(value)}'
 
 
 def parameter(name: str) -> Any:
@@ -90,6 +136,13 @@ def _fits(value: Any, hint: Any) -> bool:
   kind = typing.get_origin(hint) or hint
   if not isinstance(kind, type):
     return True  # Any, type variables and the like
+  if isinstance(value, gin.config.ConfigurableReference):
+    return True  # what it will return is not known yet
+  arguments = typing.get_args(hint)
+  if kind is collections.abc.Mapping and isinstance(value, Mapping) and arguments:
+    return all(_fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items())
+  if kind is collections.abc.Sequence and arguments:
+    return isinstance(value, list | tuple) and all(_fits(v, arguments[0]) for v in value)
   if isinstance(value, bool) and kind in (int, float):
     return False
   return isinstance(value, (int, float) if kind is float else kind)

@@ -2,15 +2,18 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
 import importlib.util  # noqa: F401 - gin uses it without importing it
 import inspect
 import logging
+import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any, NoReturn
 
 import gin
 from etils import epath
@@ -111,8 +114,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
       must be set and is not.
   """
   gin.clear_config()
-  gin.add_config_file_search_path(str(gin_directory()))
-  gin.config.register_file_reader(_open_remote, _is_remote_file)
+  _prepare_gin()
   for file in files:
     _translated(file, gin.parse_config_file, _find(file))
   known_macros = {*gin_bindings.defined_macros(), *gin_bindings.undefined_macros()}
@@ -135,6 +137,8 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
       f'{", ".join(missing)} must be set: add '
       + ' '.join(f'--gin.{name}=…' for name in missing)
     )
+  for name in gin_bindings.circles():
+    raise UserError(f'{name} is bound to what needs {name} itself: give it another value')
   for message in gin_bindings.wrong_types():
     raise UserError(message)
   _register_own_tasks()
@@ -196,6 +200,33 @@ def _find(file: str) -> str:
   )
 
 
+def _prepare_gin() -> None:
+  """Tells gin, once, where files are and how they are opened."""
+  if gin.config._FILE_READERS[0][0] is not _open_once:
+    # gin has no way to put a reader before its own, which is `open`.
+    gin.config._FILE_READERS.insert(0, (_open_once, os.path.isfile))
+    gin.config.register_file_reader(_open_remote, _is_remote_file)
+    gin.add_config_file_search_path(str(gin_directory()))
+
+
+# The files that are being read, each included by the one before.
+_open: list[str] = []
+
+
+@contextlib.contextmanager
+def _open_once(file: str) -> Iterator[IO[str]]:
+  """Opens a file that is not being read; gin would follow a circle for seconds."""
+  path = os.path.realpath(file)
+  if path in _open:
+    raise ValueError(f'{file} includes itself')
+  _open.append(path)
+  try:
+    with open(path, encoding='utf-8') as opened:
+      yield opened
+  finally:
+    _open.remove(path)
+
+
 def _is_remote_file(file: str) -> bool:
   return file.startswith('gs://') and epath.Path(file).is_file()
 
@@ -227,14 +258,22 @@ def _translated(source: str, parse_function, text: str) -> None:
     ImportError,
     AttributeError,
     NameError,
+    TypeError,  # an unhashable key of a dict
+    RecursionError,  # a value that is nested too deeply
+    MemoryError,  # the same, of Python's parser
+    tokenize.TokenError,
   ) as error:
-    raise UserError(f'{source}: {_explain(str(error), source)}') from error
+    raise UserError(
+      f'{source}: {_explain(str(error) or type(error).__name__, source)}'
+    ) from error
   finally:
     logging.disable(logging.NOTSET)
 
 
 def _explain(message: str, source: str) -> str:
-  first = message.strip().splitlines()[0].rstrip('.')
+  if message.startswith('maximum recursion depth'):
+    return 'a value is nested too deeply'
+  first = next(iter(message.strip().splitlines()), '').rstrip('.')
   if match := re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", first):
     return f'there is no {match[1]}{nearest(match[1], _selectors())}'
   if match := re.match(r"Configurable '(.+)' doesn't have a parameter named '(.+)'", first):
@@ -252,7 +291,7 @@ def _explain(message: str, source: str) -> str:
 def _is_value(text: str) -> bool:
   try:
     ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
     return text.startswith(('@', '%'))
   return True
 

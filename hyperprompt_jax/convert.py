@@ -118,7 +118,8 @@ def _sizes(config: Config) -> list[dataclasses.Field]:
 def _gin(path: str, output: str, config: Config, has_vocabulary: bool) -> str:
   """A gin file like those of `gin/models`."""
   lines = [
-    f'# The network of {path}, written by hyperprompt convert; to use in place of a file',
+    # A name of somebody's may have a newline in it, and what follows would be read.
+    f'# The network of {path!r}, written by hyperprompt convert; to use in place of a file',
     '# of models/.',
     'from __gin__ import dynamic_registration',
     'from hyperprompt_jax.nn import config',

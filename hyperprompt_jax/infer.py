@@ -26,7 +26,7 @@ from hyperprompt_jax import (
 )
 from hyperprompt_jax.configuration import nearest
 from hyperprompt_jax.errors import UserError
-from hyperprompt_tasks import submissions
+from hyperprompt_tasks import plain_json, submissions
 
 # An example to predict for: what is written besides the prediction, the conditioned
 # task's id, and the tokens, EOS included.
@@ -212,8 +212,8 @@ def _read_jsonl(
     record = _parse_line(f'{path}:{number}', line)
     if record['task'] not in task_list:
       raise UserError(
-        f'{path}:{number}: task {record["task"]!r} is not one of this model'
-        f'{nearest(record["task"], task_list)}; it knows {", ".join(task_list)}'
+        f'{path}:{number}: task {record["task"][:80]!r} is not one of this model'
+        f'{nearest(record["task"][:80], task_list)}; it knows {", ".join(task_list)}'
       )
     tokens = [*vocabulary.encode(record['inputs']), vocabulary.eos_id]
     examples.append((record, task_list.index(record['task']), tokens))
@@ -224,20 +224,20 @@ def _read_jsonl(
 
 def _parse_line(where: str, line: bytes) -> dict[str, Any]:
   try:
-    record = json.loads(line.decode('utf-8-sig'))  # some editors write a BOM
-    # An escaped half of a surrogate pair is JSON, but no text that can be written.
-    json.dumps(record, ensure_ascii=False).encode('utf-8')
-  except json.JSONDecodeError as error:
-    reason = f'{error.msg} at character {error.pos + 1}'
-    raise UserError(f'{where}: no JSON: {reason}') from error
-  except (UnicodeError, RecursionError) as error:
+    record = plain_json.parse(line.decode('utf-8-sig'))  # some editors write a BOM
+    # It will be written again. An escaped half of a surrogate pair is JSON, but no text;
+    # NaN is Python's own.
+    json.dumps(record, ensure_ascii=False, allow_nan=False).encode('utf-8')
+  except UnicodeError as error:
     raise UserError(f'{where}: no JSON in UTF-8: {error}') from error
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{where}: no JSON: {error}') from error
   if not isinstance(record, dict) or not all(
     isinstance(record.get(key), str) for key in ('task', 'inputs')
   ):
     raise UserError(
       f'{where}: expected an object with strings "task" and "inputs", got '
-      f'{line[:80].decode("utf-8", "replace")}'
+      f'{line[:80].decode("utf-8", "replace")!r}'
     )
   return record
 

@@ -120,12 +120,15 @@ start() {
   run kubectl get configmap "$NAME" --output=name
   # One that has ended would be in the way.
   run kubectl delete jobset "$NAME" --ignore-not-found
+  # The environment may hold secrets, and other users see the arguments of a program.
   # shellcheck disable=SC2046
-  (umask 077 && python3 "$ROOT/launch/jobset.py" --name="$NAME" --hosts="$HOSTS" \
-    --chips_per_host="$CHIPS_PER_HOST" --accelerator="${FLAG[accelerator]}" \
-    --topology="${FLAG[topology]}" --image="${FLAG[image]:-python:3.12-slim}" "${SPOT[@]}" \
-    "${ENVIRONMENT[@]/#/--env=}" -- $(device_count) "${ARGUMENTS[@]}" \
-    >"$SCRATCH/jobset.json") || fail 'could not write the JobSet'
+  (
+    umask 077
+    printf '%s\0' "${ENVIRONMENT[@]}" | python3 "$ROOT/launch/jobset.py" --name="$NAME" \
+      --hosts="$HOSTS" --chips_per_host="$CHIPS_PER_HOST" --topology="${FLAG[topology]}" \
+      --accelerator="${FLAG[accelerator]}" --image="${FLAG[image]:-python:3.12-slim}" \
+      "${SPOT[@]}" -- $(device_count) "${ARGUMENTS[@]}" >"$SCRATCH/jobset.json"
+  ) || fail 'could not write the JobSet'
   show "$SCRATCH/jobset.json"
   run kubectl create --filename="$SCRATCH/jobset.json"
 }

@@ -29,7 +29,9 @@ def literal(text: str) -> str:
   return text.replace('$', '$$')
 
 
-def jobset(flags: argparse.Namespace, arguments: Sequence[str]) -> dict:
+def jobset(
+  flags: argparse.Namespace, environment: Sequence[str], arguments: Sequence[str]
+) -> dict:
   """The JobSet; `arguments` are those of `hyperprompt train`."""
   labels = {'hyperprompt': flags.name}
   selector = {
@@ -44,7 +46,7 @@ def jobset(flags: argparse.Namespace, arguments: Sequence[str]) -> dict:
     tolerations = [
       {'key': spot, 'operator': 'Equal', 'value': 'true', 'effect': 'NoSchedule'}
     ]
-  environment = dict(entry.split('=', 1) for entry in ['PYTHONUNBUFFERED=1', *flags.env])
+  variables = dict(entry.split('=', 1) for entry in ['PYTHONUNBUFFERED=1', *environment])
   mounts = [
     {'name': 'wheel', 'mountPath': WHEEL},
     {'name': 'venv', 'mountPath': ENVIRONMENT},
@@ -69,7 +71,7 @@ def jobset(flags: argparse.Namespace, arguments: Sequence[str]) -> dict:
         'image': flags.image,
         'command': [f'{ENVIRONMENT}/bin/hyperprompt', 'train'],
         'args': [literal(argument) for argument in arguments],
-        'env': [{'name': k, 'value': literal(v)} for k, v in environment.items()],
+        'env': [{'name': k, 'value': literal(v)} for k, v in variables.items()],
         'resources': {'limits': {'google.com/tpu': flags.chips_per_host}},
         'volumeMounts': mounts,
       }
@@ -121,18 +123,21 @@ def jobset(flags: argparse.Namespace, arguments: Sequence[str]) -> dict:
 
 
 def main() -> None:
-  """Reads flags, `--` and the arguments of `hyperprompt train`; prints the object."""
+  """Reads flags, `--` and the arguments of `hyperprompt train`; prints the object.
+
+  `NAME=VALUE` for training come on standard input, each ended by a zero byte: other users
+  of the machine see the arguments of a program.
+  """
   parser = argparse.ArgumentParser(description=__doc__)
   for name in ('name', 'accelerator', 'topology', 'image'):
     parser.add_argument(f'--{name}', required=True)
   for name in ('hosts', 'chips_per_host'):
     parser.add_argument(f'--{name}', required=True, type=int)
   parser.add_argument('--spot', action='store_true')
-  parser.add_argument('--env', action='append', default=[])
   end = sys.argv.index('--')
-  print(
-    json.dumps(jobset(parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]), indent=2)
-  )
+  flags = parser.parse_args(sys.argv[1:end])
+  environment = [entry for entry in sys.stdin.read().split('\0') if entry]
+  print(json.dumps(jobset(flags, environment, sys.argv[end + 1 :]), indent=2))
 
 
 if __name__ == '__main__':

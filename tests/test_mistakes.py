@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from hyperprompt_jax import cli, run_lock
+from hyperprompt_jax import bindings, cli, configuration, run_lock
 from hyperprompt_tasks import builtin, metrics, preprocessors, registration
 from tests import tiny_run
 
@@ -107,12 +107,45 @@ def test_a_flag_that_is_missing_or_too_many(mistake, arguments, said):
     ('MODEL_DIR=/tmp/run', '''a string needs quotes: --gin.MODEL_DIR="'/tmp/run'"'''),
     ('TRAIN_STEPS=', 'has no value'),
     ('TRAIN_STEPS=1e', 'no Python literal'),
+    ('TRAIN_STEPS=(1', 'no Python literal'),
+    ('TRAIN_STEPS={[]: 1}', 'no Python literal'),
+    ('TRAIN_STEPS=' + '[' * 10_000, 'a value is nested too deeply'),
   ],
 )  # fmt: skip
 def test_a_binding_that_names_or_means_nothing(refused, binding, said):
   line = refused(f'--gin.{binding}')
   assert said in line
   assert f'--gin.{binding.split("=")[0]}' in line
+
+
+def test_a_gin_file_that_includes_itself(refused, tmp_path, monkeypatch):
+  (tmp_path / 'a.gin').write_text("include 'b.gin'")
+  (tmp_path / 'b.gin').write_text("include './a.gin'")
+  monkeypatch.chdir(tmp_path)
+  for _ in range(2):
+    assert 'a.gin includes itself' in refused('--gin_file=a.gin')
+
+
+@pytest.mark.parametrize(
+  ('circle', 'name'),
+  [
+    (['TRAIN_STEPS=%TRAIN_STEPS'], 'TRAIN_STEPS'),
+    (['EVAL_PERIOD=[%LOG_PERIOD]', 'LOG_PERIOD=%EVAL_PERIOD'], 'EVAL_PERIOD'),
+    (['config.Config.emb_dim=@config.Config()'], 'config.Config'),
+    (['config.Config.emb_dim=@a/config.Config()'], 'a/config.Config'),
+  ],
+)
+def test_bindings_that_go_in_a_circle(refused, circle, name):
+  line = refused(*(f'--gin.{binding}' for binding in circle))
+  assert f'{name} is bound to what needs {name} itself' in line
+
+
+def test_what_a_scope_binds_anew_is_no_circle():
+  configuration.parse(
+    ['models/tiny.gin'],
+    ['config.Config.emb_dim=@a/config.Config()', 'a/config.Config.emb_dim=3'],
+  )
+  assert list(bindings.circles()) == []
 
 
 @pytest.mark.parametrize(
@@ -211,12 +244,40 @@ def test_a_gin_file_that_is_not_there(refused, file):
 
 
 @pytest.mark.parametrize(
-  'content', [b'TRAIN_STEPS = = 3\n', b'nothing gin would know\n', b'\xff\xfe\x00']
+  'content',
+  [
+    b'TRAIN_STEPS = = 3\n',
+    b'nothing gin would know\n',
+    b'\xff\xfe\x00',
+    b"TRAIN_STEPS = '''3",
+    b'TRAIN_STEPS = {{}: 1}',
+    b'TRAIN_STEPS = \x1b[2J\r\xc2\x85',
+    b'TRAIN_STEPS = ' + b'[' * 10_000,
+  ],
 )
 def test_a_gin_file_that_does_not_parse(refused, tmp_path, content):
   file = tmp_path / 'mine.gin'
   file.write_bytes(content)
   assert str(file) in refused(f'--gin_file={file}')
+
+
+@pytest.mark.parametrize(
+  ('binding', 'said'),
+  [
+    ("from_files.files = {'a': 3}", 'from_files.files must be of type Mapping['),
+    ("from_files.labels = {'a': 'yes'}", 'from_files.labels must be of type Mapping['),
+    ("condition.tasks = {'a': 'b'}", 'condition.tasks must be of type Mapping[str, float]'),
+    ("condition.task_list = 'abc'", 'task_list must be of type Sequence[str] or None'),
+    ("condition.task_list = ['a', 3]", 'task_list must be of type Sequence[str] or None'),
+  ],
+)
+def test_own_tasks_of_the_wrong_type(refused, tmp_path, binding, said):
+  file = tmp_path / 'mine.gin'
+  file.write_text(
+    'from __gin__ import dynamic_registration\n'
+    f'import hyperprompt_tasks\nhyperprompt_tasks.{binding}\n'
+  )
+  assert said in refused(f'--gin_file={file}')
 
 
 # ---- Tasks, vocabularies, folders ----
@@ -359,11 +420,11 @@ def test_the_best_of_a_run_without_scores(mistake, copy, step):
 @pytest.mark.parametrize('verb', ['train', 'eval'])
 def test_a_checkpoint_of_another_network_is_listed_both_ways(mistake, copy, verb):
   before = contents(copy)
-  bindings = ['--gin_file=methods/mtl.gin', '--gin.config.Config.mlp_dim=24']
+  changed = ['--gin_file=methods/mtl.gin', '--gin.config.Config.mlp_dim=24']
   if verb == 'train':
-    arguments = tiny_run.train_arguments(copy, *bindings)
+    arguments = tiny_run.train_arguments(copy, *changed)
   else:
-    arguments = ['eval', f'--model_dir={copy}', *bindings]
+    arguments = ['eval', f'--model_dir={copy}', *changed]
   text = mistake(arguments, table=True, progress=0 if verb == 'train' else 1)
   assert f'checkpoint {copy}/checkpoints/4 is of another network' in text
   assert 'method/prompts: wanted absent, found [8, 2, 16]' in text
@@ -497,7 +558,12 @@ GOOD = '{"task": "copy", "inputs": "copy: abc"}'
   [
     ('hello', 'no JSON: Expecting value at character 1'),
     (GOOD[:-1], 'no JSON'),
-    ('[' * 100_000, 'no JSON'),
+    ('[' * 100_000, 'no JSON: nested too deeply'),
+    ('9' * 5_000, 'no JSON: a number has too many digits'),
+    (GOOD[:-1] + ', "more": NaN}', 'no JSON: Out of range float values'),
+    ('["\x1b[2J\u2028"]', 'no JSON: Invalid control character'),
+    ('"\u2028"', 'expected an object with strings "task" and "inputs"'),
+    (GOOD.replace('copy"', f'{"x" * 10**6}"'), "xxx' is not one of this model; it knows"),
     ('[]', 'expected an object with strings "task" and "inputs"'),
     ('{"task": "copy"}', 'expected an object'),
     ('{"task": "copy", "inputs": 3}', 'expected an object'),

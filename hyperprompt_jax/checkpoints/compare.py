@@ -8,6 +8,8 @@ import jax
 from hyperprompt_jax.errors import UserError
 
 MAX_LISTED = 20
+# What the head of a table says.
+DIFFERS = 'parameter(s) differ'
 
 
 def by_path(tree: Any) -> dict[str, Any]:
@@ -56,6 +58,6 @@ def check_same_parameters(
   if len(rows) > MAX_LISTED:
     lines.append(f'  … and {len(rows) - MAX_LISTED} more')
   raise UserError(
-    f'checkpoint {where} is of another network, {len(rows)} parameter(s) differ; '
-    f'{remedy}:\n' + '\n'.join(lines)
+    f'checkpoint {where} is of another network, {len(rows)} {DIFFERS}; {remedy}:',
+    lines,
   )

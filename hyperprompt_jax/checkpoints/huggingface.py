@@ -5,6 +5,7 @@ T5 1.0, T5 1.1, the LM-adapted and Flan-T5 have these names. A linear layer's we
 """
 
 import json
+import math
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,10 @@ import safetensors
 import safetensors.numpy
 
 from hyperprompt_jax.checkpoints.lazy import Index, LazyArray, transposed
-from hyperprompt_jax.checkpoints.storage import Folder, reason_of
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.checkpoints.storage import Folder, check_memory, check_name, reason_of
+from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_tasks import plain_json
 
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
@@ -134,9 +136,16 @@ def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
   for name, array in weights.items():
     if not _IGNORED.fullmatch(name):
       path, transpose = _our_path(name)
+      if path in arrays:
+        raise UserError(f'{folder} has two arrays for {path}, of which one is {name}')
       arrays[path] = transposed(array) if transpose and len(array.shape) == 2 else array
   # transformers 5 has an option of its own, where it was the tying that said it before.
-  scaled = found.get('scale_decoder_outputs', found.get('tie_word_embeddings') is not False)
+  scaled = found.get('scale_decoder_outputs', found.get('tie_word_embeddings', True))
+  if not isinstance(scaled, bool):
+    raise UserError(
+      f'{folder}/{CONFIG_FILE}: tie_word_embeddings and scale_decoder_outputs are true or '
+      f'false, not {shown(scaled)}'
+    )
   if scaled and OUTPUT_LAYER in arrays:
     if EMBEDDING in arrays and not _equal(arrays[OUTPUT_LAYER], arrays[EMBEDDING]):
       raise UserError(
@@ -159,7 +168,7 @@ def _equal(kernel: LazyArray, embedding: LazyArray) -> bool:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
+    found = plain_json.parse(path.read_bytes())
   except (OSError, ValueError) as error:
     raise UserError(f'{path} cannot be read: {reason_of(error)}') from error
   if not isinstance(found, dict):
@@ -170,15 +179,17 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 def _config(where: str, described: Mapping[str, Any], *, tied: bool) -> Config:
   kind = described.get('model_type')
   if kind not in ('t5', 'mt5'):
-    raise UserError(f"{where} is of model_type {kind!r}; expected 't5' or 'mt5'")
+    raise UserError(f"{where} is of model_type {shown(kind)}; expected 't5' or 'mt5'")
   for name, only in _FIXED.items():
     if described.get(name, only) != only:
-      raise UserError(f'{where}: {name} is {described[name]!r}; only {only} is supported')
+      raise UserError(
+        f'{where}: {name} is {shown(described[name])}; only {only} is supported'
+      )
   feed_forward = described.get('feed_forward_proj', 'relu')
-  activations = {name: ours for ours, name in _FEED_FORWARD.items()}.get(feed_forward)
+  activations = next((a for a, name in _FEED_FORWARD.items() if name == feed_forward), None)
   if activations is None:
     raise UserError(
-      f'{where}: feed_forward_proj {feed_forward!r} is not supported; it may be '
+      f'{where}: feed_forward_proj {shown(feed_forward)} is not supported; it may be '
       f'{", ".join(_FEED_FORWARD.values())}'
     )
   layers = described.get('num_layers')
@@ -217,12 +228,14 @@ def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
     raise UserError(f'{index} has no weight_map of names to files')
   shards = {}
   for file in sorted(set(places.values())):
+    check_name(str(index), file)
     if pathlib.PurePath(file).name != file:
       raise UserError(f'{index} names {file!r}, which is outside of its folder: not read')
     if not (folder / file).is_file():
       raise UserError(f'{folder / file} is missing, a shard of {index}: download it again')
     shards[file] = _open_file(folder / file)
   for name, file in places.items():
+    check_name(str(index), name)
     if name not in shards[file]:
       raise UserError(f'{folder / file} lacks {name}, which {index} says is there')
   return {name: shards[file][name] for name, file in places.items()}
@@ -233,6 +246,8 @@ def _open_file(path: pathlib.Path) -> dict[str, LazyArray]:
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+      for name in slices:
+        check_name(str(path), name)
       return {
         name: _lazy(path, name, tuple(of.get_shape()), of.get_dtype())
         for name, of in slices.items()
@@ -248,6 +263,7 @@ def _lazy(path: pathlib.Path, name: str, shape: tuple[int, ...], dtype: str) -> 
     raise UserError(f'{path}: {name} is of dtype {dtype}; expected floats')
 
   def read(index: Index) -> np.ndarray:
+    check_memory(f'{path}: {name}', math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize)
     # The file is mapped into memory: left open, all that was read would stay there.
     with safetensors.safe_open(path, framework='numpy') as file:
       return file.get_slice(name)[index or ...]

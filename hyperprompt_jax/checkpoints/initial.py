@@ -105,8 +105,9 @@ class InitialCheckpoint:
         "it holds no parameters of a method: set FRESH_PARAMETERS='task' to start them anew"
       )
     for path, axis in VOCABULARY_AXES.items():
-      if path in source.arrays and path in wanted:
-        found, rows = source.arrays[path].shape[axis], wanted[path].shape[axis]
+      array = source.arrays.get(path)
+      if array and len(array.shape) == 2 and path in wanted:
+        found, rows = array.shape[axis], wanted[path].shape[axis]
         if found != rows:
           return (
             f'it has {found} rows of the vocabulary and config.Config.vocab_size is '

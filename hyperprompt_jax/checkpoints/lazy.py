@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.stacking import STACK, layer_index
 from hyperprompt_jax.terminal import track_bytes
 
@@ -16,6 +18,8 @@ from hyperprompt_jax.terminal import track_bytes
 Index = tuple[slice, ...]
 # Layers of a stack that are read at once: hides the latency of remote storage.
 _PARALLEL_READS = 8
+# A shape is written in a moment: more than anybody's network, and not too many to list.
+_MOST_LAYERS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,7 @@ class LazyArray:
   @property
   def nbytes(self) -> int:
     """Bytes of the whole array."""
-    return int(np.prod(self.shape)) * self.dtype.itemsize
+    return math.prod(self.shape) * self.dtype.itemsize
 
   def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
     """Reads a part of the array; all of it by default."""
@@ -103,11 +107,20 @@ def _stacked(layers: Sequence[LazyArray]) -> LazyArray:
 
 
 def unrolled(arrays: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
-  """Arrays by path, with those of scanned stacks by layer: `layers_0`, `layers_1`, …."""
+  """Arrays by path, with those of scanned stacks by layer: `layers_0`, `layers_1`, ….
+
+  Raises:
+    UserError: if a stack is none.
+  """
   result = {}
   for path, array in arrays.items():
     before, stack, after = path.partition(f'/{STACK}/')
     if stack:
+      if not array.shape or array.shape[0] > _MOST_LAYERS:
+        raise UserError(
+          f'{path} is a stack of layers of shape {list(array.shape)}; expected '
+          f'{_MOST_LAYERS} layers at most'
+        )
       for number in range(array.shape[0]):
         result[f'{before}/{STACK}_{number}/{after}'] = _layer(array, number)
     else:
@@ -136,10 +149,11 @@ def arranged(
     else:
       result[path] = array
   for stacked_path, layers in stacks.items():
-    if len({layer.shape for layer in layers.values()}) > 1:
+    in_order = sorted(layers, key=lambda path: layer_index(path)[1] or 0)
+    has_gap = [layer_index(path)[1] for path in in_order] != list(range(len(layers)))
+    if has_gap or len({layer.shape for layer in layers.values()}) > 1:
       result |= layers
       continue
-    in_order = sorted(layers, key=lambda path: layer_index(path)[1] or 0)
     result[stacked_path] = _stacked([layers[path] for path in in_order])
   return result
 

@@ -12,6 +12,7 @@ from etils import epath
 from flax import struct
 
 from hyperprompt_jax import tuning
+from hyperprompt_jax.checkpoints import record
 from hyperprompt_jax.checkpoints.base import (
   Base,
   check_fingerprint,
@@ -28,7 +29,7 @@ from hyperprompt_jax.checkpoints.iterator import (
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.source import frozen_arrays
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.errors import UserError, shown
 
 # The score by which the best single checkpoint is chosen; the others bear tasks' names.
 AVERAGE = 'average'
@@ -179,19 +180,15 @@ class Checkpointer:
   def save(self, state: TrainState, batches: Shards) -> None:
     """Begins to save a step; returns when state and data may be moved on."""
     params, _ = self._tuned.split(state.params)
-    run = {
-      'task_list': self._task_list,
-      'data': self._data,
-      'num_data_shards': batches.num_shards,
-      'initial_step': self.initial_step,
-      'base': self._base and dataclasses.asdict(self._base),
-    }
+    run = record.RunRecord(
+      self._task_list, self._data, batches.num_shards, self.initial_step, self._base
+    )
     self._manager.save(
       int(state.step),
       args=ocp.args.Composite(
         params=ocp.args.StandardSave(params),
         optimizer=ocp.args.StandardSave(state.opt_state),
-        run=ocp.args.JsonSave(run),
+        run=ocp.args.JsonSave(run.to_json()),
         data=IteratorSave(batches.own),
       ),
       force=True,
@@ -199,7 +196,7 @@ class Checkpointer:
 
   def num_data_shards(self, step: int) -> int:
     """How many shards the data of a checkpoint's run are read in."""
-    return self._read_run(step).get('num_data_shards', 1)
+    return self._read_run(step).num_data_shards
 
   def restore(self, step: int, like: TrainState, batches: Shards) -> TrainState:
     """Restores a run: its state, and its position in the data, into `batches`.
@@ -215,8 +212,8 @@ class Checkpointer:
     """
     self.check_task_list(step)
     self._check_data(step, batches)
-    self._base = self._read_base_reference(step)
-    self.initial_step = self._read_run(step).get('initial_step', 0)
+    self._base = self._read_run(step).base
+    self.initial_step = self._read_run(step).initial_step
     params = self._restore_params(step, like.params, self._base)
     items = self._restore(
       step,
@@ -233,7 +230,7 @@ class Checkpointer:
       UserError: if the checkpoint cannot be read or is of another network or task list.
     """
     self.check_task_list(step)
-    return self._restore_params(step, like, self._read_base_reference(step))
+    return self._restore_params(step, like, self._read_run(step).base)
 
   def _restore_params(self, step: int, like: Any, base: Base | None) -> Any:
     checkpoint = str(self.directory / str(step))
@@ -274,7 +271,7 @@ class Checkpointer:
         f'{self.directory} has no checkpoint of step {step}; it has '
         f'{", ".join(map(str, self.steps())) or "none"}'
       )
-    saved = self._read_run(step)['task_list']
+    saved = self._read_run(step).task_list
     if saved != self._task_list:
       raise UserError(
         f'checkpoint {self.directory / str(step)} is of the task list '
@@ -282,24 +279,22 @@ class Checkpointer:
         'mixture'
       )
 
-  def _read_base_reference(self, step: int) -> Base | None:
-    base = self._read_run(step).get('base')
-    return base and Base(**base)
-
   def _check_data(self, step: int, batches: Shards) -> None:
     run = self._read_run(step)
-    saved = {**run['data'], 'NUM_DATA_SHARDS': self.num_data_shards(step)}
+    saved = {**run.data, 'NUM_DATA_SHARDS': run.num_data_shards}
     wanted = {**self._data, 'NUM_DATA_SHARDS': batches.num_shards}
     for name, value in wanted.items():
       if saved.get(name) != value:
         raise UserError(
           f'checkpoint {self.directory / str(step)} was trained with {name}='
-          f'{saved.get(name)!r}; this run has {value!r}: keep the old value, or train in '
-          'another folder'
+          f'{shown(saved.get(name))}; this run has {value!r}: keep the old value, or train '
+          'in another folder'
         )
 
-  def _read_run(self, step: int) -> dict[str, Any]:
-    return self._restore(step, run=ocp.args.JsonRestore()).run
+  def _read_run(self, step: int) -> record.RunRecord:
+    found = self._restore(step, run=ocp.args.JsonRestore()).run
+    with _reading(str(self.directory / str(step))):
+      return record.of_json(found)
 
   def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
     with _reading(str(self.directory / str(step))):

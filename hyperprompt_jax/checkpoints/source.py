@@ -1,14 +1,14 @@
 """A checkpoint that training starts from or `convert` reads, whatever its format."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from hyperprompt_jax.checkpoints import huggingface, t5x_format
+from hyperprompt_jax.checkpoints import huggingface, record, t5x_format
 from hyperprompt_jax.checkpoints.base import FOLDER, Base, check_fingerprint, where
 from hyperprompt_jax.checkpoints.compare import check_same_parameters
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
@@ -17,6 +17,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.stacking import STACK
 
 METHOD = 'method/'
 # The axis of the vocabulary.
@@ -48,6 +49,11 @@ class Source:
   config: Config | None = None
   task_list: tuple[str, ...] = ()
 
+  def __post_init__(self):
+    for name, array in self.arrays.items():
+      if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f'{self.path}: {name} is of dtype {array.dtype}; expected floats')
+
   @property
   def method_paths(self) -> list[str]:
     """Paths of the parameters that a method of task-conditioning has added."""
@@ -63,7 +69,7 @@ class Source:
     resized = {
       path: with_rows(self.arrays[path], axis, rows)
       for path, axis in VOCABULARY_AXES.items()
-      if path in self.arrays and self.arrays[path].shape[axis] != rows
+      if len(self._shape(path)) == 2 and self._shape(path)[axis] != rows
     }
     if not resized:
       return self
@@ -82,22 +88,44 @@ class Source:
     """
     config = known or self.config or self._inferred_config()
     config = dataclasses.replace(config, scan_layers=False)
+    self.check_depth(config)
     shapes = Model(config, MultiTaskLearning(), ('task',)).param_shapes()
     check_same_parameters(self.path, wanted=shapes, found=self.without_method().arrays)
     return config
 
+  def check_depth(self, config: Config) -> None:
+    """Checks that a network has no more layers than there are arrays of.
+
+    A number of layers is written in a moment, and to trace so many may take days.
+
+    Raises:
+      UserError: if it has.
+    """
+    sides = {'encoder': config.num_encoder_layers, 'decoder': config.num_decoder_layers}
+    for side, depth in sides.items():
+      found = len(self._layers(side))
+      if depth > found:
+        raise UserError(
+          f'{self.path} is of {depth} layers of the {side}, and holds arrays of {found}: '
+          'something of it is missing'
+        )
+
+  def _shape(self, path: str) -> tuple[int, ...]:
+    return self.arrays[path].shape if path in self.arrays else ()
+
+  def _layers(self, side: str) -> set[int]:
+    """The numbers of the layers that there are arrays of."""
+    numbers = [re.match(rf'{side}/{STACK}_(\d{{1,9}})/', path) for path in self.arrays]
+    return {int(number[1]) for number in numbers if number}
+
   def _inferred_config(self) -> Config:
     def shape(path: str) -> tuple[int, ...]:
-      if path not in self.arrays or len(self.arrays[path].shape) != 2:
+      if len(self._shape(path)) != 2 or 0 in self._shape(path):
         raise UserError(
           f'{self.path} holds no T5 that this network is: it has no matrix {path}; it has '
           f'{", ".join(sorted(self.arrays)[:3]) or "nothing"}, …'
         )
-      return self.arrays[path].shape
-
-    def depth(stack: str) -> int:
-      numbers = [re.match(rf'{stack}/layers_(\d+)/', path) for path in self.arrays]
-      return max((int(number[1]) + 1 for number in numbers if number), default=0)
+      return self._shape(path)
 
     vocab_size, emb_dim = shape(huggingface.EMBEDDING)
     num_heads, _ = shape('encoder/relpos_bias/rel_embedding')
@@ -106,8 +134,8 @@ class Source:
       vocab_size=vocab_size,
       emb_dim=emb_dim,
       num_heads=num_heads,
-      num_encoder_layers=depth('encoder'),
-      num_decoder_layers=depth('decoder'),
+      num_encoder_layers=max(self._layers('encoder'), default=0) + 1,
+      num_decoder_layers=max(self._layers('decoder'), default=0) + 1,
       head_dim=shape('encoder/layers_0/attention/query/kernel')[1] // num_heads,
       mlp_dim=shape(f'encoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel')[1],
       mlp_activations=('gelu', 'linear') if gated else ('relu',),
@@ -115,11 +143,12 @@ class Source:
     )
 
 
-def open_source(path: str) -> Source:
+def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
   """Looks at a checkpoint, and finds out what it is.
 
   Args:
     path: local, or `gs://…` of a T5X checkpoint.
+    within: the checkpoints that have led here, each the base of the one before.
 
   Raises:
     UserError: if it is none that can be read, or something of it is missing or damaged.
@@ -134,14 +163,14 @@ def open_source(path: str) -> Source:
   if local and (step_folder := _step_of_run(local)):
     # Not the run's path: whoever refers to it means this step, and not a later one.
     step = int(step_folder.name)
-    arrays, tasks = _read_run(step_folder)
+    arrays, tasks = _read_run(step_folder, within)
     return Source(str(step_folder), 'hyperprompt', step, arrays, task_list=tasks)
   if contents := folder.read(t5x_format.MSGPACK_FILE):
     arrays, step = t5x_format.read_native(folder, contents)
     return _of_t5x(Source(path, 'T5X', step, unrolled(arrays)))
   state = folder / t5x_format.ORBAX_ITEM
   if metadata := state.read(t5x_format.ORBAX_FILE):
-    arrays, step = t5x_format.of_train_state(t5x_format.read_orbax(state, metadata))
+    arrays, step = t5x_format.of_train_state(state, t5x_format.read_orbax(state, metadata))
     return _of_t5x(Source(path, 'T5X Orbax', step, unrolled(arrays)))
   raise UserError(f'{path} is no checkpoint: name {_FORMATS}{_hint(local)}')
 
@@ -161,29 +190,38 @@ def _step_of_run(path: epath.Path) -> epath.Path | None:
 
 
 def _read_run(
-  step_folder: epath.Path,
+  step_folder: epath.Path, within: tuple[str, ...]
 ) -> tuple[dict[str, LazyArray], tuple[str, ...]]:
   """All parameters of a run's checkpoint, the frozen ones too, and its task list."""
   arrays = _read_orbax_folder(step_folder / 'params')
   model_dir = step_folder.parent.parent
-  try:
-    run = json.loads((step_folder / 'run' / 'metadata').read_bytes())
-    reference = run['base'] and Base(**run['base'])
-    tasks = tuple(run['task_list'])
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f'checkpoint {step_folder} is damaged: run: {error}') from error
-  if reference is None:
+  contents = Folder(str(step_folder / 'run')).read('metadata')
+  if contents is None:
+    raise UserError(f'checkpoint {step_folder} is incomplete: it has no run/metadata')
+  run = record.parse(str(step_folder), contents)
+  tasks = tuple(run.task_list)
+  if run.base is None:
     return arrays, tasks
-  frozen = {p: a for p, a in frozen_arrays(model_dir, reference).items() if p not in arrays}
+  if run.base.path in within:
+    raise UserError(f'checkpoint {step_folder} is damaged: it is the base of its own base')
+  of_base = frozen_arrays(model_dir, run.base, (*within, run.base.path))
+  frozen = {path: array for path, array in of_base.items() if path not in arrays}
   whole = ((path, array.read()) for path, array in frozen.items())
-  check_fingerprint(model_dir, reference, whole)
+  check_fingerprint(model_dir, run.base, whole)
   return {**arrays, **frozen}, tasks
 
 
-def frozen_arrays(model_dir: epath.Path, base: Base) -> dict[str, LazyArray]:
+def frozen_arrays(
+  model_dir: epath.Path, base: Base, within: tuple[str, ...] = ()
+) -> dict[str, LazyArray]:
   """The parameters that a run left as they were, float32, by their unrolled paths.
 
   They are not yet checked against the fingerprint.
+
+  Args:
+    model_dir: of the run.
+    base: the reference to them.
+    within: see `open_source`.
 
   Raises:
     UserError: if they are gone or damaged.
@@ -191,7 +229,7 @@ def frozen_arrays(model_dir: epath.Path, base: Base) -> dict[str, LazyArray]:
   try:
     if base.path == FOLDER:
       return _read_orbax_folder(model_dir / FOLDER)
-    arrays = open_source(base.path).arrays
+    arrays = open_source(base.path, within).arrays
   except UserError as error:
     raise UserError(
       f'{where(model_dir, base)} cannot be read; put the original folder back, as all '

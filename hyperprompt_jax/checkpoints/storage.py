@@ -1,5 +1,6 @@
 """Folders of checkpoints: local, or on Google Cloud Storage."""
 
+import math
 import os
 import re
 from typing import Any
@@ -9,7 +10,7 @@ import tensorstore as ts
 
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints.lazy import Index, LazyArray
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.errors import UserError, shown
 
 # TensorStore's defaults retry for minutes before they say that there is no network.
 _CONTEXT = ts.Context(
@@ -20,6 +21,9 @@ _CONTEXT = ts.Context(
     'cache_pool': {'total_bytes_limit': 0},
   }
 )
+
+# Of an array; T5's have 60 characters.
+_LONGEST_NAME = 250
 
 
 class Folder:
@@ -47,6 +51,7 @@ class Folder:
 
   def __truediv__(self, name: str) -> 'Folder':
     # A path of a checkpoint's own making must not lead out of it.
+    check_name(self.path, name)
     if name.startswith('/') or '..' in name.split('/'):
       raise UserError(f'{self.path} names {name!r}, which is outside of it: not read')
     inside = object.__new__(type(self))
@@ -78,7 +83,13 @@ class Folder:
 
     Returns:
       A future, for `opened`.
+
+    Raises:
+      UserError: if the path leads out of the folder, or the driver is another.
     """
+    if driver not in ('zarr', 'zarr3'):
+      # TensorStore has drivers that read whatever a specification names.
+      raise UserError(f'{self}: driver {shown(driver)} of an array is none of zarr, zarr3')
     if ocdbt:
       kvstore = {'driver': 'ocdbt', 'base': self._kvstore(), 'path': f'{path}/'}
     else:
@@ -100,7 +111,13 @@ def opened(name: str, future: Any) -> LazyArray:
   except ValueError as error:
     raise UserError(f'{name} is missing or damaged: {reason_of(error)}') from error
 
+  itemsize = store.dtype.numpy_dtype.itemsize
+  # TensorStore takes memory for a whole chunk, and ends the process where there is none.
+  chunk = store.chunk_layout.read_chunk.shape or ()
+  check_memory(f'a chunk of {name}', math.prod(chunk) * itemsize)
+
   def read(index: Index) -> np.ndarray:
+    check_memory(name, math.prod(part.stop - part.start for part in index) * itemsize)
     try:
       return store[index].read().result()
     except ValueError as error:
@@ -109,6 +126,30 @@ def opened(name: str, future: Any) -> LazyArray:
       ) from error
 
   return LazyArray(tuple(store.shape), store.dtype.numpy_dtype, read)
+
+
+def check_name(where: str, name: Any) -> None:
+  """Checks a name that a file gives: messages quote it, and paths are made of it.
+
+  Raises:
+    UserError: if it is no text, not printable, or too long.
+  """
+  if not isinstance(name, str) or not name.isprintable() or len(name) > _LONGEST_NAME:
+    raise UserError(f'{where} has the name {shown(name)} in it, which is none: not read')
+
+
+def check_memory(name: str, nbytes: int) -> None:
+  """Checks what an array is about to take, as its size is only what a file says.
+
+  Raises:
+    UserError: if it is more than there is.
+  """
+  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  if nbytes > memory:
+    raise UserError(
+      f'{name} is of {nbytes // 10**9:,} GB by what its file says, and this machine has '
+      f'{memory // 10**9:,}: get the checkpoint again, or use a larger machine'
+    )
 
 
 def reason_of(error: Exception) -> str:

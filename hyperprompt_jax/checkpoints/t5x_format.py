@@ -5,9 +5,8 @@ state, and beside it one zarr array for each parameter (T5X, `t5x/checkpoints.py
 a folder `state` with one database for all arrays.
 """
 
-import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.serialization
@@ -16,8 +15,9 @@ import tensorstore as ts
 from flax import traverse_util
 
 from hyperprompt_jax.checkpoints.lazy import LazyArray, in_memory
-from hyperprompt_jax.checkpoints.storage import Folder, opened, reason_of
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.checkpoints.storage import Folder, check_name, opened, reason_of
+from hyperprompt_jax.errors import UserError, shown
+from hyperprompt_tasks import plain_json
 
 MSGPACK_FILE = 'checkpoint'
 ORBAX_FILE = '_METADATA'
@@ -51,13 +51,15 @@ def read_native(folder: Folder, contents: bytes) -> tuple[dict[str, LazyArray], 
   if not isinstance(tree, dict) or not isinstance(tree.get('target'), dict):
     raise UserError(f'{where} is no T5X checkpoint: it has no parameters (`target`)')
   target = traverse_util.flatten_dict(tree['target'], is_leaf=_is_spec)
+  leaves = _by_name(where, target.items())
   arrays = _open_all(
-    folder, {'/'.join(path): _read_leaf(folder, leaf) for path, leaf in target.items()}
+    folder, {name: _read_leaf(folder, leaf) for name, leaf in leaves.items()}
   )
-  step = (tree.get('state') or {}).get('step', 0)
+  state = tree.get('state')
+  step = state.get('step', 0) if isinstance(state, dict) else 0
   if isinstance(step, dict | str):
     step = opened(f'{folder}: step', _read_leaf(folder, step)).read()
-  return arrays, int(np.asarray(step).reshape(()))
+  return arrays, _step(where, step)
 
 
 def _is_spec(_: Any, node: Any) -> bool:
@@ -69,11 +71,38 @@ def _read_leaf(folder: Folder, leaf: Any) -> Any:
   """An array that the msgpack file itself holds, or a future of one beside it."""
   if isinstance(leaf, dict):
     # Older versions of TensorStore have the path at the top.
-    path = leaf['kvstore'].get('path', leaf.get('path', ''))
-    return folder.open_zarr(path.strip('/'), driver=leaf['driver'])
+    kvstore = leaf.get('kvstore')
+    path = leaf.get('path', '')
+    if isinstance(kvstore, dict):
+      path = kvstore.get('path', path)
+    check_name(str(folder), path)
+    return folder.open_zarr(path.strip('/'), driver=str(leaf.get('driver')))
   if isinstance(leaf, str) and leaf.startswith(_PLACEHOLDER):
     return folder.open_zarr(leaf.removeprefix(_PLACEHOLDER))
+  if not isinstance(leaf, np.ndarray | np.generic | int | float):
+    raise UserError(f'{folder}/{MSGPACK_FILE} has {shown(leaf)} where an array should be')
   return np.asarray(leaf)
+
+
+def _by_name(where: str, leaves: Iterable[tuple[tuple, Any]]) -> dict[str, Any]:
+  """What stands at the paths of a tree, by `a/b/c`."""
+  found = {}
+  for path, leaf in leaves:
+    for key in path:
+      check_name(where, key)
+    name = '/'.join(path)
+    if name in found:
+      raise UserError(f'{where} is damaged: it has {name} twice')
+    found[name] = leaf
+  return found
+
+
+def _step(where: str, found: Any) -> int:
+  """The step that a file says."""
+  step = np.asarray(found)
+  if step.size != 1 or step.dtype.kind not in 'iu' or step.item() < 0:
+    raise UserError(f'{where} is damaged: its step is {shown(found)}')
+  return int(step.item())
 
 
 def _open_all(folder: Folder, leaves: Mapping[str, Any]) -> dict[str, LazyArray]:
@@ -96,27 +125,28 @@ def read_orbax(folder: Folder, metadata: bytes) -> dict[str, LazyArray]:
     UserError: if the file does not describe a tree, or an array is missing or damaged.
   """
   try:
-    described = json.loads(metadata)
+    described = plain_json.parse(metadata)
     paths = [
       tuple(str(key['key']) for key in of['key_metadata'])
       for of in described['tree_metadata'].values()
       if of['value_metadata']['value_type'] not in ('None', 'Dict', 'List')
     ]
+    driver = 'zarr3' if described.get('use_zarr3') else 'zarr'
+    ocdbt = bool(described.get('use_ocdbt'))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UserError(f'{folder}/{ORBAX_FILE} is damaged: {error!r}') from error
+    raise UserError(f'{folder}/{ORBAX_FILE} is damaged: {reason_of(error)}') from error
+  named = _by_name(f'{folder}/{ORBAX_FILE}', [(path, path) for path in paths])
   futures = {
-    '/'.join(path): folder.open_zarr(
-      '.'.join(path),
-      driver='zarr3' if described.get('use_zarr3') else 'zarr',
-      ocdbt=described.get('use_ocdbt', False),
-    )
-    for path in paths
+    name: folder.open_zarr('.'.join(path), driver=driver, ocdbt=ocdbt)
+    for name, path in named.items()
   }
   return _open_all(folder, futures)
 
 
-def of_train_state(arrays: Mapping[str, LazyArray]) -> tuple[dict[str, LazyArray], int]:
-  """The parameters and the step of the arrays of T5X's training state."""
+def of_train_state(
+  folder: Folder, arrays: Mapping[str, LazyArray]
+) -> tuple[dict[str, LazyArray], int]:
+  """The parameters and the step of the arrays of T5X's training state in a folder."""
   prefix = 'target/'
   params = {
     path.removeprefix(prefix): array
@@ -124,7 +154,7 @@ def of_train_state(arrays: Mapping[str, LazyArray]) -> tuple[dict[str, LazyArray
     if path.startswith(prefix)
   }
   step = arrays.get('state/step')
-  return params, int(step.read().reshape(())) if step else 0
+  return params, _step(str(folder), step.read()) if step else 0
 
 
 def write_native(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.errors import UserError, shown
 
 # The name of what layers mark as costly: what is a product of matrices away from what
 # else is kept.
@@ -69,8 +69,10 @@ class Config:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if field.type is int and (not isinstance(value, int) or value < 1):
-        raise UserError(f'Config.{field.name} must be a positive integer, not {value!r}')
+      if field.type is int and (type(value) is not int or not 0 < value < 2**31):
+        raise UserError(
+          f'Config.{field.name} must be a positive integer of 32 bits, not {shown(value)}'
+        )
     if not 0.0 <= self.dropout_rate < 1.0:
       raise UserError(f'Config.dropout_rate must be in [0, 1), not {self.dropout_rate!r}')
     if self.remat_policy not in REMAT_POLICIES:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 # The key under which a scanned stack keeps its layers, stacked along a leading axis.
 STACK = 'layers'
-_LAYER = re.compile(rf'{STACK}_(\d+)')
+_LAYER = re.compile(rf'{STACK}_(\d{{1,9}})')
 
 
 def layer_index(path: str) -> tuple[str, int | None]:

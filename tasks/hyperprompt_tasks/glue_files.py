@@ -6,13 +6,11 @@ TFDS fails at is an error that names it.
 """
 
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
-from absl import logging
 from typing_extensions import override
 
 from hyperprompt_tasks import errors, official_files
@@ -100,7 +98,7 @@ class Format(official_files.Format):
       if not self._is_corrupt(line, split):
         rows.append(self._row(line, total - 1))
     if len(rows) < total:
-      _warn_once(
+      official_files.warn_once(
         f'{path}: left out {total - len(rows)} of {total} lines, which lack a text or a '
         'label'
       )
@@ -130,7 +128,7 @@ class Format(official_files.Format):
       yield Fields(where, dict(zip(columns, [*fields, *missing], strict=False)))
       longer += len(fields) > len(columns)
     if longer:
-      _warn_once(
+      official_files.warn_once(
         f'{path}: {longer} lines have more fields than there are columns; the first ones '
         'are taken, as TFDS takes them'
       )
@@ -264,8 +262,3 @@ def _checked(rows: list[Row], path: str) -> list[Row]:
   if not rows:
     raise errors.DataError(f'{path}: expected one row per line; found no rows')
   return rows
-
-
-@functools.cache  # a file is read anew for every evaluation
-def _warn_once(message: str) -> None:
-  logging.warning('%s', message)

@@ -6,11 +6,13 @@ dict of its own. Rows keep the order of the file; TFDS shuffles.
 
 import abc
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from hyperprompt_tasks import errors
 
@@ -73,9 +75,11 @@ class Format(abc.ABC):
     try:
       with tf.io.gfile.GFile(path, 'rb') as file:
         content = file.read()
-    except tf.errors.NotFoundError as error:
+    except tf.errors.OpError as error:
+      absent = isinstance(error, tf.errors.NotFoundError)
       raise errors.DataError(
-        f'{path}: no such file; expected the {split} split of {self.folder}'
+        f'{path}: {"no such file" if absent else "cannot be read"}; expected the {split} '
+        f'split of {self.folder}'
       ) from error
     # All at once, as lines that TensorFlow reads have lost every carriage return.
     for number, line in enumerate(content.splitlines(), start=1):
@@ -85,3 +89,9 @@ class Format(abc.ABC):
       except UnicodeDecodeError as error:
         raise errors.DataError(f'{where}: expected {expected} in UTF-8; {error}') from error
       yield where, text
+
+
+@functools.cache  # a file is read anew for every evaluation
+def warn_once(message: str) -> None:
+  """Says what is left out of a file."""
+  logging.warning('%s', message)

@@ -7,7 +7,8 @@ Both calls register and return the name of a mixture, and may stand in a gin fil
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import seqio
@@ -24,6 +25,8 @@ from hyperprompt_tasks import (
 
 # What has been made, by its name: gin calls again wherever a macro stands.
 _made: dict[str, Any] = {}
+# What SeqIO takes.
+_SEQIO_NAME = re.compile(r'[\w.:#]+')
 
 
 def condition(
@@ -59,7 +62,7 @@ def condition(
   """
   conditioned_as, scores = dict(conditioned_as or {}), dict(scores or {})
   call = (tasks, task_list, conditioned_as, scores)
-  if _is_made(name, call):
+  if _is_made(name, tasks, call):
     return name
   for argument, given in (('conditioned_as', conditioned_as), ('scores', scores)):
     if unknown := given.keys() - tasks.keys():
@@ -121,7 +124,7 @@ def from_files(
   """
   rates, labels = dict(rates or {}), dict(labels or {})
   call = (files, rates, labels, task_list, list(metric_fns))
-  if _is_made(name, call):
+  if _is_made(name, files, call):
     return name
   for argument, given in (('rates', rates), ('labels', labels)):
     if unknown := given.keys() - files.keys():
@@ -167,11 +170,12 @@ def from_files(
   return name
 
 
-def _is_made(name: str, call: Any) -> bool:
+def _is_made(name: str, tasks: Iterable[str], call: Any) -> bool:
   """Whether the same call has been made.
 
   Raises:
-    TaskError: another has, or the name is of another's mixture or task.
+    TaskError: another has, or the name is of another's mixture or task, or one that there
+      cannot be.
   """
   if name in _made:
     if _made[name] == call:
@@ -179,6 +183,14 @@ def _is_made(name: str, call: Any) -> bool:
     raise errors.TaskError(f'mixture {name} is made already, of other tasks')
   if name in seqio.MixtureRegistry.names() or name in seqio.TaskRegistry.names():
     raise errors.TaskError(f'{name} is registered already: choose another name')
+  for part in (name, *tasks):
+    if not _SEQIO_NAME.fullmatch(part):
+      raise errors.TaskError(
+        f'{part[:80]!r} is no name of a task or mixture: use letters, digits and the signs '
+        '_ . : #'
+      )
+  if not tasks:
+    raise errors.TaskError(f'mixture {name} has no tasks')
   return False
 
 

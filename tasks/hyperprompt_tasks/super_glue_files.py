@@ -6,13 +6,12 @@ repaired.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from typing_extensions import override
 
-from hyperprompt_tasks import errors, official_files
+from hyperprompt_tasks import errors, official_files, plain_json
 from hyperprompt_tasks.official_files import ENTAILMENT, Row
 
 BOOLEAN = ('False', 'True')
@@ -37,18 +36,23 @@ class Fields:
       raise self.error(f'valid Unicode in {key!r}', error.reason) from error
 
   def integer(self, key: str) -> int:
-    """Returns the whole number `key`."""
-    return self._get(key, int, 'a whole number')
+    """Returns the whole number `key`, which fits 32 bits as in TFDS."""
+    value = self._get(key, int, 'a whole number')
+    if not -(2**31) <= value < 2**31:
+      raise self.error(f'{key!r} to be a whole number of 32 bits', str(value))
+    return value
 
   def child(self, key: str) -> 'Fields':
     """Returns the object `key`."""
     return Fields(self.where, self._get(key, dict, 'an object'))
 
-  def children(self, key: str) -> list['Fields']:
-    """Returns the objects in the list `key`."""
+  def children(self, key: str, *, make_rows: bool = False) -> list['Fields']:
+    """Returns the objects in the list `key`; says where none are to make rows."""
     values = self._get(key, list, 'a list of objects')
     if not all(isinstance(value, dict) for value in values):
       raise self.error(f'{key!r} to be a list of objects', 'something else in it')
+    if make_rows and not values:
+      official_files.warn_once(f'{self.where}: left out, as its {key!r} is empty')
     return [Fields(self.where, value) for value in values]
 
   def label(self, classes: Sequence[str], named: bool, split: str) -> int:
@@ -69,11 +73,11 @@ class Fields:
     value = self._get('label', int | bool, 'true or false, 1 or 0')
     if value in (0, 1):
       return int(value)
-    raise self.error("'label' to be true or false, 1 or 0", json.dumps(value))
+    raise self.error("'label' to be true or false, 1 or 0", plain_json.shown(value))
 
   def error(self, expected: str, found: str) -> errors.DataError:
     """Returns the error that says what was expected at this place."""
-    return errors.DataError(f'{self.where}: expected {expected}; found {found}')
+    return errors.DataError(f'{self.where}: expected {expected}; found {found[:200]}')
 
   def _get(self, key: str, kind: Any, expected: str) -> Any:
     if key not in self.values:
@@ -82,7 +86,7 @@ class Fields:
     value = self.values[key]
     # To Python, though not to JSON, true is a whole number.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-      raise self.error(f'{key!r} to be {expected}', json.dumps(value)[:80])
+      raise self.error(f'{key!r} to be {expected}', plain_json.shown(value))
     return value
 
 
@@ -125,8 +129,8 @@ def _repaired_span(line: Fields, text: bytes, span: bytes, index: int) -> bytes:
 
 def _multirc_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
   passage = line.child('passage')
-  for question in passage.children('questions'):
-    for answer in question.children('answers'):
+  for question in passage.children('questions', make_rows=True):
+    for answer in question.children('answers', make_rows=True):
       yield {
         'paragraph': passage.text('text'),
         'question': question.text('question'),
@@ -149,7 +153,7 @@ def _record_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
     text[entity.integer('start') : entity.integer('end') + 1]
     for entity in passage.children('entities')
   }
-  for query in line.children('qas'):
+  for query in line.children('qas', make_rows=True):
     unlabelled = split == 'test' and 'answers' not in query.values
     answers = [] if unlabelled else query.children('answers')
     yield {
@@ -249,9 +253,9 @@ FORMATS = {
 def _parse(line: str, where: str) -> Fields:
   expected = f'{where}: expected one JSON object'
   try:
-    values = json.loads(line)
-  except json.JSONDecodeError as error:
-    raise errors.DataError(f'{expected}; {error.msg} at column {error.colno}') from error
+    values = plain_json.parse(line)
+  except ValueError as error:
+    raise errors.DataError(f'{expected}; {error}') from error
   if not isinstance(values, dict):
-    raise errors.DataError(f'{expected}; found {json.dumps(values)[:80]}')
+    raise errors.DataError(f'{expected}; found {plain_json.shown(values)}')
   return Fields(where, values)

@@ -6,6 +6,7 @@ training and evaluation tasks, say. The order of the list is the meaning of the 
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
 import seqio
@@ -16,6 +17,8 @@ from hyperprompt_tasks import errors
 # the SeqIO task, of somebody else's whose names are not known before it is evaluated.
 Metrics = tuple[tuple[str, str], ...]
 ALL = '*'
+# As SeqIO has it of its tasks, and a hyphen.
+NAME = re.compile(r'[\w.:#-]+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,12 @@ class TaskList:
   scores: Mapping[str, Metrics]
 
   def __post_init__(self) -> None:
+    for task in self.tasks:
+      # A conditioned task has a folder of its name where it is trained by itself.
+      if not NAME.fullmatch(task) or set(task) == {'.'}:
+        raise ValueError(
+          f'{task[:80]!r} is no name of a task: use letters, digits and the signs _ - . : #'
+        )
     if len(set(self.tasks)) != len(self.tasks):
       raise ValueError(f'a task list names a task twice: {", ".join(self.tasks)}')
     if unknown := set(self.scores) - set(self.tasks):

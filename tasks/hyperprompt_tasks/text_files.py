@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from typing_extensions import override
 
-from hyperprompt_tasks import errors, sources
+from hyperprompt_tasks import errors, plain_json, sources
 
 INPUTS, TARGETS = 'inputs', 'targets'
 SPLITS = ('train', 'validation', 'test')
@@ -85,7 +84,7 @@ class TextFileSource(sources.ColumnSource):
       if self._labels is not None and target not in self._labels:
         raise errors.DataError(
           f'{where}: expected {TARGETS!r} to be one of {", ".join(self._labels)}; found '
-          f'{target!r}'
+          f'{target[:80]!r}'
         )
       yield inputs, target
 
@@ -97,11 +96,11 @@ def _kind(path: str) -> str:
 def _text(where: str, row: Mapping[str, Any], name: str) -> str:
   if name not in row:
     held = ', '.join(map(repr, row)) or 'nothing'
-    raise errors.DataError(f'{where}: expected {name!r}; found {held}')
+    raise errors.DataError(f'{where}: expected {name!r}; found {held[:200]}')
   value = row[name]
   if not isinstance(value, str) or not value.strip():
     raise errors.DataError(
-      f'{where}: expected {name!r} to be text; found {json.dumps(value)[:80]}'
+      f'{where}: expected {name!r} to be text; found {plain_json.shown(value)}'
     )
   try:
     value.encode('utf-8')
@@ -135,11 +134,11 @@ def _json_lines(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
       continue
     where = f'{path}:{number}'
     try:
-      row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+      row = plain_json.parse(line)
+    except ValueError as error:
       raise errors.DataError(f'{where}: expected one JSON object; {error}') from error
     if not isinstance(row, dict):
-      raise errors.DataError(f'{where}: expected one JSON object; found {line[:80]}')
+      raise errors.DataError(f'{where}: expected one JSON object; found {line[:80]!r}')
     yield where, row
 
 
@@ -149,6 +148,9 @@ def _table(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
   rows = csv.DictReader(text, delimiter=DELIMITERS[_kind(path)], strict=True)
   longest = csv.field_size_limit(2**31 - 1)  # of a field; a passage may be long
   try:
+    for name in (INPUTS, TARGETS):
+      if (rows.fieldnames or ()).count(name) > 1:
+        raise errors.DataError(f'{path}:1: two columns {name!r}; expected one')
     for row in rows:
       where = f'{path}:{rows.line_num}'
       if None in row or (None in row.values()):

@@ -4,9 +4,11 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import math
 import pathlib
 import runpy
 import shutil
+import struct
 
 import jax
 import numpy as np
@@ -204,11 +206,41 @@ def test_a_shard_that_lacks_what_the_index_says(copy):
   assert f'lacks {name}' in refusal(folder)
 
 
-@pytest.mark.parametrize('file', ['../model.safetensors', '/etc/passwd'])
-def test_an_index_that_names_files_elsewhere(copy, file):
+@pytest.mark.parametrize(
+  ('file', 'said'),
+  [
+    ('../model.safetensors', 'outside of its folder'),
+    ('/etc/passwd', 'outside of its folder'),
+    ('a\0b', 'which is none: not read'),
+    ('x' * 300, 'which is none: not read'),
+  ],
+)
+def test_an_index_that_names_files_elsewhere(copy, file, said):
   folder = copy('flan')
   change(folder, 'model.safetensors.index.json', weight_map={'shared.weight': file})
-  assert 'outside of its folder' in refusal(folder)
+  assert said in refusal(folder)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'length'), [([2**40, 2**20], None), ([2**62] * 9, None), ([8], 2**62)]
+)
+def test_a_size_in_a_header_is_not_believed(copy, shape, length):
+  folder = copy('t5_1_1')
+  size = min(4 * math.prod(shape), 2**63)
+  entry = {'dtype': 'F32', 'shape': shape, 'data_offsets': [0, size]}
+  header = json.dumps({'shared.weight': entry}).encode()
+  path = folder / 'model.safetensors'
+  path.write_bytes(struct.pack('<Q', length or len(header)) + header + bytes(32))
+  line = refusal(folder)
+  assert f'{path} is damaged or incomplete' in line and '\n' not in line
+
+
+def test_two_arrays_for_one_parameter(copy):
+  folder = copy('t5_1_1')
+  tensors = load_file(folder / 'model.safetensors')
+  tensors['token_embedder/embedding'] = tensors['shared.weight'].copy()
+  save_file(tensors, folder / 'model.safetensors')
+  assert 'has two arrays for token_embedder/embedding' in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +279,12 @@ def test_missing_extra_and_misshapen_arrays_are_listed(copy, edit, said):
     ({'d_model': None}, 'does not describe a T5: Config.emb_dim'),
     ({'num_layers': 1}, 'encoder/layers_1/attention/key/kernel: wanted absent'),
     ({'tie_word_embeddings': True}, 'two that differ'),
+    ({'tie_word_embeddings': 'no'}, "true or false, not 'no'"),
+    ({'feed_forward_proj': ['relu']}, "feed_forward_proj ['relu'] is not supported"),
+    ({'num_layers': 10**9}, 'is of 1000000000 layers of the encoder, and holds arrays of'),
+    ({'num_layers': True}, 'num_encoder_layers must be a positive integer'),
+    ({'d_model': 2**31}, 'emb_dim must be a positive integer of 32 bits'),
+    ({'d_model': 'x' * 10**6}, 'emb_dim must be a positive integer'),
   ],
 )
 def test_a_configuration_of_something_else(copy, values, said):
@@ -255,7 +293,7 @@ def test_a_configuration_of_something_else(copy, values, said):
   assert said in refusal(folder)
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{"model_type": '])
+@pytest.mark.parametrize('content', ['', '[]', '{"model_type": ', '[' * 10**5, '9' * 5_000])
 def test_a_configuration_that_is_none(copy, content):
   folder = copy('t5_1_1')
   (folder / 'config.json').write_text(content)

@@ -6,6 +6,7 @@ import shutil
 
 import flax.serialization
 import jax.numpy as jnp
+import msgpack
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -215,3 +216,88 @@ def test_orbax_metadata_that_is_none(tmp_path):
     pathlib.Path(folder / 'state' / '_METADATA').write_text(content)
     line = refusal(folder)
     assert '_METADATA is damaged' in line or 'is no checkpoint' in line
+
+
+# ---- What a stranger may write ----
+
+
+def edit_tree(folder, change):
+  path = folder / 'checkpoint'
+  tree = flax.serialization.msgpack_restore(path.read_bytes())
+  change(tree['optimizer'], tree['optimizer']['target']['token_embedder'])
+  path.write_bytes(flax.serialization.msgpack_serialize(tree))
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    (lambda top, of: top['state'].update(step='x'), "'x' where an array should be"),
+    (lambda top, of: top['state'].update(step=np.ones(2)), 'its step is array([1., 1.])'),
+    (lambda top, of: top['state'].update(step=-1), 'its step is -1'),
+    (lambda top, of: of.update(embedding=None), 'None where an array should be'),
+    (lambda top, of: of.update(embedding=['a'] * 3), 'where an array should be'),
+    (lambda top, of: of.update(embedding=np.ones(3, int)), 'dtype int64; expected floats'),
+    (lambda top, of: of['embedding'].update(driver='json'), "driver 'json' of an array"),
+    (lambda top, of: of['embedding'].update(kvstore={'path': 3}), 'has the name 3 in it'),
+    (
+      lambda top, of: top['target'].update(token_embedder={3: np.ones(3)}),
+      'has the name 3 in it',
+    ),
+    (lambda top, of: of.update({'\x1b[2J': np.ones(3)}), r"the name '\x1b[2J' in it"),
+    (lambda top, of: of.update({'x' * 300: np.ones(3)}), 'in it, which is none: not read'),
+    (
+      lambda top, of: top['target'].update({'token_embedder/embedding': np.ones(3)}),
+      'it has token_embedder/embedding twice',
+    ),
+    (
+      lambda top, of: of.update({'layers': {'a': np.ones((1_001, 0), 'f4')}}),
+      'a stack of layers of shape [1001, 0]; expected 1000 layers at most',
+    ),
+    (
+      lambda top, of: of.update({'layers': {'a': np.float32(1)}}),
+      'is a stack of layers of shape []',
+    ),
+    (
+      lambda top, of: top['target']['encoder'].update(
+        layers_99999999=top['target']['encoder'].pop('layers_1')
+      ),
+      'is of 100000000 layers of the encoder, and holds arrays of 2',
+    ),
+  ],
+)
+def test_a_tree_that_is_none(copy, change, said):
+  edit_tree(copy, change)
+  line = refusal(copy)
+  assert said in line and '\n' not in line and len(line) < 1_500
+
+
+@pytest.mark.parametrize('dtype', ['object', '|O', 'V8', 'x'])
+def test_bytes_are_never_taken_for_objects(copy, dtype):
+  array = msgpack.packb(((1,), dtype, bytes(8)))
+  tree = {'target': {'a': msgpack.ExtType(1, array)}}
+  (copy / 'checkpoint').write_bytes(msgpack.packb(tree))
+  line = refusal(copy)
+  assert ('is damaged' in line or 'expected floats' in line) and '\n' not in line
+
+
+@pytest.mark.parametrize(
+  ('claim', 'said'),
+  [
+    ({'shape': [2**40, 2**20]}, 'token_embedder/embedding is of 4,611,686,018 GB'),
+    ({'shape': [2**62] * 20, 'chunks': [1] * 20}, 'GB by what its file says'),
+    # TensorStore would end the process.
+    ({'chunks': [2**40, 2**20]}, 'a chunk of'),
+  ],
+)
+def test_a_size_is_not_believed(copy, claim, said):
+  path = copy / EMBEDDING / '.zarray'
+  path.write_text(json.dumps({**json.loads(path.read_text()), **claim}))
+  with pytest.raises(UserError) as error:
+    open_source(str(copy)).arrays['token_embedder/embedding'].read()
+  line = str(error.value)
+  assert said in line and 'and this machine has' in line and '\n' not in line
+
+
+def test_layers_with_a_gap_make_no_stack():
+  layers = {f'encoder/layers_{n}/x': lazy.in_memory(np.ones(2)) for n in (0, 2)}
+  assert lazy.arranged(layers, ['encoder/layers/x']).keys() == layers.keys()

@@ -46,6 +46,7 @@ def test_every_word_reaches_training_on_tpu_vms_unchanged(world):
     subprocess.run(['bash', script], env={'HOME': str(host)}, cwd=host, check=True)
     given = (host / 'given').read_bytes().decode().split('\0')[:-1]
     assert given == [VALUE, 'train', '--device_count=8', *HOSTILE]
+  assert not [call for call in world.words() if any(VALUE in word for word in call)]
   assert not list(world.folder.rglob('evil'))
 
 
@@ -62,6 +63,8 @@ def test_every_word_reaches_training_on_gke_unchanged(world):
   assert given == ['--device_count=8', *HOSTILE]
   values = {e['name']: expanded(e['value'], variables) for e in container['env']}
   assert values['VALUE'] == VALUE
+  # Whoever else is on this machine sees the words of what runs.
+  assert not [call for call in world.words() if any(VALUE in word for word in call)]
   assert not list(world.folder.rglob('evil'))
 
 

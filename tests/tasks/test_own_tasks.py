@@ -269,6 +269,14 @@ def test_a_long_passage(tmp_path):
       r'a.jsonl:1: expected valid Unicode',
     ),
     ('a.jsonl', b'[' * 100_000, r'a.jsonl:1: expected one JSON object'),
+    (
+      'a.jsonl',
+      b'{"inputs": ' + b'9' * 5_000 + b'}',
+      r'a.jsonl:1: .*; a number has too many digits',
+    ),
+    ('a.jsonl', b'{"\x1b[2J": 1}', r'a.jsonl:1: .*; Invalid control character'),
+    ('a.jsonl', b'{"inputs": [[]]}', r"a.jsonl:1: expected 'inputs' to be text; found a l"),
+    ('a.jsonl', b'"\xe2\x80\xa8"', r'expected one JSON object; found'),
     ('a.jsonl', b'{"inputs": "a", "targets": "b"}\n\xff', r'a.jsonl:2: expected UTF-8'),
     ('a.jsonl', b'\n', r'a.jsonl: expected examples; found none'),
     ('a.csv', b'inputs,targets\na', r'a.csv:2: expected 2 fields'),
@@ -280,6 +288,7 @@ def test_a_long_passage(tmp_path):
       r"a.csv:2: expected 'inputs'; found 'input', 'targets'",
     ),
     ('a.tsv', b'inputs\ttargets\na\t ', r"a.tsv:2: expected 'targets' to be text"),
+    ('a.csv', b'inputs,targets,targets\na,b,c', r"a.csv:1: two columns 'targets'"),
     ('a.csv', b'inputs,targets\na,maybe', r"'targets' to be one of yes, no; found 'maybe'"),
     ('a.txt', b'', r'a.txt: expected a file .jsonl, .csv or .tsv'),
     ('a.csv', None, r'a.csv: cannot be read'),
@@ -295,7 +304,7 @@ def test_what_files_cannot_hold(tmp_path, file, content, said):
       {'t': {'train': str(path)}},
       labels={'t': ['yes', 'no']} if b'maybe' in (content or b'') else None,
     )
-  assert '\n' not in str(raised.value)
+  assert len(str(raised.value).splitlines()) == 1 and str(raised.value).isprintable()
   assert not any(name.startswith('own_bad') for name in seqio.TaskRegistry.names())
 
 
@@ -305,3 +314,25 @@ def test_splits_and_arguments_of_files(tmp_path):
     hyperprompt_tasks.from_files('own_z', {'t': {'dev': path}})
   with pytest.raises(errors.TaskError, match='labels of mixture own_z: u is not among'):
     hyperprompt_tasks.from_files('own_z', {'t': {'train': path}}, labels={'u': ['a']})
+
+
+@pytest.mark.parametrize('name', ['../own', 'own/../../x', '..', '/own', 'own a', ''])
+def test_no_name_leads_out_of_a_folder(tmp_path, name):
+  """Where tasks are trained one by one, each has a folder of its name."""
+  path = write(tmp_path, 'csv')
+  with pytest.raises(errors.TaskError, match='is no name of a task'):
+    hyperprompt_tasks.from_files('own_names', {name: {'train': path}})
+  if name not in ('..',):
+    with pytest.raises(errors.TaskError, match='is no name of a task'):
+      hyperprompt_tasks.from_files(name, {'t': {'train': path}})
+  two()
+  with pytest.raises(errors.TaskError, match='is no name of a task'):
+    hyperprompt_tasks.condition(
+      'own_names', {'own_theirs_a': 1.0}, conditioned_as={'own_theirs_a': name}
+    )
+  assert 'own_names' not in seqio.MixtureRegistry.names()
+
+
+def test_a_mixture_of_nothing():
+  with pytest.raises(errors.TaskError, match='mixture own_none has no tasks'):
+    hyperprompt_tasks.condition('own_none', {})

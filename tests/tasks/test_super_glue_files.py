@@ -163,6 +163,7 @@ def test_a_test_split_may_lack_labels_and_answers(folder, write, official):
     ('BoolQ', lambda row: row.pop('passage'), "expected field 'passage' (a string)"),
     ('BoolQ', lambda row: row.update(question=3), "'question' to be a string; found 3"),
     ('BoolQ', lambda row: row.update(idx=True), "'idx' to be a whole number"),
+    ('BoolQ', lambda row: row.update(idx=2**31), "'idx' to be a whole number of 32 bits"),
     ('BoolQ', lambda row: row.pop('label'), "field 'label'"),
     ('BoolQ', lambda row: row.update(label=2), 'true or false, 1 or 0; found 2'),
     ('BoolQ', lambda row: row.update(label='True'), 'true or false, 1 or 0'),
@@ -213,7 +214,15 @@ def test_a_wrong_line_is_named_with_its_file_and_number(
 
 
 @pytest.mark.parametrize(
-  'line', [b'{"idx": 1', b'[1, 2]', b'\xff\xfe{}', b'{"idx": 1} {"idx": 2}']
+  'line',
+  [
+    b'{"idx": 1',
+    b'[1, 2]',
+    b'\xff\xfe{}',
+    b'{"idx": 1} {"idx": 2}',
+    b'[' * 100_000,
+    b'{"idx": ' + b'9' * 5_000 + b'}',
+  ],
 )
 def test_a_line_that_is_no_json_object_is_named(folder, line):
   path = folder / 'RTE' / 'train.jsonl'
@@ -229,6 +238,30 @@ def test_an_empty_file_is_refused(folder):
   (folder / 'RTE' / 'train.jsonl').write_text('\n')
   with pytest.raises(hyperprompt_tasks.DataError, match=r'RTE/train.jsonl: .*no rows'):
     sources.SuperGlueSource('rte').get_dataset('train')
+
+
+def test_a_folder_in_the_place_of_a_file(folder):
+  (folder / 'RTE' / 'train.jsonl').unlink()
+  (folder / 'RTE' / 'train.jsonl').mkdir()
+  with pytest.raises(hyperprompt_tasks.DataError, match=r'RTE/train.jsonl: cannot be read'):
+    sources.SuperGlueSource('rte').get_dataset('train')
+
+
+@pytest.mark.parametrize(
+  ('file', 'key', 'empty'),
+  [
+    ('MultiRC', 'questions', lambda row: row['passage'].update(questions=[])),
+    ('MultiRC', 'answers', lambda row: row['passage']['questions'][1].update(answers=[])),
+    ('ReCoRD', 'qas', lambda row: row.update(qas=[])),
+  ],
+)
+def test_what_makes_no_rows_is_said(folder, write, official, caplog, file, key, empty):
+  row = copy.deepcopy(official[file][0])
+  empty(row)
+  path = folder / file / 'train.jsonl'
+  write(path, [official[file][0], row])
+  super_glue_files.FORMATS[file.lower()].read(str(path), 'train')
+  assert f'{path}:2: left out, as its {key!r} is empty' in caplog.text
 
 
 def test_an_absent_file_is_not_among_the_splits_and_is_named_when_asked_for(folder):

@@ -1,0 +1,1 @@
+"""Fuzzing of all that reads what users and strangers write: `make fuzz`."""

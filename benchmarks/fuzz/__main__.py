@@ -1,0 +1,109 @@
+"""Runs the campaign: all targets with both tools; a table, and `results/fuzz.json`.
+
+Every target gets its cases from Hypothesis, which makes them of the right ones' parts, and
+from Atheris, which looks for bytes that take new ways through the code. Where Atheris is
+not there (it has no wheel for every Python), Hypothesis is alone, and the table says so.
+"""
+
+import argparse
+import concurrent.futures
+import importlib.util
+import json
+import pathlib
+import pkgutil
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.fuzz import targets, worker
+
+TOOLS = ('hypothesis', 'atheris')
+RESULTS = pathlib.Path(__file__).parents[1] / 'results' / 'fuzz.json'
+# A process may end, or hang in C++, at a case; it is counted, and the rest is run.
+_MOST_DEATHS = 5
+_MOST_SECONDS = 3_600
+
+
+def main() -> int:
+  """Returns the exit status: 1 if anything was found."""
+  names = [module.name for module in pkgutil.iter_modules(targets.__path__)]
+  parser = argparse.ArgumentParser(prog='benchmarks.fuzz', description=__doc__)
+  parser.add_argument('--cases', type=int, default=10_000, help='of each target and tool')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument(
+    '--target', action='append', choices=names, help='instead of all; others keep results'
+  )
+  parser.add_argument('--workers', type=int, default=2)
+  parser.add_argument('--output', type=pathlib.Path, default=RESULTS)
+  flags = parser.parse_args()
+  tools = [tool for tool in TOOLS if importlib.util.find_spec(tool)]
+  jobs = [(name, tool) for name in flags.target or names for tool in tools]
+  print('| target | tool | cases | seed | refused | slowest, s | findings |')
+  print('| --- | --- | --- | --- | --- | --- | --- |')
+  with concurrent.futures.ThreadPoolExecutor(flags.workers) as pool:
+    rows = []
+    for row in pool.map(lambda job: _run(*job, flags.cases, flags.seed), jobs):
+      rows.append(row)
+      print(
+        f'| {row["target"]} | {row["tool"]} | {row["cases"]:,} | {row["seed"]} | '
+        f'{row["refused"]:,} | {row["slowest"]:.2f} | {len(row["found"])} |',
+        flush=True,
+      )
+  found = [(row, finding) for row in rows for finding in row['found']]
+  for row, finding in found:
+    print(f'{row["target"]}: {finding["what"]}: {finding["case"][:300]}')
+  if 'atheris' not in tools:
+    print('Atheris is not installed: Hypothesis alone')
+  flags.output.parent.mkdir(exist_ok=True)
+  if flags.target and flags.output.exists():
+    others = json.loads(flags.output.read_text())['rows']
+    rows += [row for row in others if row['target'] not in flags.target]
+  rows.sort(key=lambda row: (row['target'], row['tool']))
+  report = {'python': platform.python_version(), 'rows': rows}
+  flags.output.write_text(json.dumps(report, indent=1) + '\n')
+  return 1 if found else 0
+
+
+def _run(target: str, tool: str, cases: int, seed: int) -> dict[str, Any]:
+  """All cases of a target from a tool, in as many processes as it takes."""
+  row: dict[str, Any] = {'target': target, 'tool': tool, 'seed': seed}
+  row |= {'cases': 0, 'refused': 0, 'slowest': 0.0, 'seconds': 0.0, 'found': []}
+  start = time.monotonic()
+  for life in range(_MOST_DEATHS):
+    with tempfile.TemporaryDirectory() as folder:
+      died = _live(target, tool, cases - row['cases'], seed + life, pathlib.Path(folder))
+      path = pathlib.Path(folder) / worker.FINDINGS
+      found = json.loads(path.read_text()) if path.exists() else {}
+      row['cases'] += found.get('cases', 0)
+      row['refused'] += found.get('refused', 0)
+      row['slowest'] = max(row['slowest'], found.get('slowest', 0.0))
+      row['found'] += found.get('found', {}).values()
+      if died and row['cases'] < cases:
+        last = pathlib.Path(folder) / worker.LAST
+        case = last.read_bytes() if last.exists() else b''
+        row['found'].append({'what': died, 'case': repr(case[:2_000])})
+    if row['cases'] >= cases:
+      break
+  row['seconds'] = round(time.monotonic() - start, 1)
+  return row
+
+
+def _live(target: str, tool: str, cases: int, seed: int, folder: pathlib.Path) -> str:
+  """Runs a worker; says how it ended if that was no good end."""
+  command = [sys.executable, '-m', 'benchmarks.fuzz.worker', target, tool]
+  command += [f'--cases={cases}', f'--seed={seed}', f'--folder={folder}']
+  try:
+    done = subprocess.run(command, capture_output=True, timeout=_MOST_SECONDS)
+  except subprocess.TimeoutExpired:
+    return f'does not end within {_MOST_SECONDS} s'
+  if done.returncode == 0:
+    return ''
+  last = (done.stderr.decode(errors='replace').strip().splitlines() or [''])[-1]
+  return f'ends the process with {done.returncode}: {last[:200]}'
+
+
+if __name__ == '__main__':
+  sys.exit(main())

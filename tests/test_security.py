@@ -1,0 +1,49 @@
+"""What holds for all of the code, whatever it reads: SECURITY.md."""
+
+import ast
+import pathlib
+
+import pytest
+
+from hyperprompt_jax import convert
+from hyperprompt_jax.errors import UserError
+from hyperprompt_tasks import errors
+from tests import published
+
+ROOT = pathlib.Path(__file__).parents[1]
+RUNS_CODE = {'pickle', 'cloudpickle', 'dill', 'joblib', 'marshal', 'shelve', 'torch'}
+RUNS_CODE |= {'eval', 'exec', 'np.load', 'numpy.load', 'jnp.load', 'yaml.load'}
+
+
+def used(tree):
+  """Modules that are imported, and names that are called."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name.partition('.')[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield (node.module or '').partition('.')[0]
+    elif isinstance(node, ast.Call):
+      yield ast.unparse(node.func)
+
+
+def test_nothing_is_used_that_runs_what_it_reads():
+  files = [*ROOT.glob('hyperprompt_jax/**/*.py'), *ROOT.glob('tasks/**/*.py')]
+  assert len(files) > 80
+  for file in files:
+    found = RUNS_CODE & {*used(ast.parse(file.read_text(encoding='utf-8')))}
+    assert not found, f'{file}: {found}'
+
+
+@pytest.mark.parametrize(
+  'error', [UserError, errors.DataError, errors.TaskError, errors.UnknownNameError]
+)
+def test_what_messages_quote_commands_no_terminal(error):
+  line = str(error('a\x1b[2Jb\nc\u2028d\ud800 é…'))
+  assert line == r'a\x1b[2Jb\nc\u2028d\ud800 é…'
+  assert len(str(error('x' * 10**7))) < 1_100
+
+
+def test_a_folders_name_writes_no_gin():
+  written = convert._gin('a\nimport evil', "b'\nimport evil", published.CONFIG, True)
+  assert 'evil' in written
+  assert not [line for line in written.splitlines() if line.startswith('import')]
