@@ -186,7 +186,10 @@ def _written_whole(output: str, mode: str) -> Iterator[IO[Any]]:
   try:
     if os.path.isdir(output):
       raise IsADirectoryError(f'{output} is a folder')
-    file = temporary.open(mode, encoding=None if 'b' in mode else 'utf-8')
+    # In a folder where others write, a link of this name may lead to any file of ours.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    descriptor = os.open(temporary, flags, 0o666)
+    file = os.fdopen(descriptor, mode, encoding=None if 'b' in mode else 'utf-8')
   except OSError as error:
     raise UserError(f'--output {output} cannot be written: {error}') from error
   try:

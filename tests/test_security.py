@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from hyperprompt_jax import convert
+from hyperprompt_jax import convert, infer
 from hyperprompt_jax.errors import UserError
 from hyperprompt_tasks import errors
 from tests import published
@@ -41,6 +41,22 @@ def test_what_messages_quote_commands_no_terminal(error):
   line = str(error('a\x1b[2Jb\nc\u2028d\ud800 é…'))
   assert line == r'a\x1b[2Jb\nc\u2028d\ud800 é…'
   assert len(str(error('x' * 10**7))) < 1_100
+
+
+def test_a_link_leads_no_output_elsewhere(tmp_path):
+  mine, output = tmp_path / 'mine', tmp_path / 'answers.jsonl'
+  mine.write_text('mine')
+  (tmp_path / 'answers.jsonl.tmp').symlink_to(mine)
+  with (
+    pytest.raises(UserError, match='cannot be written'),
+    infer._written_whole(output, 'w'),
+  ):
+    pass
+  output.symlink_to(mine)
+  (tmp_path / 'answers.jsonl.tmp').unlink(missing_ok=True)
+  with infer._written_whole(output, 'w') as file:
+    file.write('answers')
+  assert (mine.read_text(), output.read_text()) == ('mine', 'answers')
 
 
 def test_a_folders_name_writes_no_gin():
