@@ -1,5 +1,6 @@
 """What Optax does not have as it comes: T5's Adafactor, and steps that are skipped."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -78,14 +79,14 @@ class SkipStepState(NamedTuple):
     inner_state: of the optimizer inside.
     history: `[2, interval]` float32, losses and gradient norms of the last steps in which
       both were finite.
-    count: int32 scalar, how many steps the history has ever taken up.
+    recorded: int32 scalar, how many steps the history has ever taken up.
     not_finite: int32 scalar, how many steps in a row were not finite.
     skipped_steps: int32 scalar, how many were skipped, all in all.
   """
 
   inner_state: Any
   history: jax.Array
-  count: jax.Array
+  recorded: jax.Array
   not_finite: jax.Array
   skipped_steps: jax.Array
 
@@ -131,18 +132,18 @@ def skip_step_on_spikes(
 
   def update(updates, state, params=None, *, value, **extra_args):
     found = jnp.stack([value, optax.global_norm(updates)])
-    known = jnp.arange(interval) < state.count
+    known = jnp.arange(interval) < state.recorded
     mean = jnp.mean(state.history, axis=1, where=known)
     deviation = jnp.std(state.history, axis=1, where=known, ddof=1)
     limit = jnp.where(
-      state.count >= max(2, interval // 2), mean + scaling_factor * deviation, jnp.inf
+      state.recorded >= max(2, interval // 2), mean + scaling_factor * deviation, jnp.inf
     )
     finite = jnp.all(jnp.isfinite(found))
     not_finite = jnp.where(finite, 0, state.not_finite + 1)
     skip = jnp.where(finite, jnp.any(found > limit), not_finite <= max_consecutive_errors)
     # What leaps up is remembered, so that a new level is not skipped forever; but as the
     # limit: as it is, it would raise the limit so far that the next would pass.
-    slot = state.count % interval
+    slot = state.recorded % interval
     history = state.history.at[:, slot].set(jnp.minimum(found, limit))
     updates, inner_state = inner.update(
       updates, state.inner_state, params, value=value, **extra_args
@@ -155,9 +156,50 @@ def skip_step_on_spikes(
     return updates, SkipStepState(
       inner_state=keep(skip, state.inner_state, inner_state),
       history=keep(~finite, state.history, history),
-      count=state.count + finite,
+      recorded=state.recorded + finite,
       not_finite=not_finite,
       skipped_steps=state.skipped_steps + skip,
     )
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def as_saved(like: Any, saved: Any, sharding: jax.sharding.Sharding) -> Any:
+  """What to restore of a checkpoint, whose run may have skipped steps where this does not.
+
+  Args:
+    like: shapes, dtypes and shardings of the state that is wanted.
+    saved: what the checkpoint has, a tree of whatever has shapes and dtypes.
+    sharding: of what an optimizer that skips steps has besides.
+
+  Returns:
+    Shapes, dtypes and shardings; `as_wanted` makes the state of what is restored.
+  """
+  inner = like.inner_state if isinstance(like, SkipStepState) else like
+  if not (isinstance(saved, Mapping) and 'skipped_steps' in saved):
+    return inner
+  return SkipStepState(
+    inner,
+    *(
+      jax.ShapeDtypeStruct(tuple(saved[name].shape), saved[name].dtype, sharding=sharding)
+      for name in SkipStepState._fields[1:]
+    ),
+  )
+
+
+def as_wanted(restored: Any, like: Any) -> Any:
+  """The state for this run's optimizer, which may begin or cease to skip steps.
+
+  Args:
+    restored: the checkpoint's state.
+    like: shapes, dtypes and shardings of the state that is wanted.
+  """
+  skipped = isinstance(restored, SkipStepState)
+  if not isinstance(like, SkipStepState):
+    return restored.inner_state if skipped else restored
+  if skipped and restored.history.shape == like.history.shape:
+    return restored
+  fresh = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), like._replace(inner_state=())
+  )
+  return fresh._replace(inner_state=restored.inner_state if skipped else restored)

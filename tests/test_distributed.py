@@ -14,8 +14,9 @@ import time
 
 import pytest
 
-from hyperprompt_jax import cli, libtpu, reporting
+from hyperprompt_jax import cli, libtpu, reporting, run_lock
 from hyperprompt_jax.datasets import TrainingBatches
+from hyperprompt_jax.errors import UserError
 from tests import tiny_run
 
 STEPS, SAVED = 20, 10
@@ -91,11 +92,14 @@ def run(code, devices, compiled, *argv):
   return [Ended(process.returncode, out, err) for process, out, err in with_output]
 
 
-def train_and_be_stopped(whole, stopped, *meet):
+def train_and_be_stopped(whole, stopped, held, *meet):
   """What each host does: one run, then another, which a signal to one host ends."""
   status = cli.main([*arguments(whole, TWO_AXES), *meet])
   if status:
     sys.exit(status)
+  with pytest.raises(UserError) as refused, run_lock.held(held):
+    pass
+  pathlib.Path(held, f'told to host {meet[-1][-1]}').write_text(str(refused.value))
   take = TrainingBatches.__next__
 
   def take_slowly(batches):
@@ -136,11 +140,16 @@ def back_to(folder, step, copy):
 
 @pytest.fixture(scope='module')
 def two_hosts(tmp_path_factory, compile_once, one_device):
-  """A run of two hosts; one that they took over from one device; how they ended."""
+  """A run of two hosts; one that they took over from one device; a folder in which they
+  meet another run; how they ended.
+  """
   whole = tmp_path_factory.mktemp('two_hosts')
   stopped = back_to(one_device, SAVED, tmp_path_factory.mktemp('back') / 'stopped')
-  ended = run('t.train_and_be_stopped(*t.sys.argv[1:])', 4, compile_once, whole, stopped)
-  return whole, stopped, ended
+  held = tmp_path_factory.mktemp('held')
+  with run_lock.held(str(held)):
+    folders = (whole, stopped, held)
+    ended = run('t.train_and_be_stopped(*t.sys.argv[1:])', 4, compile_once, *folders)
+  return *folders, ended
 
 
 def records(folder):
@@ -159,28 +168,37 @@ def assert_same_run(folder, other):
 
 
 def test_two_hosts_train_as_one_device(two_hosts, one_device):
-  whole, _, _ = two_hosts
+  whole, *_ = two_hosts
   assert_same_run(whole, one_device)
   losses = {record['train/loss'] for record in records(whole)[:STEPS]}
   assert len(losses) == STEPS
 
 
+def test_another_run_is_told_to_all_hosts(two_hosts):
+  *_, held, _ = two_hosts
+  for host in range(2):
+    said = (held / f'told to host {host}').read_text()
+    assert said.startswith(
+      f'MODEL_DIR {held} is in use by another run (process {os.getpid()}'
+    )
+
+
 def test_each_host_saves_its_part(two_hosts):
-  whole, _, _ = two_hosts
+  whole, *_ = two_hosts
   checkpoint = whole / 'checkpoints' / str(STEPS)
   assert {p.stem for p in (checkpoint / 'data').glob('shard_*')} == {'shard_0', 'shard_1'}
   assert (checkpoint / 'params' / 'ocdbt.process_1').is_dir()
 
 
 def test_one_host_prints(two_hosts):
-  _, _, (first, second) = two_hosts
+  *_, (first, second) = two_hosts
   assert first.stdout.startswith('Validation scores')
   assert f'step {STEPS}/{STEPS}' in first.stderr
   assert second.stdout == '' and second.stderr == ''
 
 
 def test_a_signal_to_one_host_stops_all_at_the_same_step(two_hosts):
-  _, stopped, (first, second) = two_hosts
+  _, stopped, _, (first, second) = two_hosts
   assert (first.status, second.status) == (143, 143)
   assert f'resuming from step {SAVED} of {stopped}' in first.stderr
   (saved,) = re.findall(r'SIGTERM: saved step (\d+)', first.stderr)
@@ -190,7 +208,7 @@ def test_a_signal_to_one_host_stops_all_at_the_same_step(two_hosts):
 
 def test_one_device_goes_on_where_two_hosts_were_stopped(two_hosts, one_device):
   """With the data: from one device to two hosts on another mesh, and back."""
-  _, stopped, _ = two_hosts
+  _, stopped, *_ = two_hosts
   assert cli.main(arguments(stopped, ONE_DEVICE, NUM_DATA_SHARDS=None)) == 0
   assert_same_run(stopped, one_device)
 

@@ -14,7 +14,9 @@ import pytest
 from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints import InitialCheckpoint, huggingface
 from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.lazy import in_memory
 from hyperprompt_jax.checkpoints.source import open_source
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import parameters
 from hyperprompt_jax.nn.stacking import unstack_layers
@@ -101,6 +103,19 @@ def test_every_format_gives_the_same_parameters(kind, scan, tmp_path):
       for p, x in published.values(published.arrays()).items()
     },
   )
+
+
+def test_a_parameter_that_is_not_finite_is_named(tmp_path):
+  arrays = published.arrays()
+  scale = arrays['decoder/decoder_norm/scale'].read().copy()
+  scale[3] = np.inf
+  path = published.t5x(tmp_path, {**arrays, 'decoder/decoder_norm/scale': in_memory(scale)})
+  like = abstract_params(Model(published.CONFIG, tiny.mtl(), ('task',)), Partitioner())
+  initial = InitialCheckpoint(str(path)).open(like)
+  with pytest.raises(
+    UserError, match=f'{path} .*: decoder/decoder_norm/scale is not finite'
+  ):
+    initial.load(like)
 
 
 def test_a_run_goes_on_from_another(source, tmp_path, compile_once):

@@ -11,8 +11,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import struct
 
+<<<<<<< ours
 from hyperprompt_jax import tuning
 from hyperprompt_jax.checkpoints import record
+=======
+from hyperprompt_jax import optimizers, tuning
+>>>>>>> theirs
 from hyperprompt_jax.checkpoints.base import (
   Base,
   check_fingerprint,
@@ -217,11 +221,30 @@ class Checkpointer:
     params = self._restore_params(step, like.params, self._base)
     items = self._restore(
       step,
-      optimizer=ocp.args.StandardRestore(like.opt_state),
+      optimizer=ocp.args.StandardRestore(self._optimizer_to_restore(step, like)),
       data=IteratorRestore(batches.readers),
     )
+    opt_state = optimizers.as_wanted(items.optimizer, like.opt_state)
     restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
-    return TrainState(restored_step, params, items.optimizer)
+    return TrainState(restored_step, params, opt_state)
+
+  def _optimizer_to_restore(self, step: int, like: TrainState) -> Any:
+    """Shapes, dtypes and shardings of the optimizer's state in a checkpoint."""
+    checkpoint = self.directory / str(step)
+    with _reading(str(checkpoint)):
+      saved = self._manager.item_metadata(step)['optimizer'].tree
+    wanted = optimizers.as_saved(like.opt_state, saved, like.step.sharding)
+    shapes = [
+      sorted(tuple(leaf.shape) for leaf in by_path(tree).values())
+      for tree in (saved, wanted)
+    ]
+    if shapes[0] != shapes[1]:
+      raise UserError(
+        f'checkpoint {checkpoint} has the state of another optimizer: keep the OPTIMIZER '
+        'that it was trained with, or start from it in another folder, by '
+        'INITIAL_CHECKPOINT_PATH'
+      )
+    return wanted
 
   def restore_params(self, step: int, like: Any) -> Any:
     """Restores the parameters alone, into the shapes and shardings of `like`.
