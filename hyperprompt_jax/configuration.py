@@ -190,7 +190,7 @@ def _find(file: str) -> str:
   if _is_remote_file(file):
     return file
   for path in (pathlib.Path(file), gin_directory() / file):
-    if path.is_file():
+    if os.path.isfile(path):  # a name that is too long is none, where pathlib raises
       return str(path)
   known = [
     str(path.relative_to(gin_directory())) for path in gin_directory().rglob('*.gin')

@@ -236,7 +236,7 @@ def test_no_gin_file_at_all(mistake):
   assert 'train needs' in mistake(['train'])
 
 
-@pytest.mark.parametrize('file', ['models/tinny.gin', '/nowhere/x.gin', '/'])
+@pytest.mark.parametrize('file', ['models/tinny.gin', '/nowhere/x.gin', '/', 'x' * 300])
 def test_a_gin_file_that_is_not_there(refused, file):
   line = refused(f'--gin_file={file}')
   assert f'no gin file {file}' in line
