@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-t5x bench fuzz plan-all study study-report lint format clean
+.PHONY: demo test test-t5x bench fuzz plan-all study study-report chaos endurance matrix \
+  lint format clean
 
 demo: .venv/installed
 	$(BIN)/hyperprompt demo
@@ -38,6 +39,20 @@ study: .venv/installed
 study-report: .venv/installed
 	$(BIN)/python -m benchmarks.interference.report
 
+# Kills, damaged checkpoints and broken disks, docs/reliability.md; under half an hour. As root,
+# or some disks are left out, which it says.
+SEED ?= 0
+chaos: .venv/installed
+	$(BIN)/python -m benchmarks.reliability.chaos --seed=$(SEED)
+
+# Twenty thousand steps of a small run, watched; minutes.
+endurance: .venv/installed
+	$(BIN)/python -m benchmarks.reliability.endurance
+
+# The tests on Python 3.11, 3.12 and 3.13, with the newest packages and the oldest; an hour.
+matrix: .venv/installed
+	$(BIN)/python -m benchmarks.reliability.matrix
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +72,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -57,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
       sys.stdout.flush()
     except _mistakes() as error:
       return _end(_mistake(str(error)))
+    except Exception as error:
+      hosts = _hosts()
+      if not (hosts and hosts.describe()):
+        raise
+      hosts.end_if_lost(error)
+      traceback.print_exc()
+      return _end(1)
   except Interrupted as interrupted:
     return interrupted.exit_status
   except KeyboardInterrupt:

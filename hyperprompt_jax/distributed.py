@@ -27,6 +27,12 @@ from hyperprompt_jax.errors import UserError
 # A host that has not been heard of for so long is lost, and the others end.
 _LOST_AFTER_SECONDS = 45
 _NOTE_AFTER_SECONDS = 10
+# What transports and JAX's coordination say where the other end is gone.
+_LOST = re.compile(
+  'gloo|connection (closed|reset|refused)|socket closed|broken pipe|heartbeat'
+  '|coordination.?service|barrier',
+  re.IGNORECASE,
+)
 # Their versions decide which program a host compiles.
 _PACKAGES = ('hyperprompt-jax', 'jax', 'jaxlib', 'flax', 'optax')
 
@@ -217,6 +223,23 @@ def leave(status: int) -> NoReturn:
     # With it ends what the others meet at, which ends them: they may have an error to tell.
     time.sleep(1)
   os._exit(status)
+
+
+def end_if_lost(error: BaseException) -> None:
+  """Ends this process at once, with one line, if an error says that another host is lost.
+
+  All that is orderly (files to be closed, a checkpoint to be finished, JAX's own end) would
+  wait for that host.
+  """
+  told = isinstance(error, UserError)
+  if not told and _is_one_of_several() and _LOST.search(str(error)):
+    reason = str(error).strip().splitlines()[0][:200]
+    print(
+      f'hyperprompt: {describe()}another host is lost ({reason}); start the same command '
+      'on all hosts again, it goes on from the last checkpoint',
+      file=sys.stderr,
+    )
+    leave(1)
 
 
 def _is_one_of_several() -> bool:

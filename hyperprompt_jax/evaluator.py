@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from etils import epath
 import hyperprompt_tasks
 from hyperprompt_jax import datasets, distributed, features
 from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
@@ -114,7 +116,8 @@ class Evaluator:
     )
     writes = log_dir is not None and distributed.is_first()
     if log_dir and writes:
-      epath.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
+      with writing(log_dir):
+        epath.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
     self._evaluator = seqio.Evaluator(
       mixture_or_task_name,
       feature_converter=features.ConditionedEncDecFeatureConverter(),
@@ -122,7 +125,7 @@ class Evaluator:
       use_cached=use_cached,
       sequence_length=dict(task_feature_lengths),
       num_examples=num_examples,
-      logger_cls=[seqio.JSONLogger] if writes else [],
+      logger_cls=[_Logger] if writes else [],
       log_dir=log_dir if writes else None,
     )
     self._labels = (
@@ -220,6 +223,23 @@ class Evaluator:
     features.check_task_ids(batch, self._task_list)
     batch = features.cut_padding(features.fill_rows(batch, self._batch_size))
     return self._partitioner.put(batch)
+
+
+class _Logger(seqio.JSONLogger):
+  """SeqIO's, in whose files an evaluation that is done again stands once."""
+
+  def __call__(self, task_name: str, step: int | None, *args: Any, **kwargs: Any) -> None:
+    """Writes the metrics and what was generated."""
+    path = epath.Path(self.output_dir) / f'{task_name}-metrics.jsonl'
+    with writing(self.output_dir):
+      if path.exists():
+        lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+        others = [line for line in lines if json.loads(line)['step'] != step]
+        if others != lines:
+          temporary = path.with_name(f'{path.name}.tmp')  # as SeqIO's
+          temporary.write_text(''.join(others), encoding='utf-8')
+          temporary.replace(path)
+      super().__call__(task_name, step, *args, **kwargs)
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

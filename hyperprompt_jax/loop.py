@@ -7,7 +7,14 @@ from typing import Any
 
 import jax
 
-from hyperprompt_jax import features, reporting, step_metrics, summary, terminal
+from hyperprompt_jax import (
+  distributed,
+  features,
+  reporting,
+  step_metrics,
+  summary,
+  terminal,
+)
 from hyperprompt_jax.checkpoints import Checkpointer, TrainState
 from hyperprompt_jax.datasets import TrainingBatches
 from hyperprompt_jax.errors import UserError
@@ -66,6 +73,9 @@ class TrainingLoop:
       self.progress.message(
         f'{interrupted}: saved step {step}; the same command goes on from there'
       )
+      raise
+    except Exception as error:
+      distributed.end_if_lost(error)
       raise
 
   def close(self) -> None:

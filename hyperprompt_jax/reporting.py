@@ -8,6 +8,7 @@ from clu import metric_writers
 from etils import epath
 
 from hyperprompt_jax import distributed
+from hyperprompt_jax.checkpoints.storage import writing
 
 METRICS_FILE = 'metrics.jsonl'
 
@@ -54,16 +55,18 @@ class Metrics:
     self._path = epath.Path(model_dir) / METRICS_FILE
     writers: list[metric_writers.MetricWriter] = []
     if distributed.is_first():
-      self._drop_after(restored_step)
-      writers = [JsonlWriter(self._path), metric_writers.SummaryWriter(model_dir)]
+      with writing(model_dir):
+        self._drop_after(restored_step)
+        writers = [JsonlWriter(self._path), metric_writers.SummaryWriter(model_dir)]
     distributed.wait_for_all('metrics of later steps are dropped')
     self._writer = metric_writers.MultiWriter(writers)
 
   def write(self, step: int, kind: str, scalars: Scalars) -> None:
     """Writes `kind/name` for each name."""
     named = {f'{kind}/{name}': value for name, value in scalars.items()}
-    self._writer.write_scalars(step, named)
-    self._writer.flush()
+    with writing(self._path.parent):
+      self._writer.write_scalars(step, named)
+      self._writer.flush()
 
   def read(self) -> list[dict[str, float]]:
     """All records so far; a last line that a kill cut short is left out."""
@@ -71,7 +74,8 @@ class Metrics:
 
   def close(self) -> None:
     """Closes the files."""
-    self._writer.close()
+    with writing(self._path.parent):
+      self._writer.close()
 
   def _drop_after(self, step: int) -> None:
     kept = [record for record in self.read() if record['step'] <= step]

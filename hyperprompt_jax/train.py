@@ -27,6 +27,7 @@ from hyperprompt_jax.checkpoints import (
   Retention,
   has_checkpoints,
 )
+from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluator import Evaluator, check_amounts
 from hyperprompt_jax.interrupts import Interrupts
@@ -183,7 +184,7 @@ def train(
       state = initial_state(model, optimizer, like, random_seed, tuned, initial=start)
       checkpointer.start(state, start.reference if start else None)
     else:
-      state = checkpointer.restore(latest, like, batches)
+      state = checkpointer.restore_latest(like, batches)
     first_step, step = checkpointer.initial_step, int(state.step)
     last_step = _last_step(total_steps, relative_steps, first_step)
     # Only now, as a start with another model must not replace what the run is.
@@ -313,9 +314,8 @@ def _num_data_shards(
   """As many shards of the data as the run began with; as fit the hosts, if it begins."""
   if has_checkpoints(model_dir):
     with contextlib.closing(Checkpointer(model_dir, model.task_list)) as checkpointer:
-      latest = checkpointer.latest_step()
-      if latest is not None:
-        return checkpointer.num_data_shards(latest)
+      if number := checkpointer.num_data_shards():
+        return number
   return datasets.default_num_shards(partitioner, batch_size)
 
 
@@ -339,8 +339,9 @@ def _write_config(model_dir: str) -> None:
     return
   path = epath.Path(model_dir) / runs.CONFIG_FILE
   temporary = path.with_suffix('.tmp')
-  temporary.write_bytes(gin.config_str().encode())
-  temporary.replace(path)
+  with writing(model_dir):
+    temporary.write_bytes(gin.config_str().encode())
+    temporary.replace(path)
 
 
 def train_configured() -> list[dict[str, float]]:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
 from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.sums import weighted_sum
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.stacking import STACK
 
@@ -80,7 +80,7 @@ def _sums(path: str, array: Any) -> Iterator[tuple[str, list[int], int]]:
   """The unrolled path, the shape and the sum of each layer of a stack, or of an array."""
   before, stack, after = path.partition(f'/{STACK}/')
   if not stack:
-    yield path, list(array.shape), int(_weighted_sum(array))
+    yield path, list(array.shape), int(weighted_sum(array))
     return
   for number in range(array.shape[0]):
     layer = f'{before}/{STACK}_{number}/{after}'
@@ -88,21 +88,5 @@ def _sums(path: str, array: Any) -> Iterator[tuple[str, list[int], int]]:
 
 
 @jax.jit
-def _weighted_sum(x: jax.Array) -> jax.Array:
-  """The sum of an array's words, weighted by their places, modulo 2 ** 32.
-
-  Integer addition is associative: the sum does not depend on how an array is laid out.
-  """
-  words = jax.lax.bitcast_convert_type(x, jnp.uint32)
-  place, stride = jnp.zeros((), jnp.uint32), 1
-  for axis in reversed(range(x.ndim)):
-    place += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(
-      stride % 2**32
-    )
-    stride *= x.shape[axis]
-  return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
-
-
-@jax.jit
 def _weighted_sum_of_layer(stack: jax.Array, number: jax.Array) -> jax.Array:
-  return _weighted_sum(jax.lax.dynamic_index_in_dim(stack, number, keepdims=False))
+  return weighted_sum(jax.lax.dynamic_index_in_dim(stack, number, keepdims=False))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import struct
 
-<<<<<<< ours
-from hyperprompt_jax import tuning
+from hyperprompt_jax import distributed, optimizers, terminal, tuning
 from hyperprompt_jax.checkpoints import record
-=======
-from hyperprompt_jax import optimizers, tuning
->>>>>>> theirs
 from hyperprompt_jax.checkpoints.base import (
   Base,
   check_fingerprint,
@@ -33,6 +30,8 @@ from hyperprompt_jax.checkpoints.iterator import (
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.source import frozen_arrays
+from hyperprompt_jax.checkpoints.storage import writing
+from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.errors import UserError, shown
 
 # The score by which the best single checkpoint is chosen; the others bear tasks' names.
@@ -40,9 +39,26 @@ AVERAGE = 'average'
 Scores = Mapping[str, float]
 
 SUBDIRECTORY = 'checkpoints'
+# Where a run that goes on from an older checkpoint leaves the damaged ones.
+DAMAGED = 'damaged'
 
 _DELETE = 'delete it to use the one before it'
 _PUT_BACK = 'put the original folder back, as all checkpoints of the run need it'
+
+
+class DamagedError(UserError):
+  """A checkpoint whose files are not, or not all, what was saved.
+
+  Attributes:
+    where: the checkpoint.
+    reason: what is wrong with it.
+  """
+
+  def __init__(self, where: str, remedy: str, reason: str):
+    super().__init__(
+      f'checkpoint {where} cannot be read, it is damaged or incomplete; {remedy} ({reason})'
+    )
+    self.where, self.reason = where, reason
 
 
 @struct.dataclass
@@ -112,7 +128,8 @@ class Checkpointer:
 
   A checkpoint holds the tuned parameters, the optimizer's state, the position in the
   training data, and the task list; and a reference to the frozen parameters, if there are
-  any. Saving is asynchronous and atomic: a step is there whole, or not at all.
+  any. Saving is asynchronous and atomic: a step is there whole, or not at all. What is
+  restored has the bits that were saved, by sums over every array, or is refused.
 
   Args:
     model_dir: the run's folder.
@@ -144,19 +161,22 @@ class Checkpointer:
     self.initial_step = 0
     if retention is None and not self.directory.is_dir():
       raise UserError(f'no checkpoints in {model_dir}: train there first')
-    self._manager = ocp.CheckpointManager(
-      self.directory,
-      options=ocp.CheckpointManagerOptions(
-        read_only=retention is None,
-        preservation_policy=retention and _Policy(retention, scores or {}),
-      ),
-      item_handlers={
-        'params': ocp.StandardCheckpointHandler(),
-        'optimizer': ocp.StandardCheckpointHandler(),
-        'run': ocp.JsonCheckpointHandler(),
-        'data': IteratorHandler(),
-      },
+    options = ocp.CheckpointManagerOptions(
+      read_only=retention is None,
+      # What a kill in the middle of a write leaves.
+      cleanup_tmp_directories=retention is not None,
+      preservation_policy=retention and _Policy(retention, scores or {}),
     )
+    handlers = {
+      'params': ocp.StandardCheckpointHandler(),
+      'optimizer': ocp.StandardCheckpointHandler(),
+      'run': ocp.JsonCheckpointHandler(),
+      'data': IteratorHandler(),
+    }
+    with writing(self.directory):
+      self._manager = ocp.CheckpointManager(
+        self.directory, options=options, item_handlers=handlers
+      )
 
   def steps(self) -> list[int]:
     """Steps with a whole checkpoint, in ascending order."""
@@ -179,28 +199,79 @@ class Checkpointer:
     if frozen and initial:
       self._base = Base(initial, fingerprint(by_path(frozen).items()))
     elif frozen:
-      self._base = write_base(self._model_dir, frozen)
+      with writing(self._model_dir):
+        self._base = write_base(self._model_dir, frozen)
 
   def save(self, state: TrainState, batches: Shards) -> None:
     """Begins to save a step; returns when state and data may be moved on."""
     params, _ = self._tuned.split(state.params)
     run = record.RunRecord(
-      self._task_list, self._data, batches.num_shards, self.initial_step, self._base
+      self._task_list,
+      self._data,
+      batches.num_shards,
+      self.initial_step,
+      self._base,
+      {'params': sums_by_path(params), 'optimizer': sums_by_path(state.opt_state)},
     )
-    self._manager.save(
-      int(state.step),
-      args=ocp.args.Composite(
-        params=ocp.args.StandardSave(params),
-        optimizer=ocp.args.StandardSave(state.opt_state),
-        run=ocp.args.JsonSave(run.to_json()),
-        data=IteratorSave(batches.own),
-      ),
-      force=True,
+    items = ocp.args.Composite(
+      params=ocp.args.StandardSave(params),
+      optimizer=ocp.args.StandardSave(state.opt_state),
+      run=ocp.args.JsonSave(run.to_json()),
+      data=IteratorSave(batches.own),
     )
+    with writing(self.directory):
+      self._manager.save(int(state.step), args=items, force=True)
 
-  def num_data_shards(self, step: int) -> int:
-    """How many shards the data of a checkpoint's run are read in."""
-    return self._read_run(step).num_data_shards
+  def num_data_shards(self) -> int | None:
+    """How many shards the run's data are read in; None before its first checkpoint."""
+    steps = self.steps()
+    for step in reversed(steps):
+      # All of a run have the same number, and whoever restores a damaged one hears of it.
+      with contextlib.suppress(DamagedError):
+        return self._read_run(step).num_data_shards
+    return self._read_run(steps[-1]).num_data_shards if steps else None
+
+  def restore_latest(self, like: TrainState, batches: Shards) -> TrainState:
+    """Restores the last step that is intact.
+
+    Of a run on one host, damaged ones after it are moved to `MODEL_DIR/damaged`, with a
+    warning that names them and it: their steps are done again, with the same results.
+
+    Args:
+      like: shapes, dtypes and shardings of the state.
+      batches: the run's training data, from the start.
+
+    Raises:
+      UserError: if there is none, or as `restore` does.
+    """
+    damaged: dict[int, DamagedError] = {}
+    for step in reversed(self.steps()):
+      try:
+        state = self.restore(step, like, batches)
+      except DamagedError as error:
+        damaged[step] = error
+        # Hosts would have to agree, and what storage elsewhere lacks may be back later.
+        if jax.process_count() > 1 or str(self._model_dir).startswith('gs://'):
+          break
+        continue
+      for newer in damaged:
+        self._set_aside(newer, damaged[newer], step)
+      return state
+    raise next(iter(damaged.values()))
+
+  def _set_aside(self, step: int, error: DamagedError, intact: int) -> None:
+    """Moves a damaged checkpoint out of the run's way, and says so."""
+    target = self._model_dir / DAMAGED / f'{step}-{uuid.uuid4().hex[:8]}'
+    try:
+      target.parent.mkdir(exist_ok=True)
+      (self.directory / str(step)).rename(target)
+    except OSError as failure:
+      raise UserError(f'{error}; it cannot be moved to {target}: {failure}') from failure
+    self._manager.reload()
+    terminal.stderr_console().print(
+      f'WARNING: checkpoint {error.where} is damaged or incomplete ({error.reason}); it is '
+      f'now {target}, and the run goes on from step {intact}, the last intact one'
+    )
 
   def restore(self, step: int, like: TrainState, batches: Shards) -> TrainState:
     """Restores a run: its state, and its position in the data, into `batches`.
@@ -224,6 +295,7 @@ class Checkpointer:
       optimizer=ocp.args.StandardRestore(self._optimizer_to_restore(step, like)),
       data=IteratorRestore(batches.readers),
     )
+    self._check_sums(step, 'optimizer', items.optimizer)
     opt_state = optimizers.as_wanted(items.optimizer, like.opt_state)
     restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
     return TrainState(restored_step, params, opt_state)
@@ -268,6 +340,7 @@ class Checkpointer:
     check_same_parameters(checkpoint, wanted=wanted, found={**frozen, **own})
     like_own, like_frozen = tuning.split_by(like, lambda path: '/'.join(path) in own)
     params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
+    self._check_sums(step, 'params', params)
     if base:
       with _reading(where(self._model_dir, base), _PUT_BACK):
         unchanged = load(frozen, by_path(like_frozen), 'reading the base')
@@ -277,11 +350,13 @@ class Checkpointer:
 
   def wait(self) -> None:
     """Waits until what is being saved is on disk; raises what went wrong with it."""
-    self._manager.wait_until_finished()
+    with writing(self.directory):
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits, and lets go of the folder."""
-    self._manager.close()
+    with writing(self.directory):
+      self._manager.close()
 
   def check_task_list(self, step: int) -> None:
     """Checks that task ids mean to a checkpoint what they mean to this run.
@@ -314,6 +389,15 @@ class Checkpointer:
           'in another folder'
         )
 
+  def _check_sums(self, step: int, item: str, restored: Any) -> None:
+    saved = self._read_run(step).sums
+    if saved is not None and (changed := differing(restored, saved[item])):
+      raise DamagedError(
+        str(self.directory / str(step)),
+        _DELETE,
+        f'{item}: {changed[0]} has other bits than were saved',
+      )
+
   def _read_run(self, step: int) -> record.RunRecord:
     found = self._restore(step, run=ocp.args.JsonRestore()).run
     with _reading(str(self.directory / str(step))):
@@ -332,11 +416,15 @@ def _reading(where: str, remedy: str = _DELETE) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:
+    distributed.end_if_lost(error)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     # TensorStore's whole specification, and TensorFlow's name of the failing operation.
     reason = re.split(r'\. See full|\[tensorstore_spec|\[source loc', first)[0]
     reason = re.sub(r'^\{\{function_node .*?\}\} ', '', reason)
-    raise UserError(
-      f'checkpoint {where} cannot be read, it is damaged or incomplete; {remedy} '
-      f'({reason[:200].strip()})'
-    ) from error
+    reason = reason[:200].strip()
+    # Whoever may read it finds it whole.
+    if re.search('permission.denied', str(error), re.IGNORECASE):
+      raise UserError(
+        f'checkpoint {where} may not be read by this user: {reason}'
+      ) from error
+    raise DamagedError(where, remedy, reason) from error

@@ -13,6 +13,7 @@ from hyperprompt_jax.checkpoints.base import FOLDER, Base, check_fingerprint, wh
 from hyperprompt_jax.checkpoints.compare import check_same_parameters
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
 from hyperprompt_jax.checkpoints.storage import Folder
+from hyperprompt_jax.checkpoints.sums import weighted_sum
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import MultiTaskLearning
@@ -193,13 +194,17 @@ def _read_run(
   step_folder: epath.Path, within: tuple[str, ...]
 ) -> tuple[dict[str, LazyArray], tuple[str, ...]]:
   """All parameters of a run's checkpoint, the frozen ones too, and its task list."""
-  arrays = _read_orbax_folder(step_folder / 'params')
+  saved = _read_orbax_folder(step_folder / 'params')
   model_dir = step_folder.parent.parent
   contents = Folder(str(step_folder / 'run')).read('metadata')
   if contents is None:
     raise UserError(f'checkpoint {step_folder} is incomplete: it has no run/metadata')
   run = record.parse(str(step_folder), contents)
   tasks = tuple(run.task_list)
+  for path, expected in (run.sums or {}).get('params', {}).items():
+    if path not in saved or int(weighted_sum(saved[path].read())) != expected:
+      raise UserError(f'checkpoint {step_folder} is damaged: {path} is not what was saved')
+  arrays = unrolled(saved)
   if run.base is None:
     return arrays, tasks
   if run.base.path in within:
@@ -228,7 +233,7 @@ def frozen_arrays(
   """
   try:
     if base.path == FOLDER:
-      return _read_orbax_folder(model_dir / FOLDER)
+      return unrolled(_read_orbax_folder(model_dir / FOLDER))
     arrays = open_source(base.path, within).arrays
   except UserError as error:
     raise UserError(
@@ -243,7 +248,7 @@ def _read_orbax_folder(path: epath.Path) -> dict[str, LazyArray]:
   metadata = folder.read(t5x_format.ORBAX_FILE)
   if metadata is None:
     raise UserError(f'checkpoint {path} is incomplete: it has no {t5x_format.ORBAX_FILE}')
-  return unrolled(t5x_format.read_orbax(folder, metadata))
+  return t5x_format.read_orbax(folder, metadata)
 
 
 def _hint(local: epath.Path | None) -> str:

@@ -1,14 +1,19 @@
-"""Folders of checkpoints: local, or on Google Cloud Storage."""
+"""Folders of checkpoints: local, or on Google Cloud Storage; and what they refuse."""
 
+import contextlib
 import math
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tensorstore as ts
+from etils import epath
 
 import hyperprompt_tasks
+from hyperprompt_jax import distributed
 from hyperprompt_jax.checkpoints.lazy import Index, LazyArray
 from hyperprompt_jax.errors import UserError, shown
 
@@ -156,3 +161,26 @@ def reason_of(error: Exception) -> str:
   """What went wrong, without TensorStore's whole specification."""
   first = (str(error).strip().splitlines() or [type(error).__name__])[0]
   return re.split(r' \[tensorstore_spec|; at |\[source loc', first)[0][:200].strip()
+
+
+@contextlib.contextmanager
+def writing(path: epath.PathLike) -> Iterator[None]:
+  """Turns what storage refuses into one line that names the folder.
+
+  Args:
+    path: that is written.
+
+  Raises:
+    UserError: for an error of the system's, of TensorFlow's files or of TensorStore.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  # TensorStore's errors are ValueErrors.
+  except (OSError, ValueError, tf.errors.OpError) as error:
+    distributed.end_if_lost(error)  # Gloo's are, too
+    raise UserError(
+      f'{path} cannot be written: {reason_of(error)}; with that mended, the same command '
+      'goes on from the last checkpoint'
+    ) from error

@@ -1,0 +1,1 @@
+"""What a run survives: kills, broken storage, long life, other versions; measured."""

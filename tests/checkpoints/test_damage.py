@@ -1,0 +1,114 @@
+"""What is restored of a damaged checkpoint; `make chaos` tries every damage."""
+
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.reliability import files
+from hyperprompt_jax.checkpoints.sums import differing, sums_by_path, weighted_sum
+
+LAST = f'checkpoints/{files.STEPS[-1]}'
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  return files.Run(tmp_path_factory.mktemp('damage'))
+
+
+def largest(run, item):
+  inside = [run.copy / file for file in run.files(f'{LAST}/{item}') if '/d/' in file]
+  return max(inside, key=lambda path: path.stat().st_size)
+
+
+def turn_a_bit(path):
+  contents = bytearray(path.read_bytes())
+  contents[len(contents) // 2] ^= 1
+  path.write_bytes(contents)
+
+
+def test_a_whole_checkpoint_is_restored_by_all(run):
+  run.renew()
+  ended = run.evaluate(), run.start_from(), run.go_on()
+  assert ended == (files.RESTORED,) * 3
+
+
+def test_one_bit_of_the_parameters_is_noticed_by_all_who_read_them(run):
+  run.renew()
+  turn_a_bit(largest(run, 'params'))
+  ended = run.evaluate(), run.start_from(), run.go_on()
+  assert ended == (files.REFUSED, files.REFUSED, files.WENT_BACK)
+
+
+@pytest.mark.parametrize('item', ['optimizer', 'data', 'run'])
+def test_one_bit_of_what_training_alone_needs_is_noticed(run, item):
+  run.renew()
+  if item == 'optimizer':
+    turn_a_bit(largest(run, item))
+  elif item == 'data':
+    turn_a_bit(max((run.copy / LAST / item).glob('*.data-*')))
+  else:  # the number of a step, in a file that stays good JSON
+    path = run.copy / LAST / item / 'metadata'
+    path.write_text(path.read_text().replace('"initial_step": 0', '"initial_step": 1'))
+  assert run.go_on() == files.WENT_BACK
+
+
+def test_what_is_damaged_is_kept_and_the_run_saves_on(run):
+  run.renew()
+  damaged = largest(run, 'params')
+  turn_a_bit(damaged)
+  contents = damaged.read_bytes()
+  assert run.go_on() == files.WENT_BACK
+  (kept,) = run.copy.glob(f'damaged/*/{damaged.relative_to(run.copy / LAST)}')
+  assert kept.read_bytes() == contents
+  assert run.save_again(files.STEPS[-1]) == files.RESTORED
+
+
+def test_where_none_is_intact_the_last_is_named_and_nothing_is_moved(run):
+  run.renew()
+  for step in files.STEPS:
+    (run.copy / f'checkpoints/{step}/params/manifest.ocdbt').unlink()
+  assert run.go_on() == files.REFUSED
+  assert not (run.copy / 'damaged').exists()
+  assert len([*(run.copy / 'checkpoints').iterdir()]) == len(files.STEPS)
+
+
+def test_old_steps_that_are_partly_deleted_do_no_harm(run):
+  run.renew()
+  rng = random.Random(3)
+  for step in files.STEPS[:-1]:
+    of_step = run.files(f'checkpoints/{step}')
+    for file in rng.sample(of_step, len(of_step) // 2):
+      (run.copy / file).unlink()
+  assert run.go_on() == files.RESTORED
+  assert run.save_again(files.STEPS[-1] + 1, keep=1) == files.RESTORED
+  assert [p.name for p in (run.copy / 'checkpoints').iterdir()] == [
+    str(files.STEPS[-1] + 1)
+  ]
+
+
+def test_what_a_kill_leaves_of_a_write_is_removed(run):
+  folder = run.renew() / f'checkpoints/{files.STEPS[-1] + 1}.orbax-checkpoint-tmp'
+  (folder / 'params').mkdir(parents=True)
+  assert run.save_again(files.STEPS[-1] + 1) == files.RESTORED
+  assert not folder.exists()
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int32', 'int8', 'bool'])
+def test_a_sum_is_that_of_the_words_weighted_by_their_places(dtype):
+  x = np.asarray(jnp.asarray(np.random.default_rng(0).integers(-9, 9, (3, 5, 2)), dtype))
+  words = x.view(f'uint{8 * x.dtype.itemsize}').ravel()
+  expected = sum(int(w) * (2 * place + 1) for place, w in enumerate(words)) % 2**32
+  assert int(weighted_sum(jnp.asarray(x))) == expected
+
+
+def test_sums_name_the_arrays_that_differ():
+  tree = {'a': jnp.arange(4.0), 'b': {'c': jnp.ones((2, 3))}}
+  sums = sums_by_path(tree)
+  assert differing(tree, sums) == []
+  changed = {**tree, 'b': {'c': tree['b']['c'].at[1, 2].set(jnp.nextafter(1.0, 2.0))}}
+  assert differing(changed, sums) == ['b/c']
+  assert differing({'a': tree['a']}, sums) == ['b/c']
+  assert differing(jax.tree.map(lambda x: x, {**tree, 'd': tree['a']}), sums) == ['d']
