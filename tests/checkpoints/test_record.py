@@ -17,15 +17,25 @@ RUN = {
   'num_data_shards': 2,
   'initial_step': 7,
   'base': {'path': 'base', 'fingerprint': '0123456789abcdef'},
+  'sums': {'params': {'a/b': 3}, 'optimizer': {}},
 }
 
 
 def test_a_record_comes_back_as_it_was():
   found = record.parse('/run/checkpoints/4', json.dumps(RUN).encode())
-  assert found.to_json() == RUN
+  written = found.to_json()
+  assert written.pop('digest') and written == RUN
+  assert record.of_json(found.to_json()) == found
   assert found.base == Base('base', '0123456789abcdef')
   older = record.of_json({'task_list': ['copy'], 'data': {}, 'more': 3})
-  assert (older.num_data_shards, older.initial_step, older.base) == (1, 0, None)
+  assert (older.num_data_shards, older.initial_step) == (1, 0)
+  assert older.base is older.sums is None
+
+
+def test_a_record_is_what_its_digest_is_of():
+  changed = record.of_json(RUN).to_json() | {'initial_step': 8}
+  with pytest.raises(ValueError, match='it is not what its digest is of'):
+    record.of_json(changed)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +57,8 @@ def test_a_record_comes_back_as_it_was():
         {'base': 'base'},
         {'base': {'path': 'base'}},
         {'base': {'path': 3, 'fingerprint': 'a'}},
+        {'sums': {'params': {}}},
+        {'sums': {'params': {'a': '3'}, 'optimizer': {}}},
       )
     ),
   ],
