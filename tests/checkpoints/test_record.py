@@ -73,7 +73,7 @@ def test_a_checkpoint_that_is_the_base_of_its_own_base(tmp_path):
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(step / 'params', {'x': np.ones(2, 'f4')})
   (step / 'run').mkdir()
-  own = {'base': {'path': str(tmp_path), 'fingerprint': 'a'}}
+  own = {'base': {'path': str(tmp_path), 'fingerprint': 'a'}, 'sums': None}
   (step / 'run' / 'metadata').write_text(json.dumps(RUN | own))
   with pytest.raises(UserError, match='it is the base of its own base'):
     open_source(str(tmp_path))
