@@ -33,7 +33,11 @@ AGAINST_T5X = (
   ('bytes_accessed', 'bytes accessed, all memories', 0.6),
   ('peak_bytes', 'peak memory', 0.8),
   ('seconds', 'estimate', 0.7),
+  ('communicated_bytes', 'communicated', None),
 )
+# Against our own network without prompts.
+AGAINST_MTL = ('flops', 'hbm_bytes', 'peak_bytes', 'seconds')
+MOST_OF_MTL = 1.02
 
 
 class Row(NamedTuple):
@@ -82,23 +86,14 @@ def of_tpu_step(found: dict[str, Any]) -> Iterator[Row]:
         told = [_shown(key, of[key]) for of in (ours, t5x)]
         ratio = ours[key] / t5x[key]
         yield Row(f'TPU step: {what}; {where}', told[0], f'{mark} {told[1]}', ratio, most)
-    mtl = programs['mtl']
-    for key, what, _ in AGAINST_T5X:
-      told = [_shown(key, of[key]) for of in (ours, mtl)]
-      ratio = ours[key] / mtl[key]
-      yield Row(f'TPU step: {what}; {where}', told[0], f'mtl {told[1]}', ratio, 1.02)
-  unrolled = {
-    name: found['base'].get(name) for name in (tpu_step.UNROLLED, tpu_step.T5X_UNROLLED)
-  }
-  if all(unrolled.values()):
-    for key, what, most in AGAINST_T5X:
-      ours, t5x = (_with_seconds(of)[key] for of in unrolled.values())
+    if mtl := programs.get('mtl'):
+      ratios = {key: ours[key] / mtl[key] for key in AGAINST_MTL}
       yield Row(
-        f'TPU step, unrolled: {what}; base',
-        _shown(key, ours),
-        f'T5X {_shown(key, t5x)}',
-        ours / t5x,
-        most,
+        f'TPU step: FLOP, traffic of HBM, peak, estimate; {where}',
+        ', '.join(_shown(key, ours[key]) for key in ratios),
+        'mtl ' + ', '.join(f'x {ratio:.3f}' for ratio in ratios.values()),
+        max(ratios.values()),
+        MOST_OF_MTL,
       )
   compiled = {size: found[size]['global']['compile_seconds'] for size, *_ in tpu_step.SIZES}
   yield Row(

@@ -83,19 +83,18 @@ def initial_state(model: models.EncoderDecoderModel, batch: Batch) -> Any:
   return train_state.FlaxOptimTrainState.create(model.optimizer_def, variables)
 
 
-def lower_train(
-  config: Config, devices: Any, num_partitions: int, batch: Batch, *, scanned: bool
-) -> Any:
+def lower_train(config: Config, devices: Any, num_partitions: int, batch: Batch) -> Any:
   """The training step for devices that are not there, with T5X's own sharding rules.
+
+  As ours: layers in a loop, remat `minimal`.
 
   Args:
     config: of ours.
     devices: of a slice.
     num_partitions: devices that share a model.
     batch: its shape.
-    scanned: see `make_model`.
   """
-  model = make_model(config, scanned=scanned)
+  model = make_model(config, scanned=True)
   mesh = Mesh(
     mesh_utils.create_device_mesh(
       (len(devices) // num_partitions, num_partitions),

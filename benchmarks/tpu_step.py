@@ -26,10 +26,8 @@ SIZES = (
   ('xl', 'v4:4x4x4', 8),
   ('xxl', 'v4:4x4x8', 8),
 )
-# T5X's scanned network; and its usual one, of which its layers are unrolled as ours can be.
-T5X, T5X_UNROLLED = 't5x', 't5x_unrolled'
-UNROLLED = 'global_unrolled'
-METHODS = {'global': 'hyperprompt_global', UNROLLED: 'hyperprompt_global', 'mtl': 'mtl'}
+T5X = 't5x'
+METHODS = {'global': 'hyperprompt_global', 'mtl': 'mtl'}
 BATCH = (128, 512, 64)
 NUM_TASKS = 8
 
@@ -45,8 +43,7 @@ def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[
 
   method = METHODS.get(program, 'mtl')
   files = (f'models/{size}.gin', f'methods/{method}.gin', 'runs/plan.gin')
-  unrolled = program in (UNROLLED, T5X_UNROLLED)
-  configuration.parse(files, [f'config.Config.scan_layers={not unrolled}'])
+  configuration.parse(files, [])
   planner = configuration.call(Planner)
   where, batch = Slice.parse(topology), steps.Batch(*BATCH)
   if program in METHODS:
@@ -56,12 +53,7 @@ def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[
   from benchmarks import t5x_baseline
 
   devices = where.devices()
-  return (
-    t5x_baseline.lower_train(
-      planner.config, devices, num_partitions, batch, scanned=not unrolled
-    ),
-    where,
-  )
+  return t5x_baseline.lower_train(planner.config, devices, num_partitions, batch), where
 
 
 def measure(program: str, size: str, topology: str, num_partitions: int) -> dict[str, Any]:
@@ -113,9 +105,6 @@ def measure_all(has_t5x: bool) -> None:
   t5x = [T5X] if has_t5x else []
   wanted = [(program, *of) for of in reversed(SIZES) for program in ('global', *t5x)]
   wanted += [('mtl', *of) for of in SIZES]
-  wanted += [
-    (program, *SIZES[0]) for program in (UNROLLED, *([T5X_UNROLLED] if has_t5x else []))
-  ]
   by_size: dict[str, Any] = {size: {} for size, *_ in SIZES}
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     running = {pool.submit(_run, *of): of for of in wanted}
