@@ -157,7 +157,11 @@ def test_steps_between_spikes_are_the_optimizers_own():
 def test_a_spike_before_there_is_a_history_is_a_step():
   _, state = steps_of(SKIPPING, [*calm(INTERVAL // 2 - 1), (9.0, 9.0)])
   assert state.skipped_steps == 0
-  _, state = steps_of(SKIPPING, [(math.nan, 1.0), *calm(2)])
+
+
+def test_what_is_not_finite_is_skipped_from_the_first_step_on():
+  params, state = steps_of(SKIPPING, [(math.nan, 1.0)])
+  assert bits(params) == bits(steps_of(SKIPPING, [])[0])  # with its -0.0
   assert state.skipped_steps == 1
 
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 
 from benchmarks.fuzz.case import Target
-from benchmarks.fuzz.targets.gin_file import BINDINGS, FILES
+from benchmarks.fuzz.targets.gin_file import RUN
 from hyperprompt_jax import configuration
 
 SEEDS = (
@@ -14,7 +14,7 @@ SEEDS = (
   b"--gin.config.Config.mlp_activations=('gelu', 'linear')",
   b'--gin.METHOD=@conditioning.HyperPromptGlobal()\x00--gin.EVAL_PERIOD=%TRAIN_STEPS',
   b'--gin.conditioning.HyperPromptGlobal.prompt_length=-1',
-  b'--gin.EVAL_PERIOD=%LOG_PERIOD\x00--gin.LOG_PERIOD=%EVAL_PERIOD',
+  b'--gin.EVAL_PERIOD=%BATCH_SIZE\x00--gin.BATCH_SIZE=%EVAL_PERIOD',
   b'--gin.x/config.Config.emb_dim=None',
   b'--gin_file=models/tiny.gin\x00--gin.VOCABULARY="bytes"',
 )
@@ -33,7 +33,7 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
     flags, bindings = configuration.parse_arguments(parser, arguments)
   except SystemExit:  # --help
     return
-  configuration.parse([*FILES, *flags.gin_file], [*BINDINGS, *bindings])
+  configuration.parse([str(RUN), *flags.gin_file], bindings)
 
 
 argparse.ArgumentParser.print_help = lambda *_: None  # type: ignore[method-assign]

@@ -1,21 +1,36 @@
-"""The text of a gin file, on top of those of a run: read to its end, or an error."""
+"""The text of a gin file, on top of a small run's: read to its end, or an error."""
 
 import pathlib
+import tempfile
 from typing import Any
 
 import gin
 
 import hyperprompt_tasks
-import tests.tiny_run
 from benchmarks.fuzz.case import Target
 from hyperprompt_jax import bindings, configuration
 
-FILES = tests.tiny_run.FILES
-BINDINGS = [
-  argument.removeprefix('--gin.')
-  for argument in tests.tiny_run.train_arguments(pathlib.Path('/run'))
-  if argument.startswith('--gin.')
-]
+# A run with a few macros of several types; the files of `gin/runs` have six times as many.
+_FOLDER = tempfile.TemporaryDirectory()
+RUN = pathlib.Path(_FOLDER.name) / 'run.gin'
+RUN.write_text("""from __gin__ import dynamic_registration
+include 'models/tiny.gin'
+from hyperprompt_jax import model
+from hyperprompt_jax import train
+from hyperprompt_jax.nn import conditioning
+TRAIN_STEPS = 4
+EVAL_PERIOD = 2
+BATCH_SIZE = 4
+MODEL_DIR = '/run'
+TASK_FEATURE_LENGTHS = {'inputs': 8, 'targets': 8}
+METHOD = @conditioning.HyperPromptGlobal()
+model.Model.method = %METHOD
+train.train.total_steps = %TRAIN_STEPS
+train.train.eval_period = %EVAL_PERIOD
+train.train.batch_size = %BATCH_SIZE
+train.train.model_dir = %MODEL_DIR
+train.train.task_feature_lengths = %TASK_FEATURE_LENGTHS
+""")
 # A gin file may import what it likes: it is code. Here it gets what is ours.
 _import = __import__
 
@@ -54,7 +69,7 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
   path = folder / 'case.gin'
   text = case.replace(b'CASE', str(path).encode())
   path.write_bytes(text + b'\nTHE_LAST_LINE = 1\n')
-  configuration.parse([*FILES, str(path)], BINDINGS)
+  configuration.parse([str(RUN), str(path)], [])
   assert 'THE_LAST_LINE' in bindings.defined_macros(), 'the end of the file was not read'
 
 
