@@ -122,7 +122,11 @@ def _quieten_libraries() -> None:
   libtpu.prepare()
   handler = logging.StreamHandler()
   handler.addFilter(
-    lambda record: record.levelno >= logging.ERROR or 'hyperprompt' in record.pathname
+    lambda record: (
+      'hyperprompt' in record.pathname
+      # Orbax raises what it logs, in tracebacks from several threads.
+      or (record.levelno >= logging.ERROR and 'orbax' not in record.pathname)
+    )
   )
   logging.basicConfig(level=logging.WARNING, handlers=[handler], format='%(message)s')
   # Of several reads that fail, Orbax reports the first; the others report themselves.

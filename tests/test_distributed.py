@@ -14,7 +14,11 @@ import time
 
 import pytest
 
+<<<<<<< ours
 from hyperprompt_jax import cli, libtpu, reporting, run_lock
+=======
+from hyperprompt_jax import cli, distributed, libtpu, reporting
+>>>>>>> theirs
 from hyperprompt_jax.datasets import TrainingBatches
 from hyperprompt_jax.errors import UserError
 from tests import tiny_run
@@ -230,6 +234,26 @@ def test_hosts_that_disagree_end_at_once_and_say_in_what(tmp_path, compile_once)
       'on all\n'
     )
   assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+  ('error', 'lost'),
+  [
+    (ValueError('UNKNOWN: Gloo all-reduce failed: Connection closed by peer'), True),
+    (RuntimeError('UNAVAILABLE: Task 1 heartbeat timeout'), True),
+    (ValueError('shapes differ'), False),
+    (UserError('the barrier reef is no task'), False),
+  ],
+)
+def test_a_host_that_loses_another_ends_at_once_and_says_so(
+  monkeypatch, capsys, error, lost
+):
+  ended = []
+  monkeypatch.setattr(distributed, '_is_one_of_several', lambda: True)
+  monkeypatch.setattr(distributed, 'leave', ended.append)
+  distributed.end_if_lost(error)
+  assert ended == ([1] if lost else [])
+  assert ('another host is lost' in capsys.readouterr().err) == lost
 
 
 @pytest.mark.parametrize(

@@ -8,24 +8,24 @@ same command must go on, and end as the run does that was not disturbed.
 import contextlib
 import faulthandler
 import io
+import itertools
 import os
 import pathlib
 import resource
+import shutil
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.reliability import small_run, subject
-from hyperprompt_jax import cli, reporting
+from hyperprompt_jax import cli, datasets
 
 # The disk that is filled.
 DISK_BYTES = 16 * 2**20
 # After which step it is taken away: between two checkpoints.
 TAKEN_AT = 6
-HUNG_SECONDS = 120
+HUNG_SECONDS = 240
 NOBODY = 65534
 
 
@@ -92,7 +92,10 @@ def _gone(model_dir: pathlib.Path) -> Iterator[None]:
   try:
     yield
   finally:
-    assert not model_dir.exists(), 'the run has made a new folder in place of its own'
+    if model_dir.exists():  # what was being written may have made its folder again
+      left = [path.name for path in model_dir.glob('checkpoints/*')]
+      assert all('tmp' in name for name in left), f'a new run in its place: {left}'
+      shutil.rmtree(model_dir)
     away.rename(model_dir)
 
 
@@ -109,31 +112,29 @@ CONDITIONS: dict[str, tuple[Condition, bool, bool, bool]] = {
 
 
 def _train(
-  model_dir: pathlib.Path, condition: Condition | None = None, at: int | None = None
+  model_dir: pathlib.Path, condition: Condition | None = None, at: int = 0
 ) -> tuple[int, list[str]]:
-  """Runs the command here, under a condition from the start, or from a step on."""
-  said, ended = io.StringIO(), threading.Event()
-  path = model_dir / reporting.METRICS_FILE
+  """Runs the command here, under a condition from a step on; from the start, at 0."""
+  said = io.StringIO()
+  read, count = datasets.TrainingBatches.__next__, itertools.count()
   with contextlib.ExitStack() as until_it_ends:
 
-    def watch() -> None:
-      while not any(record['step'] >= at for record in reporting.read_metrics(path)):
-        if ended.wait(0.005):
-          return
-      until_it_ends.enter_context(condition(model_dir))
+    def take_away_and_read(batches: datasets.TrainingBatches) -> dict[str, Any]:
+      if condition and next(count) == at:
+        until_it_ends.enter_context(condition(model_dir))
+      return read(batches)
 
-    watching = threading.Thread(target=watch)
-    if condition and at is None:
+    if condition and not at:
       until_it_ends.enter_context(condition(model_dir))
     elif condition:
-      watching.start()
+      datasets.TrainingBatches.__next__ = take_away_and_read
     faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-      status = cli.main(small_run.arguments(model_dir))
-    faulthandler.cancel_dump_traceback_later()
-    ended.set()
-    if watching.ident:
-      watching.join()
+    try:
+      with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        status = cli.main(small_run.arguments(model_dir))
+    finally:
+      faulthandler.cancel_dump_traceback_later()
+      datasets.TrainingBatches.__next__ = read
   return status, said.getvalue().splitlines()
 
 
@@ -179,9 +180,7 @@ def campaign(folder: pathlib.Path) -> dict[str, Any]:
   assert status == 0, said
   tried, wrong, not_done = {}, [], {}
   for name, (condition, at_start, in_midst, on_small_disk) in CONDITIONS.items():
-    moments = [('from the start', None)] * at_start + [
-      ('in its midst', TAKEN_AT)
-    ] * in_midst
+    moments = [('from the start', 0)] * at_start + [('in its midst', TAKEN_AT)] * in_midst
     for moment, at in moments:
       case = f'{name}, {moment}'
       disk = folder / f'{len(tried) + len(not_done)}'
@@ -199,5 +198,7 @@ def campaign(folder: pathlib.Path) -> dict[str, Any]:
         continue
       tried[case] = next((line for line in said if line.startswith('hyperprompt:')), '')
       wrong += [f'{case}: {problem}' for problem in problems]
-      print(f'{case} ({time.monotonic() - start:.0f} s): {tried[case]}', file=sys.stderr)
+      print(
+        f'{case} ({time.monotonic() - start:.0f} s): {tried[case]}', *problems, sep='\n  '
+      )
   return {'tried': tried, 'wrong': wrong, 'not done': not_done}

@@ -43,7 +43,7 @@ WRITE_SECONDS = 0.5
 LOST_STEPS = 2 * SAVED + 1
 # A host that lost another must have ended after so long.
 LOST_SECONDS = 60
-HUNG_SECONDS = 240
+HUNG_SECONDS = 600
 
 
 @dataclasses.dataclass(frozen=True)

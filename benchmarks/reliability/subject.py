@@ -72,6 +72,7 @@ if __name__ == '__main__':
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   from hyperprompt_jax import cli
 
+  cli._quieten_libraries()  # which must come before they are loaded
   add_mixture()
   announce_phases()
   sys.exit(cli.main())

@@ -180,7 +180,10 @@ def writing(path: epath.PathLike) -> Iterator[None]:
   # TensorStore's errors are ValueErrors.
   except (OSError, ValueError, tf.errors.OpError) as error:
     distributed.end_if_lost(error)  # Gloo's are, too
+    # TensorStore says where, at length, before it says what.
+    of_system = re.search(r'\[OS error \d+: (?:E\w+ )?([^\]]+)\]', str(error))
+    reason = of_system[1] if of_system else reason_of(error)
     raise UserError(
-      f'{path} cannot be written: {reason_of(error)}; with that mended, the same command '
-      'goes on from the last checkpoint'
+      f'{path} cannot be written: {reason}; with that mended, the same command goes on '
+      'from the last checkpoint'
     ) from error

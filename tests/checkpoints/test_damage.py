@@ -1,14 +1,23 @@
 """What is restored of a damaged checkpoint; `make chaos` tries every damage."""
 
+import json
 import random
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+import seqio
+import tensorflow as tf
+from etils import epath
 
 from benchmarks.reliability import files
+from hyperprompt_jax import evaluator, reporting
+from hyperprompt_jax.checkpoints import storage
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path, weighted_sum
+from hyperprompt_jax.errors import UserError
 
 LAST = f'checkpoints/{files.STEPS[-1]}'
 
@@ -112,3 +121,57 @@ def test_sums_name_the_arrays_that_differ():
   assert differing(changed, sums) == ['b/c']
   assert differing({'a': tree['a']}, sums) == ['b/c']
   assert differing(jax.tree.map(lambda x: x, {**tree, 'd': tree['a']}), sums) == ['d']
+
+
+# ---- Storage that refuses a write ----
+
+
+def test_a_full_disk_is_one_line_that_names_the_folder(tmp_path):
+  (tmp_path / 'metrics.jsonl').symlink_to('/dev/full')
+  metrics = reporting.Metrics.__new__(reporting.Metrics)
+  metrics._path = epath.Path(tmp_path / 'metrics.jsonl')
+  metrics._writer = reporting.JsonlWriter(metrics._path)
+  with pytest.raises(UserError, match=f'{tmp_path} cannot be written.*No space left'):
+    metrics.write(1, 'train', {'loss': 2.5})
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    PermissionError(13, 'Permission denied'),
+    tf.errors.ResourceExhaustedError(None, None, '/run/x; Permission denied'),
+    ValueError(
+      'FAILED_PRECONDITION: Error writing local file "/run/x": Failed opening: "/run/x" '
+      "[OS error 13: EACCES Permission denied] [source locations='a.cc:1']"
+    ),
+  ],
+)
+def test_what_a_library_says_of_storage_is_one_line(error):
+  with pytest.raises(UserError) as refused, storage.writing('/run'):
+    raise error
+  assert re.fullmatch(
+    r'/run cannot be written: .*Permission denied; .*', str(refused.value)
+  )
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(run, monkeypatch):
+  run.renew()
+  restore = ocp.CheckpointManager.restore
+
+  def refuse(manager, step, args):
+    if [*args.keys()] == ['params']:
+      raise ValueError('PERMISSION_DENIED: Error opening "x": Permission denied')
+    return restore(manager, step, args)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'restore', refuse)
+  assert run.go_on() == files.REFUSED
+  assert not (run.copy / 'damaged').exists()
+
+
+def test_an_evaluation_that_is_done_again_stands_once_in_its_file(tmp_path):
+  logger = evaluator._Logger(str(tmp_path))
+  for step, score in ((10, 1.0), (20, 2.0), (20, 2.0), (30, 3.0)):
+    logger('task', step, {'accuracy': seqio.metrics.Scalar(score)}, None, None, None)
+  lines = (tmp_path / 'task-metrics.jsonl').read_text(encoding='utf-8').splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [10, 20, 30]
+  assert [path.name for path in tmp_path.iterdir()] == ['task-metrics.jsonl']
