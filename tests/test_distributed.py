@@ -14,11 +14,7 @@ import time
 
 import pytest
 
-<<<<<<< ours
-from hyperprompt_jax import cli, libtpu, reporting, run_lock
-=======
-from hyperprompt_jax import cli, distributed, libtpu, reporting
->>>>>>> theirs
+from hyperprompt_jax import cli, distributed, libtpu, reporting, run_lock
 from hyperprompt_jax.datasets import TrainingBatches
 from hyperprompt_jax.errors import UserError
 from tests import tiny_run
