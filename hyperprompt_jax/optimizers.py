@@ -178,11 +178,12 @@ def as_saved(like: Any, saved: Any, sharding: jax.sharding.Sharding) -> Any:
   inner = like.inner_state if isinstance(like, SkipStepState) else like
   if not (isinstance(saved, Mapping) and 'skipped_steps' in saved):
     return inner
-  rest: Any = (
-    jax.ShapeDtypeStruct(tuple(saved[name].shape), saved[name].dtype, sharding=sharding)
-    for name in SkipStepState._fields[1:]
-  )
-  return SkipStepState(inner, *rest)
+  rest: Any = {
+    name: jax.ShapeDtypeStruct(tuple(of.shape), of.dtype, sharding=sharding)
+    for name, of in saved.items()
+    if name != 'inner_state'
+  }
+  return SkipStepState(inner, **rest)
 
 
 def as_wanted(restored: Any, like: Any) -> Any:

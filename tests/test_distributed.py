@@ -44,6 +44,7 @@ def arguments(folder, mesh, **macros):
 
 START = """
 from hyperprompt_jax import cli
+cli._quieten_libraries()  # before anything else is imported, as the command does
 with cli._without_notes():
   from tests import test_distributed as t
 """

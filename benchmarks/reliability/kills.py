@@ -120,11 +120,16 @@ class Campaign:
       self._reached, self._saved = 0, 0
       broken = self._folder / f'broken-{self.runs}'
       for _ in range(KILLS_OF_A_RUN):
-        if waiting and not self._kill(broken, waiting[0]):
-          # The run was at its end before: the kill comes to the next one, and early.
-          waiting[0] = dataclasses.replace(waiting[0], occurrence=1)
+        if not waiting:
           break
-        del waiting[:1]
+        kill = waiting[0]
+        if self._kill(broken, kill):
+          del waiting[0]
+          continue
+        # The run was at its end before: the kill is tried once more, and earlier.
+        waiting[0] = dataclasses.replace(kill, occurrence=1, share=kill.share / 2)
+        if kill.phase != 'resume':  # there is one in a run that is at its end, too
+          break
       self._finish(broken)
       for difference in small_run.differences(broken, unbroken):
         self._complain(broken, difference)
