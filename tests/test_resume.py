@@ -8,7 +8,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -216,28 +215,6 @@ def test_a_run_that_skips_nothing_has_nothing_of_it(trained):
   names = [name for name in arrays(trained, 4) if 'skip' in name or 'history' in name]
   assert names == []
   assert not any('skip' in name for record in records(trained) for name in record)
-
-
-def test_a_run_may_begin_and_cease_to_skip(trained, tmp_path, capsys):
-  """As who meets a step that is not finite will want to, and to keep the checkpoints."""
-  folder = tmp_path / 'run'
-  shutil.copytree(trained, folder)
-  for step, more in ((5, SKIPPING), (6, SKIPPING[:1]), (7, ())):
-    assert cli.main(tiny_run.train_arguments(folder, *more, TRAIN_STEPS=step)) == 0
-    # Adafactor's, of all layers: it has gone on, and not begun anew.
-    saved = arrays(folder, step)
-    counts = [x.ravel() for name, x in saved.items() if name.endswith("'count']")]
-    assert {*np.concatenate(counts)} == {step}
-  assert saved.keys() == arrays(trained, 4).keys()
-  capsys.readouterr()
-  sgd = tmp_path / 'sgd.gin'
-  sgd.write_text(
-    'from __gin__ import dynamic_registration\nimport optax\nOPTIMIZER = @optax.sgd()\n'
-    'optax.sgd.learning_rate = 0.1\n'
-  )
-  files = (*tiny_run.FILES, str(sgd))
-  assert cli.main(tiny_run.train_arguments(folder, files=files, TRAIN_STEPS=8)) == 2
-  assert 'checkpoints/7 has the state of another optimizer' in capsys.readouterr().err
 
 
 def test_steps_depend_on_what_was_before(unbroken):
