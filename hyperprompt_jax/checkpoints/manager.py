@@ -287,8 +287,8 @@ class Checkpointer:
     """
     self.check_task_list(step)
     self._check_data(step, batches)
-    self._base = self._read_run(step).base
-    self.initial_step = self._read_run(step).initial_step
+    run = self._read_run(step)
+    self._base, self.initial_step = run.base, run.initial_step
     params = self._restore_params(step, like.params, self._base)
     items = self._restore(
       step,
