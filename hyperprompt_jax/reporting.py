@@ -9,6 +9,7 @@ from etils import epath
 
 from hyperprompt_jax import distributed
 from hyperprompt_jax.checkpoints.storage import writing
+from hyperprompt_jax.errors import UserError
 
 METRICS_FILE = 'metrics.jsonl'
 
@@ -85,13 +86,22 @@ class Metrics:
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, float]]:
-  """The records of a `metrics.jsonl`; without a last line that was cut short."""
+  """The records of a `metrics.jsonl`; without a last line that was cut short.
+
+  Raises:
+    UserError: for a line before the last that is no record.
+  """
   if not path.exists():
     return []
   records = []
-  for line in path.read_text(encoding='utf-8').splitlines():
+  lines = path.read_bytes().splitlines()
+  for number, line in enumerate(lines, 1):
     try:
-      records.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
+      record = json.loads(line)
+    except ValueError:
+      record = None
+    if isinstance(record, dict) and isinstance(record.get('step'), int):
+      records.append(record)
+    elif number < len(lines):
+      raise UserError(f'{path}, line {number} is no record of a step: mend or remove it')
   return records

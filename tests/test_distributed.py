@@ -22,7 +22,6 @@ from tests import tiny_run
 STEPS, SAVED = 20, 10
 # Sizes of the axes of the mesh besides `data`.
 ONE_DEVICE = {}
-TWO_AXES = {'num_partitions': 2}
 THREE_AXES = {'num_partitions': 2, 'fsdp': 2}
 
 
@@ -95,7 +94,7 @@ def run(code, devices, compiled, *argv):
 
 def train_and_be_stopped(whole, stopped, held, *meet):
   """What each host does: one run, then another, which a signal to one host ends."""
-  status = cli.main([*arguments(whole, TWO_AXES), *meet])
+  status = cli.main([*arguments(whole, THREE_AXES), *meet])
   if status:
     sys.exit(status)
   with pytest.raises(UserError) as refused, run_lock.held(held):
@@ -208,7 +207,7 @@ def test_a_signal_to_one_host_stops_all_at_the_same_step(two_hosts):
 
 
 def test_one_device_goes_on_where_two_hosts_were_stopped(two_hosts, one_device):
-  """With the data: from one device to two hosts on another mesh, and back."""
+  """With the data: from one device to two hosts and their mesh, and back."""
   _, stopped, *_ = two_hosts
   assert cli.main(arguments(stopped, ONE_DEVICE, NUM_DATA_SHARDS=None)) == 0
   assert_same_run(stopped, one_device)

@@ -18,12 +18,11 @@ STEPS = 12
 def arguments(folder, method_file, *more, **macros):
   """A run on a mixture, with nothing of the method but its file."""
   macros = {
-    'MIXTURE_OR_TASK_NAME': tiny_run.TWO_TASKS,
+    'MIXTURE_OR_TASK_NAME': tiny_run.TWO_UNSCORED,
     'TRAIN_STEPS': STEPS,
     'BATCH_SIZE': 16,
     'EVAL_PERIOD': STEPS,
     'EVAL_STEPS': 0,
-    'EVALUATOR_NUM_EXAMPLES': 2,
     'LEARNING_RATE': 0.05,
     'LOG_PERIOD': STEPS // 3,
     'DROPOUT_RATE': 0.0,

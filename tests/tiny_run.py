@@ -9,17 +9,19 @@ from hyperprompt_tasks import builtin
 TWO_TASKS = 'hp_test_two'
 hyperprompt_tasks.add_mixture(TWO_TASKS, {'hp_builtin_copy': 1.0, 'hp_builtin_first': 2.0})
 
-# A task without metrics, for runs whose evaluations nobody looks at: generating is half of
+# Tasks without metrics, for runs whose evaluations nobody looks at: generating is half of
 # what a short run compiles.
-UNSCORED = 'hp_test_unscored'
-hyperprompt_tasks.add_task(
-  UNSCORED,
-  source=builtin.BuiltinSource('first'),
-  text=[],
-  task_list=builtin.TASKS,
-  conditioned_task='first',
-  metric_fns=[],
-)
+UNSCORED, TWO_UNSCORED = 'hp_test_unscored', 'hp_test_two_unscored'
+for name, of in {UNSCORED: 'first', f'{UNSCORED}_copy': 'copy'}.items():
+  hyperprompt_tasks.add_task(
+    name,
+    source=builtin.BuiltinSource(of),
+    text=[],
+    task_list=builtin.TASKS,
+    conditioned_task=of,
+    metric_fns=[],
+  )
+hyperprompt_tasks.add_mixture(TWO_UNSCORED, {f'{UNSCORED}_copy': 1.0, UNSCORED: 2.0})
 
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 

@@ -31,6 +31,7 @@ from hyperprompt_jax.nn.layers import (
   Array,
   Dense,
   fan_in_normal,
+  platform,
   with_sharding_constraint,
 )
 
@@ -106,9 +107,8 @@ class Fusion:
       keys: k.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    device = None if mesh.empty else mesh.abstract_device
-    platform = jax.default_backend() if device is None else device.platform
-    if choice == PLAIN or (choice == AUTO and platform != 'tpu'):
+    on_tpu = platform() == 'tpu'
+    if choice == PLAIN or (choice == AUTO and not on_tpu):
       return None
     if mesh.empty and jax.device_count() > 1:
       return None  # nobody says how arrays are laid out, as under T5X
@@ -122,7 +122,7 @@ class Fusion:
       return None
     if not fused_attention.supports(heads // shards, head_dim, queries, keys):
       return None
-    return cls(axes[0], axes[1], copies, interpret=platform != 'tpu')
+    return cls(axes[0], axes[1], copies, interpret=not on_tpu)
 
   def attend(
     self,
