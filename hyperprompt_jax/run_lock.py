@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from typing import TextIO
+from typing import BinaryIO
 
 from etils import epath
 
@@ -44,7 +44,8 @@ def held(model_dir: str) -> Iterator[None]:
 def _take(path: epath.Path, stack: contextlib.ExitStack) -> str:
   """Takes the lock until the stack is closed; or returns why not."""
   try:
-    file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115 - the stack closes it
+    # Without a buffer, which would be written again when a full disk's file is closed.
+    file = open(path, 'a+b', buffering=0)  # noqa: SIM115 - the stack closes it
   except OSError as error:
     return f'cannot be written: {error}'
   stack.enter_context(file)
@@ -52,23 +53,27 @@ def _take(path: epath.Path, stack: contextlib.ExitStack) -> str:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     file.seek(0)
-    holder = file.read().strip() or 'it has not said which'
+    holder = file.read().decode(errors='replace').strip() or 'it has not said which'
     return f'is in use by another run ({holder}): end it, or name another folder'
   except OSError as error:
     terminal.stderr_console().print(
       f'{path} cannot be locked ({error.strerror}): a second run there would not be noticed'
     )
     return ''
-  _write(file, f'process {os.getpid()} on host {socket.gethostname()}, since {_now()}\n')
-  # Empty, it is that of no run; deleted, it could be that of two.
-  stack.callback(_write, file, '')
+  holder = f'process {os.getpid()} on host {socket.gethostname()}, since {_now()}\n'
+  try:
+    file.truncate(0)
+    file.write(holder.encode())
+  except OSError as error:
+    return f'cannot be written: {error}'
+  stack.callback(_empty, file)
   return ''
 
 
-def _write(file: TextIO, text: str) -> None:
-  file.truncate(0)
-  file.write(text)
-  file.flush()
+def _empty(file: BinaryIO) -> None:
+  """Empty, it is that of no run; deleted, it could be that of two."""
+  with contextlib.suppress(OSError):  # of a disk that is gone
+    file.truncate(0)
 
 
 def _now() -> str:

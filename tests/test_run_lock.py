@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import resource
 import socket
 
 import pytest
@@ -63,3 +64,16 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
     pass
   said = capsys.readouterr().err
   assert f'{tmp_path}/run.lock cannot be locked (No locks available): a second run' in said
+
+
+def test_a_disk_that_takes_nothing_is_told_in_one_line(tmp_path):
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+  try:
+    with (
+      pytest.raises(UserError, match=rf'^MODEL_DIR {tmp_path} cannot be written: .*large'),
+      run_lock.held(str(tmp_path)),
+    ):
+      pass
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -9,6 +9,7 @@ import contextlib
 import faulthandler
 import io
 import itertools
+import logging
 import os
 import pathlib
 import resource
@@ -132,6 +133,9 @@ def _train(
     try:
       with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         status = cli.main(small_run.arguments(model_dir))
+    except Exception as error:  # which users would see as a traceback
+      status = 1
+      said.write(f'{error!r}\n')
     finally:
       faulthandler.cancel_dump_traceback_later()
       datasets.TrainingBatches.__next__ = read
@@ -175,6 +179,8 @@ def campaign(folder: pathlib.Path) -> dict[str, Any]:
     what this machine does not let us do, with the reason.
   """
   subject.add_mixture()
+  # Where standard error is a file, a limit on files makes logging complain of itself, too.
+  logging.raiseExceptions = False
   unbroken = folder / 'unbroken'
   status, said = _train(unbroken)
   assert status == 0, said

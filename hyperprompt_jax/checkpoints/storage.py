@@ -180,9 +180,11 @@ def writing(path: epath.PathLike) -> Iterator[None]:
   # TensorStore's errors are ValueErrors.
   except (OSError, ValueError, tf.errors.OpError) as error:
     distributed.end_if_lost(error)  # Gloo's are, too
-    # TensorStore says where, at length, before it says what.
-    of_system = re.search(r'\[OS error \d+: (?:E\w+ )?([^\]]+)\]', str(error))
-    reason = of_system[1] if of_system else reason_of(error)
+    # TensorStore says where, at length, before it says what; how that is marked depends on
+    # its version.
+    marked = r'\[OS error \d+: (?:E\w+ )?([^\]]+)\]|: ([^:\"]+) \[os_error_code='
+    of_system = re.search(marked, str(error))
+    reason = of_system[1] or of_system[2] if of_system else reason_of(error)
     raise UserError(
       f'{path} cannot be written: {reason}; with that mended, the same command goes on '
       'from the last checkpoint'

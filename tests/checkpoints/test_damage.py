@@ -144,6 +144,10 @@ def test_a_full_disk_is_one_line_that_names_the_folder(tmp_path):
       'FAILED_PRECONDITION: Error writing local file "/run/x": Failed opening: "/run/x" '
       "[OS error 13: EACCES Permission denied] [source locations='a.cc:1']"
     ),
+    ValueError(
+      f'PERMISSION_DENIED: Error writing local file "/run/{"x" * 200}": Failed to open: '
+      f'"/run/{"x" * 200}": Permission denied [os_error_code=\'13\']'
+    ),
   ],
 )
 def test_what_a_library_says_of_storage_is_one_line(error):
