@@ -30,7 +30,6 @@ hyperprompt_tasks.from_files:
   [
     ('adapter', True),
     ('hyperformer', True),
-    ('hyperprompt_sep', True),
     ('hyperprompt_global', True),
     ('hyperprompt_sep', False),
   ],

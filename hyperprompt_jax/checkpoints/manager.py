@@ -2,9 +2,8 @@
 
 import contextlib
 import dataclasses
-import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +11,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import struct
 
-from hyperprompt_jax import distributed, optimizers, terminal, tuning
-from hyperprompt_jax.checkpoints import record
+from hyperprompt_jax import optimizers, terminal, tuning
+from hyperprompt_jax.checkpoints import damage, record
 from hyperprompt_jax.checkpoints.base import (
   Base,
   check_fingerprint,
@@ -22,6 +21,7 @@ from hyperprompt_jax.checkpoints.base import (
   write_base,
 )
 from hyperprompt_jax.checkpoints.compare import by_path, check_same_parameters
+from hyperprompt_jax.checkpoints.damage import DamagedError, reading
 from hyperprompt_jax.checkpoints.iterator import (
   IteratorHandler,
   IteratorRestore,
@@ -41,24 +41,6 @@ Scores = Mapping[str, float]
 SUBDIRECTORY = 'checkpoints'
 # Where a run that goes on from an older checkpoint leaves the damaged ones.
 DAMAGED = 'damaged'
-
-_DELETE = 'delete it to use the one before it'
-_PUT_BACK = 'put the original folder back, as all checkpoints of the run need it'
-
-
-class DamagedError(UserError):
-  """A checkpoint whose files are not, or not all, what was saved.
-
-  Attributes:
-    where: the checkpoint.
-    reason: what is wrong with it.
-  """
-
-  def __init__(self, where: str, remedy: str, reason: str):
-    super().__init__(
-      f'checkpoint {where} cannot be read, it is damaged or incomplete; {remedy} ({reason})'
-    )
-    self.where, self.reason = where, reason
 
 
 @struct.dataclass
@@ -285,17 +267,16 @@ class Checkpointer:
       UserError: if the checkpoint cannot be read or is of another network, task list or
         training data.
     """
-    self.check_task_list(step)
-    self._check_data(step, batches)
-    run = self._read_run(step)
+    run = self._open(step)
+    self._check_data(step, run, batches)
     self._base, self.initial_step = run.base, run.initial_step
-    params = self._restore_params(step, like.params, self._base)
+    params = self._restore_params(step, like.params, run)
     items = self._restore(
       step,
       optimizer=ocp.args.StandardRestore(self._optimizer_to_restore(step, like)),
       data=IteratorRestore(batches.readers),
     )
-    self._check_sums(step, 'optimizer', items.optimizer)
+    self._check_sums(step, run, 'optimizer', items.optimizer)
     opt_state = optimizers.as_wanted(items.optimizer, like.opt_state)
     restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
     return TrainState(restored_step, params, opt_state)
@@ -303,7 +284,7 @@ class Checkpointer:
   def _optimizer_to_restore(self, step: int, like: TrainState) -> Any:
     """Shapes, dtypes and shardings of the optimizer's state in a checkpoint."""
     checkpoint = self.directory / str(step)
-    with _reading(str(checkpoint)):
+    with reading(str(checkpoint)):
       saved = self._manager.item_metadata(step)['optimizer'].tree
     wanted = optimizers.as_saved(like.opt_state, saved, like.step.sharding)
     shapes = [
@@ -324,25 +305,24 @@ class Checkpointer:
     Raises:
       UserError: if the checkpoint cannot be read or is of another network or task list.
     """
-    self.check_task_list(step)
-    return self._restore_params(step, like, self._read_run(step).base)
+    return self._restore_params(step, like, self._open(step))
 
-  def _restore_params(self, step: int, like: Any, base: Base | None) -> Any:
-    checkpoint = str(self.directory / str(step))
-    with _reading(checkpoint):
+  def _restore_params(self, step: int, like: Any, run: record.RunRecord) -> Any:
+    base, checkpoint = run.base, str(self.directory / str(step))
+    with reading(checkpoint):
       own = by_path(self._manager.item_metadata(step)['params'].tree)
     wanted = by_path(like)
     frozen: Any = {}
     if base:
-      with _reading(where(self._model_dir, base), _PUT_BACK):
+      with reading(where(self._model_dir, base), damage.PUT_BACK):
         frozen = arranged(frozen_arrays(self._model_dir, base), wanted)
     # The base may hold what this run has tuned, too, as it was before.
     check_same_parameters(checkpoint, wanted=wanted, found={**frozen, **own})
     like_own, like_frozen = tuning.split_by(like, lambda path: '/'.join(path) in own)
     params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
-    self._check_sums(step, 'params', params)
+    self._check_sums(step, run, 'params', params)
     if base:
-      with _reading(where(self._model_dir, base), _PUT_BACK):
+      with reading(where(self._model_dir, base), damage.PUT_BACK):
         unchanged = load(frozen, by_path(like_frozen), 'reading the base')
         check_fingerprint(self._model_dir, base, by_path(unchanged).items())
         params = tuning.merge(params, unchanged)
@@ -364,21 +344,25 @@ class Checkpointer:
     Raises:
       UserError: if they do not, or there is no such checkpoint.
     """
+    self._open(step)
+
+  def _open(self, step: int) -> record.RunRecord:
+    """What a checkpoint says of its run, which is of this task list."""
     if step not in self.steps():
       raise UserError(
         f'{self.directory} has no checkpoint of step {step}; it has '
         f'{", ".join(map(str, self.steps())) or "none"}'
       )
-    saved = self._read_run(step).task_list
-    if saved != self._task_list:
+    run = self._read_run(step)
+    if run.task_list != self._task_list:
       raise UserError(
         f'checkpoint {self.directory / str(step)} is of the task list '
-        f'{", ".join(saved)}; this run has {", ".join(self._task_list)}: use the same '
-        'mixture'
+        f'{", ".join(run.task_list)}; this run has {", ".join(self._task_list)}: use the '
+        'same mixture'
       )
+    return run
 
-  def _check_data(self, step: int, batches: Shards) -> None:
-    run = self._read_run(step)
+  def _check_data(self, step: int, run: record.RunRecord, batches: Shards) -> None:
     saved = {**run.data, 'NUM_DATA_SHARDS': run.num_data_shards}
     wanted = {**self._data, 'NUM_DATA_SHARDS': batches.num_shards}
     for name, value in wanted.items():
@@ -389,42 +373,19 @@ class Checkpointer:
           'in another folder'
         )
 
-  def _check_sums(self, step: int, item: str, restored: Any) -> None:
-    saved = self._read_run(step).sums
-    if saved is not None and (changed := differing(restored, saved[item])):
+  def _check_sums(self, step: int, run: record.RunRecord, item: str, restored: Any) -> None:
+    if run.sums is not None and (changed := differing(restored, run.sums[item])):
       raise DamagedError(
         str(self.directory / str(step)),
-        _DELETE,
+        damage.DELETE,
         f'{item}: {changed[0]} has other bits than were saved',
       )
 
   def _read_run(self, step: int) -> record.RunRecord:
     found = self._restore(step, run=ocp.args.JsonRestore()).run
-    with _reading(str(self.directory / str(step))):
+    with reading(str(self.directory / str(step))):
       return record.of_json(found)
 
   def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
-    with _reading(str(self.directory / str(step))):
+    with reading(str(self.directory / str(step))):
       return self._manager.restore(step, args=ocp.args.Composite(**items))
-
-
-@contextlib.contextmanager
-def _reading(where: str, remedy: str = _DELETE) -> Iterator[None]:
-  """Turns whatever goes wrong in reading a checkpoint into one line that names it."""
-  try:
-    yield
-  except UserError:
-    raise
-  except Exception as error:
-    distributed.end_if_lost(error)
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    # TensorStore's whole specification, and TensorFlow's name of the failing operation.
-    reason = re.split(r'\. See full|\[tensorstore_spec|\[source loc', first)[0]
-    reason = re.sub(r'^\{\{function_node .*?\}\} ', '', reason)
-    reason = reason[:200].strip()
-    # Whoever may read it finds it whole.
-    if re.search('permission.denied', str(error), re.IGNORECASE):
-      raise UserError(
-        f'checkpoint {where} may not be read by this user: {reason}'
-      ) from error
-    raise DamagedError(where, remedy, reason) from error

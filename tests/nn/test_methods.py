@@ -115,9 +115,12 @@ def test_folded_outputs_need_no_parameters_of_the_method_and_are_the_same(method
   np.testing.assert_array_equal(predicted[:, 0], np.argmax(want[:, 0], axis=-1))
 
 
+# Compiled once for each model.
+init = jax.jit(lambda model, rng: model.init(rng), static_argnums=0)
+
+
 @every_method
 def test_a_method_leaves_the_backbones_initialisation_as_it_is(method):
-  init = jax.jit(lambda model, rng: model.init(rng), static_argnums=0)
   params = init(tiny.model(tiny.METHODS[method]), jax.random.key(3))
   own = params.pop('method', {})
   assert bool(jax.tree.leaves(own)) == (method != 'mtl')

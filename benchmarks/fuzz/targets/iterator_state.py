@@ -9,7 +9,7 @@ import tensorflow as tf
 from etils import epath
 
 from benchmarks.fuzz.case import Target
-from hyperprompt_jax.checkpoints import iterator, manager
+from hyperprompt_jax.checkpoints import damage, iterator
 
 _FILES = ('shard_0.index', 'shard_0.data-00000-of-00001')
 
@@ -35,7 +35,7 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
     (folder / name).write_bytes(SEEDS[number][1:])
   (folder / _FILES[case[0] % 2 if case else 0]).write_bytes(case[1:])
   reader = _reader()
-  with manager._reading('/checkpoints/4'):
+  with damage.reading('/checkpoints/4'):
     iterator.IteratorHandler().restore(
       epath.Path(folder), iterator.IteratorRestore({0: reader})
     )

@@ -1,0 +1,58 @@
+"""What is said of a checkpoint that cannot be read."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from hyperprompt_jax import distributed
+from hyperprompt_jax.errors import UserError
+
+# What to do about it, in the words of the message.
+DELETE = 'delete it to use the one before it'
+PUT_BACK = 'put the original folder back, as all checkpoints of the run need it'
+
+
+class DamagedError(UserError):
+  """A checkpoint whose files are not, or not all, what was saved.
+
+  Attributes:
+    where: the checkpoint.
+    reason: what is wrong with it.
+  """
+
+  def __init__(self, where: str, remedy: str, reason: str):
+    super().__init__(
+      f'checkpoint {where} cannot be read, it is damaged or incomplete; {remedy} ({reason})'
+    )
+    self.where, self.reason = where, reason
+
+
+@contextlib.contextmanager
+def reading(where: str, remedy: str = DELETE) -> Iterator[None]:
+  """Turns whatever goes wrong in reading a checkpoint into one line that names it.
+
+  Args:
+    where: the checkpoint.
+    remedy: what to do about it.
+
+  Raises:
+    DamagedError: for what is wrong with its files.
+    UserError: where this user may not read them.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    distributed.end_if_lost(error)
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # TensorStore's whole specification, and TensorFlow's name of the failing operation.
+    reason = re.split(r'\. See full|\[tensorstore_spec|\[source loc', first)[0]
+    reason = re.sub(r'^\{\{function_node .*?\}\} ', '', reason)
+    reason = reason[:200].strip()
+    # Whoever may read it finds it whole.
+    if re.search('permission.denied', str(error), re.IGNORECASE):
+      raise UserError(
+        f'checkpoint {where} may not be read by this user: {reason}'
+      ) from error
+    raise DamagedError(where, remedy, reason) from error
