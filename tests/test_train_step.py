@@ -77,6 +77,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
   second, _ = train(model, params, SGD, steps=2)
   jax.tree.map(np.testing.assert_array_equal, first, second)
   assert train(model, params, SGD, steps=2, seed=1)[1] != losses
+  assert losses[0] != train(tiny.model(), params, SGD, steps=1)[1][0]
 
 
 def test_training_lowers_the_loss_on_one_batch():

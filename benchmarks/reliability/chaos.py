@@ -43,9 +43,7 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
       f'{kills["runs compared"]} runs came to their end: parameters, optimizer, position '
       'in the data, predictions and metrics as in the unbroken run, bit for bit. At most '
       f'{kills["most steps done again"]} steps were done again; of two hosts, the other '
-      f'ended within {kills["other host ended after at most, seconds"]:.0f} s, or, where '
-      'it still waited for it to come, within '
-      f'{kills["other host waited at most, seconds"]:.0f} s',
+      f'ended within {kills["other host ended after at most, seconds"]:.0f} s',
       lost(found['kills']['wrong']),
       seed,
     ],

@@ -147,9 +147,7 @@ class Run:
         state = checkpointer.restore(only, like, data)
       else:
         state = checkpointer.restore_latest(like, data)
-    # Python notes the reads that Orbax leaves behind, at any later time.
-    ours = [line for line in said.getvalue().splitlines() if line.startswith('WARNING: ')]
-    return state, data.next(4), '\n'.join(ours)
+    return state, data.next(4), said.getvalue()
 
   def _is(self, step: int, state: TrainState) -> bool:
     return int(state.step) == step and _bits(state) == _bits(self._states[step])
@@ -166,7 +164,7 @@ class Run:
       return f'DIFFERENT at step {step}'
     if step == STEPS[-1] and not warned:
       return RESTORED
-    one_line = re.fullmatch(rf'WARNING: .*{last} is damaged.*step {before}, .*', warned)
+    one_line = re.fullmatch(rf'WARNING: .*{last} is damaged.*step {before}, .*\n', warned)
     aside = [*(self.copy / 'damaged').glob(f'{STEPS[-1]}-*')]
     if step == before and one_line and aside and not last.exists():
       return WENT_BACK
