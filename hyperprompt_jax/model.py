@@ -13,9 +13,12 @@ from flax.linen import partitioning as nn_partitioning
 from hyperprompt_jax import decoding
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn import statistics
+from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.conditioning import Conditioning, Method
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.insertion import Segments
+from hyperprompt_jax.nn.layers import platform
+from hyperprompt_jax.nn.stacking import unstack_layers
 from hyperprompt_jax.nn.statistics import AttentionStatistics
 from hyperprompt_jax.nn.transformer import Transformer
 
@@ -270,7 +273,19 @@ class Model:
   @property
   def cache_batch_axis(self) -> int:
     """The axis of the rows in every array of the cache."""
-    return 1 if self.config.scan_layers else 0
+    return 1 if self._stepped.config.scan_layers else 0
+
+  @property
+  def _stepped(self) -> 'Model':
+    """The model that decodes position by position.
+
+    On CPUs its layers are not in a loop, which would copy the parameters of each layer for
+    each token.
+    """
+    if not self.config.scan_layers or platform() != 'cpu':
+      return self
+    config = dataclasses.replace(self.config, scan_layers=False)
+    return dataclasses.replace(self, config=config)
 
   def start_decoding(
     self,
@@ -294,29 +309,37 @@ class Model:
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
     encoded = self._encode(params, conditioning, batch)
+    module = self._stepped.module
+    if not module.config.scan_layers:
+      params = unstack_layers(params)
 
-    def step(tokens: Array, cache: Any, index: Array) -> tuple[Array, Any]:
+    def apply(tokens: Array, variables: Any, index: Array, mutable: list[str]) -> Any:
       # Several beams of a row follow one another; they share what the row has.
-      per_row = lambda x: jnp.repeat(x, tokens.shape[0] // x.shape[0], axis=0)
-      variables = (
-        {'params': params} if cache is None else {'params': params, 'cache': cache}
-      )
-      logits, mutated = self.module.apply(
-        variables,
-        jax.tree.map(per_row, encoded),
+      beams = tokens.shape[0] // task_ids.shape[0]
+      return module.apply(
+        {'params': params, **variables},
+        encoded,
         tokens[:, None],
-        per_row(task_ids),
+        jnp.repeat(task_ids, beams, axis=0),
         conditioning,
         index,
         max_decode_length=max_decode_length,
         method=Transformer.decode_step,
-        mutable=['cache'],
+        mutable=mutable,
       )
+
+    # The first call makes the caches, and nothing else of it is used.
+    start = jnp.zeros(inputs.shape[0], jnp.int32)
+    _, made = apply(start, {}, jnp.int32(0), ['cache', ENCODER_CACHE])
+    # Not of the state: no step changes it, and all beams of a row read the same. The
+    # barrier keeps XLA from undoing the order of its axes, to do it again at each step.
+    of_encoder = jax.lax.optimization_barrier({ENCODER_CACHE: made[ENCODER_CACHE]})
+
+    def step(tokens: Array, cache: Any, index: Array) -> tuple[Array, Any]:
+      logits, mutated = apply(tokens, {'cache': cache, **of_encoder}, index, ['cache'])
       return logits, mutated['cache']
 
-    # The first call makes the cache; position 0 is written again by the first step.
-    _, cache = step(jnp.zeros(inputs.shape[0], jnp.int32), None, jnp.int32(0))
-    return step, cache
+    return step, made['cache']
 
   def predict(
     self,

@@ -69,9 +69,8 @@ def _predict(m, params, batch, length):
   return np.asarray(predict(params, tiny.condition(m, params), batch, length))
 
 
-@pytest.mark.parametrize('scan_layers', [True, False])
-def test_greedy_predictions_are_the_argmax_of_teacher_forcing(scan_layers):
-  m = tiny.model(tiny.hyperprompt(stacks='both'), scan_layers=scan_layers)
+def test_greedy_predictions_are_the_argmax_of_teacher_forcing():
+  m = tiny.model(tiny.hyperprompt(stacks='both'))
   params, batch = tiny.init(m, 1), tiny.batch()
   predicted = _predict(m, params, batch, 7)
   targets = np.where(predicted == 0, 5, predicted)
@@ -107,6 +106,33 @@ def test_beam_search_finds_predictions_at_least_as_likely_as_greedy():
   greedy = likelihood(_predict(m, params, batch, 3))
   beams = likelihood(_predict(searching, params, batch, 3))
   assert (beams >= greedy - 1e-5).all()
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'tpu'])
+def test_each_beam_of_a_row_has_the_logits_of_teacher_forcing(monkeypatch, platform):
+  """With the caches, and the layers, as they are on CPUs and elsewhere."""
+  monkeypatch.setattr(jax, 'default_backend', lambda: platform)
+  m, beams, length = tiny.model(tiny.hyperprompt(stacks='both')), 3, 5
+  assert (m.cache_batch_axis == 0) == (platform == 'cpu')
+  params, batch = tiny.init(m), tiny.batch()
+  rng = np.random.default_rng(0)
+  targets = jnp.asarray(rng.integers(2, tiny.VOCAB_SIZE, (4 * beams, length)), jnp.int32)
+  inputs = jnp.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+  forced = {name: jnp.repeat(x, beams, axis=0) for name, x in batch.items()}
+  forced |= {'decoder_target_tokens': targets, 'decoder_input_tokens': inputs}
+  conditioning = tiny.condition(m, params)
+
+  @jax.jit
+  def decoded():
+    step, cache = m.start_decoding(params, conditioning, batch, length)
+    cache = decoding.expand_beams(cache, beams, m.cache_batch_axis)
+    found = []
+    for index in range(length):
+      logits, cache = step(inputs[:, index], cache, jnp.int32(index))
+      found.append(logits)
+    return jnp.stack(found, axis=1)
+
+  np.testing.assert_allclose(decoded(), tiny.logits(m, params, forced), atol=1e-4)
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_named():

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jax.ad_checkpoint import checkpoint_name
@@ -20,6 +21,7 @@ from hyperprompt_jax.nn import fused_attention, statistics
 from hyperprompt_jax.nn.config import AUTO, PLAIN, SAVED
 from hyperprompt_jax.nn.fused_attention import MASKED_LOGIT
 from hyperprompt_jax.nn.insertion import (
+  EVERY_SEGMENT,
   Mask,
   Prompts,
   RowPrompts,
@@ -34,6 +36,33 @@ from hyperprompt_jax.nn.layers import (
   platform,
   with_sharding_constraint,
 )
+
+# Keys and values of the encoder, which decoding reads at each position and never changes.
+ENCODER_CACHE = 'encoder_cache'
+# How a cache has the axes b, k, h, d on CPUs: as products with one query want them, where
+# all would be moved for each position. Elsewhere it is `[b, k, h * d]`.
+_CACHE_ORDER = (0, 2, 3, 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _repeated(bias: Array, rows: int) -> Array:
+  """A bias `[1, h, q, k]` for each row, `[b, h, q, k]`.
+
+  XLA's sum over the rows of its gradient takes CPUs as long as a product of matrices.
+  """
+  return jnp.broadcast_to(bias, (rows, *bias.shape[1:]))
+
+
+def _sum_of_rows(rows: int, _: None, gradient: Array) -> tuple[Array]:
+  while rows > 1:
+    half, odd = divmod(rows, 2)
+    halves = gradient[:half] + gradient[half : 2 * half]
+    gradient = jnp.concatenate([halves, gradient[-1:]]) if odd else halves
+    rows = half + odd
+  return (gradient,)
+
+
+_repeated.defvjp(lambda bias, rows: (_repeated(bias, rows), None), _sum_of_rows)
 
 
 def attend(
@@ -70,7 +99,10 @@ def attend(
     key, value, bias, mask = prepend_prompts(*prompts, key, value, bias, mask)
   logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
   if bias is not None:
-    logits += bias.astype(jnp.float32)
+    bias = bias.astype(jnp.float32)
+    if platform() == 'cpu' and jax.sharding.get_abstract_mesh().size <= 1:
+      bias = _repeated(bias, len(logits))
+    logits += bias
   weights = jax.nn.softmax(jnp.where(mask, logits, MASKED_LOGIT))
   x = jnp.einsum('bhqk,bkhd->bqhd', weights.astype(value.dtype), value)
   return x.reshape(*x.shape[:2], -1), weights
@@ -178,7 +210,8 @@ class MultiHeadDotProductAttention(nn.Module):
     dropout_rate: of the attention weights; 0 where the caller is deterministic.
     dtype: of the computation.
     cache_length: None for teacher forcing; else the length of the cache of keys and
-      values for decoding one position at a time.
+      values for decoding one position at a time. The encoder's are in a collection of their
+      own, `ENCODER_CACHE`, which the first call makes and others read.
     attention: of `Config`.
   """
 
@@ -204,23 +237,34 @@ class MultiHeadDotProductAttention(nn.Module):
     """Attends from `inputs_q` to itself, or to `inputs_kv` (cross-attention).
 
     Args:
-      inputs_q: `[b, q, e]`; q is 1 while decoding.
+      inputs_q: `[b, q, e]`; q is 1 while decoding, where in cross-attention there are
+        `b * n` rows, the n beams of a row after one another.
       inputs_kv: `[b, k, e]` for cross-attention; None for self-attention.
       prompts: this layer's, of all tasks, `[t, p, h, d]`.
       segments: of the queries; for self-attention alone.
       bias: `[c, h, q, k]`; see `RelativePositionBiases`.
-      mask: of queries and keys; None for self-attention while decoding, where a position
-        sees those before.
+      mask: of queries and keys, in cross-attention the n beams' queries of a row; None for
+        self-attention while decoding, where a position sees those before.
       decode_index: int32 scalar, the position while decoding.
 
     Returns:
       `[b, q, e]`.
     """
-    projected = self._project(inputs_q, inputs_kv, decode_index)
-    arrays = {name: checkpoint_name(x, SAVED) for name, x in projected.items()}
+    query, key, value = self._project(inputs_q, inputs_kv)
+    of_rows = None
     if prompts is not None:
       assert segments is not None
-      arrays |= RowPrompts.of(prompts, segments, self.dtype).arrays()
+      of_rows = RowPrompts.of(prompts, segments, self.dtype)
+    visible = None
+    if decode_index is not None:
+      assert bias is not None
+      key, value, visible = self._append_to_cache(key, value, of_rows, decode_index)
+      bias = jnp.pad(bias, (*[(0, 0)] * 3, (visible.shape[-1] - bias.shape[-1], 0)))
+      of_rows = None  # they are in the cache
+    projected = {'query': query, 'key': key, 'value': value}
+    arrays = {name: checkpoint_name(x, SAVED) for name, x in projected.items()}
+    if of_rows is not None:
+      arrays |= of_rows.arrays()
     if self.dropout_rate > 0.0:
       arrays |= self._dropout(arrays)
     if bias is not None:
@@ -235,7 +279,8 @@ class MultiHeadDotProductAttention(nn.Module):
       x = fusion.attend(arrays, mask, self.head_dim)
     else:
       queries = None if segments is None else segments.ids
-      dense = self._dense(mask, decode_index)
+      dense = visible if mask is None else mask.dense
+      assert dense is not None
       x, weights = attend(arrays, queries, dense, head_dim=self.head_dim)
       if watched:
         self._sow_statistics(weights, queries)
@@ -245,11 +290,11 @@ class MultiHeadDotProductAttention(nn.Module):
       dtype=self.dtype,
       kernel_init=fan_in_normal,
       name='out',
-    )(checkpoint_name(x, SAVED))
+    )(checkpoint_name(x, SAVED).reshape(*inputs_q.shape[:2], -1))
 
   def _project(
-    self, inputs_q: Array, inputs_kv: Array | None, decode_index: Array | None
-  ) -> dict[str, Array]:
+    self, inputs_q: Array, inputs_kv: Array | None
+  ) -> tuple[Array, Array, Array]:
     """Queries, keys and values, `[b, q or k, h * d]`."""
     project = functools.partial(
       Dense,
@@ -270,18 +315,18 @@ class MultiHeadDotProductAttention(nn.Module):
       value = project(kernel_init=fan_in_normal, name='value')(inputs)
       return constrain(key), constrain(value)
 
-    if self.cache_length is None:
+    if self.cache_length is None or inputs_kv is None:
       key, value = key_value(inputs_q if inputs_kv is None else inputs_kv)
-    elif inputs_kv is None:
-      assert decode_index is not None
-      key, value = self._append_to_cache(*key_value(inputs_q), decode_index)
-    else:
-      # The encoder's keys and values are the same at every step: projected once.
-      filled = self.has_variable('cache', 'cached_key')
-      fresh: Any = None if filled else key_value(inputs_kv)
-      key = self.variable('cache', 'cached_key', lambda: fresh[0]).value
-      value = self.variable('cache', 'cached_value', lambda: fresh[1]).value
-    return {'query': query, 'key': key, 'value': value}
+      return query, key, value
+    # The encoder's are the same for all positions: projected once.
+    if not self.has_variable(ENCODER_CACHE, 'key'):
+      key, value = key_value(inputs_kv)
+      self.put_variable(ENCODER_CACHE, 'key', self._to_cache(key))
+      self.put_variable(ENCODER_CACHE, 'value', self._to_cache(value))
+    key = self._from_cache(self.get_variable(ENCODER_CACHE, 'key'))
+    value = self._from_cache(self.get_variable(ENCODER_CACHE, 'value'))
+    # The beams of a row are as many queries of the row's keys.
+    return query.reshape(key.shape[0], -1, query.shape[-1]), key, value
 
   def _dropout(self, arrays: dict[str, Array]) -> dict[str, Array]:
     """T5's dropout of attention weights: by what the values are multiplied.
@@ -299,12 +344,6 @@ class MultiHeadDotProductAttention(nn.Module):
       if name in arrays
     }
 
-  def _dense(self, mask: Mask | None, decode_index: Array | None) -> Array:
-    if mask is not None:
-      return mask.dense
-    assert self.cache_length is not None and decode_index is not None
-    return (jnp.arange(self.cache_length) <= decode_index)[None, None, None, :]
-
   def _sow_statistics(self, weights: Array, queries: Any) -> None:
     num_prompts = weights.shape[-1] - weights.shape[-2]
     found = statistics.of_attention(weights, num_prompts, queries > 0)
@@ -316,11 +355,60 @@ class MultiHeadDotProductAttention(nn.Module):
     asked = self.is_mutable_collection(statistics.COLLECTION)
     return asked and not self.is_initializing()
 
-  def _append_to_cache(self, key: Array, value: Array, index: Array) -> tuple[Array, Array]:
-    """Writes one position's key and value `[b, 1, h * d]`; returns `[b, k, h * d]`."""
-    shape = (key.shape[0], self.cache_length, key.shape[-1])
-    cached_key = self.variable('cache', 'cached_key', jnp.zeros, shape, key.dtype)
-    cached_value = self.variable('cache', 'cached_value', jnp.zeros, shape, value.dtype)
-    for cached, new in ((cached_key, key), (cached_value, value)):
-      cached.value = jax.lax.dynamic_update_slice_in_dim(cached.value, new, index, axis=1)
-    return cached_key.value, cached_value.value
+  def _append_to_cache(
+    self, key: Array, value: Array, prompts: RowPrompts | None, index: Array
+  ) -> tuple[Array, Array, Array]:
+    """Writes one position's key and value; prompts stand before the first.
+
+    The first call makes the cache, with the prompts, and writes nothing else.
+
+    Args:
+      key: `[b, 1, h * d]`.
+      value: `[b, 1, h * d]`.
+      prompts: of the rows.
+      index: int32 scalar, the position.
+
+    Returns:
+      Keys and values, `[b, p + k, h * d]`, and which of them are seen, `[b, 1, 1, p + k]`.
+    """
+    assert self.cache_length is not None
+    visible = jnp.broadcast_to(
+      jnp.arange(self.cache_length) <= index, (key.shape[0], self.cache_length)
+    )
+    before = 0
+    if prompts is not None:
+      before = prompts.segments.shape[1]
+      visible = jnp.concatenate([prompts.segments == EVERY_SEGMENT, visible], axis=1)
+    is_made, found = self.has_variable('cache', 'cached_key'), []
+    for name, new in {'key': key, 'value': value}.items():
+
+      def empty(name: str = name, new: Array = new) -> Array:
+        x = jnp.zeros((new.shape[0], self.cache_length, new.shape[-1]), new.dtype)
+        if prompts is not None:
+          x = jnp.concatenate([getattr(prompts, name), x], axis=1)
+        return self._to_cache(x)
+
+      cached = self.variable('cache', f'cached_{name}', empty)
+      if is_made:
+        cached.value = jax.lax.dynamic_update_slice_in_dim(
+          cached.value,
+          self._to_cache(new),
+          before + index,
+          axis=_CACHE_ORDER.index(1) if cached.value.ndim == 4 else 1,
+        )
+      found.append(self._from_cache(cached.value))
+    return found[0], found[1], visible[:, None, None]
+
+  def _to_cache(self, x: Array) -> Array:
+    """Keys or values `[b, k, h * d]` as they are kept."""
+    if platform() != 'cpu':
+      return x
+    x = x.reshape(*x.shape[:2], self.num_heads, self.head_dim)
+    return x.transpose(_CACHE_ORDER)
+
+  def _from_cache(self, x: Array) -> Array:
+    """`[b, k, h * d]` of what `_to_cache` made."""
+    if x.ndim == 3:
+      return x
+    x = x.transpose(np.argsort(_CACHE_ORDER))
+    return x.reshape(*x.shape[:2], -1)

@@ -15,7 +15,11 @@ from flax.linen import partitioning as nn_partitioning
 from jax.ad_checkpoint import checkpoint_name
 
 from hyperprompt_jax.nn import statistics
-from hyperprompt_jax.nn.attention import Fusion, MultiHeadDotProductAttention
+from hyperprompt_jax.nn.attention import (
+  ENCODER_CACHE,
+  Fusion,
+  MultiHeadDotProductAttention,
+)
 from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
 from hyperprompt_jax.nn.config import REMAT_POLICIES, SAVED, Config
 from hyperprompt_jax.nn.insertion import Mask, Segments, adapt, insert_input_prompts
@@ -199,7 +203,9 @@ def _apply_layers(
   if config.scan_layers:
     scanned = nn_partitioning.scan_with_axes(
       layer,
-      variable_axes={'params': 0, 'cache': 0, statistics.COLLECTION: 0},
+      variable_axes=dict.fromkeys(
+        ('params', 'cache', ENCODER_CACHE, statistics.COLLECTION), 0
+      ),
       split_rngs={'params': True, 'dropout': True},
       in_axes=(0, *(nn.broadcast for _ in shared)),
       length=num_layers,
@@ -299,7 +305,8 @@ class Decoder(nn.Module):
       encoded.activations,
       bias,
       mask,
-      Mask.of(segments.ids, encoded.segment_ids),
+      # While decoding, the beams of a row are its queries.
+      Mask.of(segments.ids.reshape(len(encoded.segment_ids), -1), encoded.segment_ids),
       decode_index,
     )
     x = LayerNorm(dtype=cfg.activation_dtype, name='decoder_norm')(x)
@@ -404,19 +411,21 @@ class Transformer(nn.Module):
   ) -> Array:
     """Logits of one position, by the cache of those before; call with mutable `cache`.
 
-    The first call, with no cache, makes it, and projects the encoder's keys and values
-    once and for all. Rows are not packed here.
+    The first call, in which `ENCODER_CACHE` is mutable, too, and n is 1, makes both: it
+    projects the encoder's keys and values once and for all. Its logits are of no position.
+    Rows are not packed here.
 
     Args:
-      encoded: from `encode`; its activations are only read by the first call.
-      tokens: `[b, 1]` int32, the tokens at this position.
-      task_ids: `[b, 1]` int32.
+      encoded: from `encode`, of b rows; its activations are only read by the first call.
+      tokens: `[b * n, 1]` int32, the tokens at this position; n beams of a row follow one
+        another.
+      task_ids: `[b * n, 1]` int32.
       conditioning: from `condition`.
       decode_index: int32 scalar, the position.
       max_decode_length: length of the cache.
 
     Returns:
-      `[b, v]` float32.
+      `[b * n, v]` float32.
     """
     logits = self.decoder(
       encoded,

@@ -144,3 +144,14 @@ def test_dropout_drops_a_key_for_all_queries_of_a_head():
 )
 def test_sizes_that_there_is_a_kernel_for(sizes, want):
   assert fused_attention.supports(*sizes) is want
+
+
+@pytest.mark.parametrize('rows', [1, 2, 3, 7])
+def test_the_gradient_of_a_bias_is_the_sum_over_rows(rows):
+  rng = np.random.default_rng(0)
+  bias = rng.normal(size=(1, 2, 3, 4)).astype(np.float32)
+  weights = rng.normal(size=(rows, 2, 3, 4)).astype(np.float32)
+  loss = lambda bias: jnp.sum(attention._repeated(bias, rows) * weights)
+  np.testing.assert_allclose(loss(bias), (bias * weights).sum(), rtol=1e-4)
+  expected = weights.sum(axis=0, keepdims=True)
+  np.testing.assert_allclose(jax.grad(loss)(bias), expected, rtol=1e-5, atol=1e-6)

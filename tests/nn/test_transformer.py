@@ -1,11 +1,14 @@
 """The whole network: T5X's tree, scanned and unrolled, cached decoding, prompt length 0."""
 
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.stacking import stack_layers, unstack_layers
 from hyperprompt_jax.nn.transformer import Transformer
@@ -151,8 +154,8 @@ def test_cached_decoding_equals_teacher_forcing(variant, scan_layers):
   inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
   encoded = encode(model, params, inputs, task_ids, conditioning)
 
-  @jax.jit
-  def step(variables, encoded, tokens, index):
+  @functools.partial(jax.jit, static_argnames='mutable')
+  def step(variables, encoded, tokens, index, mutable):
     return model.module.apply(
       variables,
       encoded,
@@ -162,16 +165,18 @@ def test_cached_decoding_equals_teacher_forcing(variant, scan_layers):
       index,
       max_decode_length=targets.shape[1],
       method=Transformer.decode_step,
-      mutable=['cache'],
+      mutable=mutable,
     )
 
-  variables, steps = {'params': params}, []
+  start = (jnp.zeros_like(targets[:, :1]), jnp.int32(0), ('cache', ENCODER_CACHE))
+  _, made = step({'params': params}, encoded, *start)
+  variables, steps = {'params': params, **made}, []
+  # After the first call the encoder's output must not matter any more.
+  encoded = encoded.replace(activations=jnp.full_like(encoded.activations, jnp.nan))
   for index in range(targets.shape[1]):
     tokens = batch['decoder_input_tokens'][:, index : index + 1]
-    logits, mutated = step(variables, encoded, tokens, jnp.int32(index))
-    variables = {'params': params, 'cache': mutated['cache']}
-    # After the first step the encoder's output must not matter any more.
-    encoded = encoded.replace(activations=jnp.full_like(encoded.activations, jnp.nan))
+    logits, mutated = step(variables, encoded, tokens, jnp.int32(index), ('cache',))
+    variables = {**variables, **mutated}
     steps.append(logits)
   np.testing.assert_allclose(
     jnp.stack(steps, axis=1), tiny.logits(model, params, batch), atol=1e-4
