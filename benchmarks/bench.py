@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import around_step, cpu_speed, results, tpu_step
+from benchmarks import around_step, results, speed, tpu_step
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'speed.md'
 BEGIN, END = '<!-- table: make bench -->\n', '<!-- end of table -->\n'
@@ -132,18 +132,18 @@ def _shown(key: str, value: float) -> str:
 def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
   """Wall time on the CPU."""
   least = {
-    (cpu_speed.TRAIN, cpu_speed.T5X): 1.2,
-    (cpu_speed.GREEDY, cpu_speed.T5X): 1.6,
-    (cpu_speed.GREEDY, cpu_speed.TORCH): 1.1,
-    (cpu_speed.RANK, cpu_speed.GREEDY): 3.0,
+    (speed.TRAIN, speed.T5X): 1.2,
+    (speed.GREEDY, speed.T5X): 1.6,
+    (speed.GREEDY, speed.TORCH): 1.1,
+    (speed.RANK, speed.GREEDY): 3.0,
   }
   for size in ('small', 'base'):
     for what, of in found.get(size, {}).items():
       for other, ratio in of['times_ours'].items():
-        if other != cpu_speed.OURS:
+        if other != speed.OURS:
           yield Row(
             f'CPU: {what}; {size}',
-            f'{of["seconds"][cpu_speed.OURS]:.2f} s',
+            f'{of["seconds"][speed.OURS]:.2f} s',
             f'{other} {of["seconds"][other]:.2f} s',
             ratio,
             least.get((what, other)),
@@ -151,11 +151,11 @@ def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
           )
   by_tasks = found['by tasks']
   for tasks, ratio in by_tasks['times_ours'].items():
-    if tasks != cpu_speed.OURS:
+    if tasks != speed.OURS:
       yield Row(
         f'CPU: greedy; {tasks} tasks by one',
         f'{by_tasks["seconds"][tasks]:.2f} s',
-        f'{by_tasks["seconds"][cpu_speed.OURS]:.2f} s',
+        f'{by_tasks["seconds"][speed.OURS]:.2f} s',
         ratio,
         1.1,
       )
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--table', action='store_true', help='of the last results')
   if not parser.parse_args(arguments).table:
     tpu_step.main([])
-    cpu_speed.main([])
+    speed.main([])
     around_step.main()
   text = table()
   print(text)

@@ -1,13 +1,21 @@
-"""Training and decoding on the CPU: ours, T5X's and Transformers', interleaved.
+"""Training and decoding on a CPU or a GPU: ours, T5X's and Transformers', interleaved.
 
-    python -m benchmarks.cpu_speed --size=small     (part of make bench)
+    python -m benchmarks.speed --size=small     (part of make bench)
+    python -m benchmarks.speed --dtype=bfloat16 --batch=64 --inputs=512 --targets=64
 
 HyperPrompt-Global with eight tasks, against T5 without prompts of whatever else can be
-imported: T5X (docs/t5x.md), and Transformers on PyTorch. float32, random weights, batches
-of random tokens; of interleaved repeats the median, and the median ratio of pairs.
+imported: T5X (docs/t5x.md), and Transformers on PyTorch; where asked for, against our own
+network without prompts, too. Random weights, batches of random tokens; of interleaved
+repeats the median, and the median ratio of pairs. It runs where JAX does: where that is a
+GPU, Transformers is on it, too, and what a training step needs of its memory is told.
 """
 
 import argparse
+import contextlib
+import copy
+import dataclasses
+import functools
+import os
 import statistics
 import sys
 import time
@@ -15,31 +23,37 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import results
 from hyperprompt_jax import configuration, decoding, features
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import HyperPromptGlobal
-from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.conditioning import HyperPromptGlobal, Method, MultiTaskLearning
+from hyperprompt_jax.nn.config import REMAT_POLICIES, Config
 from hyperprompt_jax.optimizers import adafactor
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning.steps import Batch
 from hyperprompt_jax.train_step import abstract_state, initial_state, make_train_step
 
-OURS, T5X, TORCH = 'ours', 't5x', 'transformers'
+OURS, MTL, T5X, TORCH = 'ours', 'mtl', 't5x', 'transformers'
 TRAIN, GREEDY, BEAM, SCORE, RANK = 'train step', 'greedy', 'beam search', 'score', 'rank'
 NUM_BEAMS = 4
 LEARNING_RATE = 1e-3
+BY_TASKS = 'by tasks'  # greedy decoding, of models of few tasks and of many
+GIB = 2**30
+# Not timed, but asked for: the peak of a training step's memory, in GiB.
+MEMORY = 'train step GiB'
+METHOD = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
 
 # A thing to time: runs once, and waits for the result.
 Timed = Callable[[], Any]
 
 
-def ours(size: str, batch: Batch, num_tasks: int = 8) -> dict[str, Timed]:
+def ours(
+  config: Config, batch: Batch, num_tasks: int = 8, method: Method = METHOD
+) -> dict[str, Timed]:
   """What is timed of ours, by name."""
-  config = _config(size)
-  method = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
   tasks = tuple(f'task_{number}' for number in range(num_tasks))
   model = Model(config, method, tasks)
   beams = Model(config, method, tasks, decode_fn=_beam_search)
@@ -54,7 +68,8 @@ def ours(size: str, batch: Batch, num_tasks: int = 8) -> dict[str, Timed]:
     like = abstract_state(model, optimizer, partitioner)
     held = [initial_state(model, optimizer, like, seed=0)]
     step = make_train_step(model, optimizer, partitioner, like, seed=0)
-    params = jax.jit(model.init)(jax.random.key(1))
+    # The step takes over what it is given.
+    params = jax.jit(lambda of: jax.tree.map(jnp.copy, of))(held[0].params)
     conditioning = jax.jit(model.condition)(params)
     on_device = partitioner.put(rows)
     inputs = partitioner.put(inputs)
@@ -66,6 +81,13 @@ def ours(size: str, batch: Batch, num_tasks: int = 8) -> dict[str, Timed]:
     with partitioner.activate():
       held[0], sums = step(held[0], on_device)
       return jax.block_until_ready(sums)
+
+  def memory() -> float:
+    with partitioner.activate():
+      needs = step.lower(held[0], on_device).compile().memory_analysis()  # type: ignore[attr-defined]
+    # What is donated is in both.
+    sizes = needs.argument_size_in_bytes + needs.output_size_in_bytes
+    return (sizes - needs.alias_size_in_bytes + needs.temp_size_in_bytes) / GIB
 
   def waited(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Timed:
     def timed() -> Any:
@@ -80,12 +102,17 @@ def ours(size: str, batch: Batch, num_tasks: int = 8) -> dict[str, Timed]:
     BEAM: waited(search, inputs, max_decode_length=batch.targets),
     SCORE: waited(score, on_device),
     RANK: waited(rank, inputs, labels),
+    MEMORY: memory,
   }
 
 
-def _config(size: str) -> Config:
+def _config(size: str, **options: str) -> Config:
   configuration.parse([f'models/{size}.gin'], [])
-  return configuration.call(Config)
+  return dataclasses.replace(configuration.call(Config), **options)
+
+
+def _on_gpu() -> bool:
+  return jax.default_backend() == 'gpu'
 
 
 def _beam_search(*args: Any, **kwargs: Any) -> Any:
@@ -128,7 +155,11 @@ def t5x(config: Config, batch: Batch) -> dict[str, Timed]:
 
 
 def transformers(config: Config, batch: Batch) -> dict[str, Timed]:
-  """What is timed of Transformers; its optimizer is PyTorch's Adafactor."""
+  """What is timed of Transformers; its optimizer is PyTorch's Adafactor.
+
+  With bfloat16, training has PyTorch's mixed precision, and what needs no gradient has
+  weights of bfloat16. Attention is of the kind that Transformers chooses.
+  """
   import torch
   from transformers import T5Config, T5ForConditionalGeneration
 
@@ -148,35 +179,57 @@ def transformers(config: Config, batch: Batch) -> dict[str, Timed]:
       decoder_start_token_id=0,
     )
   )
-  optimizer = torch.optim.Adafactor(network.parameters(), lr=LEARNING_RATE)
+  on_gpu, half = _on_gpu(), config.dtype == 'bfloat16'
+  device = 'cuda' if on_gpu else 'cpu'
+  if on_gpu:
+    torch.set_float32_matmul_precision('high')  # TF32, as XLA has it
+  network.to(device)
+  # By default it works through its parameters one by one, which leaves a GPU idle.
+  optimizer = torch.optim.Adafactor(
+    network.parameters(), lr=LEARNING_RATE, foreach=on_gpu or None
+  )
   rows = features_of(batch, config.vocab_size)
-  inputs = torch.tensor(rows['encoder_input_tokens']).long()
-  labels = torch.tensor(rows['decoder_target_tokens']).long()
+  inputs = torch.tensor(rows['encoder_input_tokens']).long().to(device)
+  labels = torch.tensor(rows['decoder_target_tokens']).long().to(device)
+  mixed = functools.partial(torch.autocast, device, torch.bfloat16)
 
   def train() -> float:
     network.train()
-    loss = network(input_ids=inputs, labels=labels).loss
+    with mixed() if half else contextlib.nullcontext():
+      loss = network(input_ids=inputs, labels=labels).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
     return float(loss)
 
+  @functools.cache
+  def without_gradients() -> Any:
+    return copy.deepcopy(network).to(torch.bfloat16) if half else network
+
   def generate(num_beams: int) -> Any:
-    network.eval()
+    network = without_gradients().eval()
     lengths = {'max_new_tokens': batch.targets, 'min_new_tokens': batch.targets}
     with torch.no_grad():
-      return network.generate(inputs, do_sample=False, num_beams=num_beams, **lengths)
+      found = network.generate(inputs, do_sample=False, num_beams=num_beams, **lengths)
+      return found.cpu()  # waits
 
   def score() -> float:
-    network.eval()
+    network = without_gradients().eval()
     with torch.no_grad():
       return float(network(input_ids=inputs, labels=labels).loss)
+
+  def memory() -> float:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    train()
+    return torch.cuda.max_memory_allocated() / GIB
 
   return {
     TRAIN: train,
     GREEDY: lambda: generate(1),
     BEAM: lambda: generate(NUM_BEAMS),
     SCORE: score,
+    MEMORY: memory,
   }
 
 
@@ -217,45 +270,74 @@ def interleaved(ways: dict[str, Timed], repeats: int) -> dict[str, Any]:
   }
 
 
-def measure(size: str, batch: Batch, repeats: int) -> dict[str, Any]:
-  """All that is timed at one size, by name."""
-  ways = {OURS: ours(size, batch)}
-  config = _config(size)
-  if results.has('t5x'):
+def measure(
+  size: str,
+  config: Config,
+  batch: Batch,
+  repeats: int,
+  against: Sequence[str],
+  wanted: Sequence[str],
+) -> dict[str, Any]:
+  """What is wanted at one size, by name."""
+  ways = {OURS: ours(config, batch)}
+  if MTL in against:
+    ways[MTL] = ours(config, batch, method=MultiTaskLearning())
+  if T5X in against and results.has('t5x'):
     ways[T5X] = t5x(config, batch)
-  if results.has('torch') and results.has('transformers'):
+  if TORCH in against and results.has('torch') and results.has('transformers'):
     ways[TORCH] = transformers(config, batch)
-  found = {}
-  for what in (TRAIN, GREEDY, BEAM, SCORE):
+  found: dict[str, Any] = {}
+  for what in wanted:
+    if what in (RANK, BY_TASKS):
+      continue
     found[what] = interleaved({name: of[what] for name, of in ways.items()}, repeats)
     print(f'{size}, {what}: {found[what]}', file=sys.stderr)
-  # Ranking the labels of a task in place of generating one.
-  mine = ways[OURS]
-  found[RANK] = interleaved({OURS: mine[RANK], GREEDY: mine[GREEDY]}, repeats)
+    if what == TRAIN and _on_gpu():
+      found[MEMORY] = {name: of[MEMORY]() for name, of in ways.items() if MEMORY in of}
+      print(f'{size}, {MEMORY}: {found[MEMORY]}', file=sys.stderr)
+  if RANK in wanted:
+    # Ranking the labels of a task in place of generating one.
+    mine = ways[OURS]
+    found[RANK] = interleaved({OURS: mine[RANK], GREEDY: mine[GREEDY]}, repeats)
   return found
 
 
-def decoding_by_tasks(size: str, batch: Batch, repeats: int) -> dict[str, Any]:
+def decoding_by_tasks(config: Config, batch: Batch, repeats: int) -> dict[str, Any]:
   """Greedy decoding of models of few tasks and of many."""
-  ways = {str(tasks): ours(size, batch, tasks)[GREEDY] for tasks in (1, 8, 64)}
+  ways = {str(tasks): ours(config, batch, tasks)[GREEDY] for tasks in (1, 8, 64)}
   return interleaved({OURS: ways.pop('1'), **ways}, repeats)
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Measures into results/cpu_speed.json."""
+  """Measures into results/cpu_speed.json, or gpu_speed.json."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--size', nargs='+', default=['small', 'base'])
   parser.add_argument('--batch', type=int, default=8)
   parser.add_argument('--inputs', type=int, default=128)
   parser.add_argument('--targets', type=int, default=16)
   parser.add_argument('--repeats', type=int, default=7)
+  parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
+  parser.add_argument('--remat_policy', choices=list(REMAT_POLICIES), default='none')
+  others = [MTL, T5X, TORCH]
+  parser.add_argument('--against', nargs='*', choices=others, default=[T5X, TORCH])
+  everything = [TRAIN, GREEDY, BEAM, SCORE, RANK, BY_TASKS]
+  parser.add_argument('--what', nargs='+', choices=everything, default=everything)
   flags = parser.parse_args(arguments)
+  # JAX takes three quarters of a GPU's memory at once, which PyTorch would lack.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   batch = Batch(flags.batch, flags.inputs, flags.targets)
+  options = {'dtype': flags.dtype, 'remat_policy': flags.remat_policy}
   found: dict[str, Any] = {'batch': [batch.size, batch.inputs, batch.targets]}
+  if _on_gpu():
+    found['device'] = jax.devices()[0].device_kind
+    found |= options
   for size in flags.size:
-    found[size] = measure(size, batch, flags.repeats)
-  found['by tasks'] = decoding_by_tasks(flags.size[0], batch, flags.repeats)
-  results.write('cpu_speed', found)
+    config = _config(size, **options)
+    found[size] = measure(size, config, batch, flags.repeats, flags.against, flags.what)
+  if BY_TASKS in flags.what:
+    config = _config(flags.size[0], **options)
+    found[BY_TASKS] = decoding_by_tasks(config, batch, flags.repeats)
+  results.write(f'{jax.default_backend()}_speed', found)
 
 
 if __name__ == '__main__':
