@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from hyperprompt_jax import libtpu
@@ -129,26 +129,6 @@ def _quieten_libraries() -> None:
     )
   )
   logging.basicConfig(level=logging.WARNING, handlers=[handler], format='%(message)s')
-  # Of several reads that fail, Orbax reports the first; the others report themselves.
-  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-  if not isinstance(sys.unraisablehook, _WithoutStragglers):
-    sys.unraisablehook = _WithoutStragglers(sys.unraisablehook)
-
-
-class _WithoutStragglers:
-  """Leaves out what Orbax's reads say after the first that failed has ended them all.
-
-  Args:
-    other: the hook for all else.
-  """
-
-  def __init__(self, other: Callable[[Any], None]):
-    self._other = other
-
-  def __call__(self, unraisable: Any) -> None:
-    said = ('Event loop is closed', 'Encountered error while reading array index')
-    if not str(unraisable.exc_value).startswith(said):
-      self._other(unraisable)
 
 
 @contextlib.contextmanager

@@ -133,6 +133,7 @@ class Checkpointer:
     data: Mapping[str, Any] | None = None,
     tuned: tuning.Tuned | None = None,
   ):
+    damage.leave_out_stragglers()
     self._model_dir = epath.Path(model_dir).absolute()
     self.directory = self._model_dir / SUBDIRECTORY
     self._task_list = list(task_list)

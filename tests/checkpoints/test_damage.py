@@ -1,8 +1,12 @@
 """What is restored of a damaged checkpoint; `make chaos` tries every damage."""
 
+import asyncio
+import gc
 import json
+import logging
 import random
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +15,12 @@ import orbax.checkpoint as ocp
 import pytest
 import seqio
 import tensorflow as tf
+import tensorstore as ts
 from etils import epath
 
 from benchmarks.reliability import files
 from hyperprompt_jax import evaluator, reporting
-from hyperprompt_jax.checkpoints import storage
+from hyperprompt_jax.checkpoints import damage, storage
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path, weighted_sum
 from hyperprompt_jax.errors import UserError
 
@@ -121,6 +126,56 @@ def test_sums_name_the_arrays_that_differ():
   assert differing(changed, sums) == ['b/c']
   assert differing({'a': tree['a']}, sums) == ['b/c']
   assert differing(jax.tree.map(lambda x: x, {**tree, 'd': tree['a']}), sums) == ['d']
+
+
+# ---- What Orbax leaves behind of several reads when one has failed ----
+
+
+def leave_behind(file):
+  """Closes an event loop while a coroutine of a file waits in it for TensorStore."""
+  code = """async def read(future):
+  try:
+    await future
+  except BaseException as error:
+    raise Exception('nobody hears') from error"""
+  names = {}
+  exec(compile(code, file, 'exec'), names)
+  promise, future = ts.Promise.new()
+  loop = asyncio.new_event_loop()
+  task = loop.create_task(names['read'](future))
+  loop.run_until_complete(asyncio.sleep(0))
+  loop.close()
+  promise.set_result(0)
+  del promise, future, loop, task
+  gc.collect()
+
+
+@pytest.mark.parametrize(
+  ('file', 'notes'),
+  [
+    (ocp.__file__, []),
+    ('/another/library.py', ['Task was destroyed but it is pending!', 'nobody hears']),
+  ],
+)
+def test_what_orbax_leaves_behind_is_not_on_the_terminal(
+  run, monkeypatch, caplog, file, notes
+):
+  caught = []
+  monkeypatch.setattr(sys, 'unraisablehook', lambda note: caught.append(note.exc_value))
+  run.renew()
+  assert run.evaluate() == files.RESTORED
+  caplog.clear()
+  leave_behind(file)
+  logged = [message.splitlines()[0] for message in caplog.messages]
+  assert [*logged, *map(str, caught)] == notes
+
+
+def test_a_failed_read_of_tensorstore_is_left_out_of_asyncios_notes(caplog):
+  damage.leave_out_stragglers()
+  log = logging.getLogger('asyncio').error
+  log('Task exception was never retrieved\nfuture: <… [tensorstore_spec=…]>')
+  log('Task exception was never retrieved\nfuture: <… of another>')
+  assert [message[-8:] for message in caplog.messages] == ['another>']
 
 
 # ---- Storage that refuses a write ----
