@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
       module.main(rest)
       sys.stdout.flush()
+      _wait_for_all()
     except _mistakes() as error:
       return _end(_mistake(str(error)))
     except Exception as error:
@@ -107,6 +108,13 @@ def _end(status: int) -> int:
   if hosts and hosts.describe():
     hosts.leave(status)
   return status
+
+
+def _wait_for_all() -> None:
+  """Waits for the other hosts here, where it can be told that one is lost."""
+  hosts = _hosts()
+  if hosts and hosts.describe():
+    hosts.wait_for_all('the command has ended')
 
 
 def _hosts() -> Any:

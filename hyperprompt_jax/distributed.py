@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import gin
@@ -27,6 +28,9 @@ from hyperprompt_jax.errors import UserError
 # A host that has not been heard of for so long is lost, and the others end.
 _LOST_AFTER_SECONDS = 45
 _NOTE_AFTER_SECONDS = 10
+# The start of a command takes up to 20 more, and a lost host is to be told within a minute.
+_MEET_SECONDS = 40
+_LOOK_SECONDS = 0.1
 # What transports and JAX's coordination say where the other end is gone.
 _LOST = re.compile(
   'gloo|connection (closed|reset|refused)|socket closed|broken pipe|heartbeat'
@@ -48,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   group.add_argument('--process_count', type=int, metavar='N', help='how many hosts')
   group.add_argument(
     '--process_index', type=int, metavar='I', help='which one this is, from 0'
+  )
+  group.add_argument(
+    '--meet_seconds',
+    type=int,
+    default=_MEET_SECONDS,
+    metavar='N',
+    help='how long to wait for all to have come (default: %(default)s)',
   )
   group.add_argument(
     '--device_count',
@@ -82,31 +93,47 @@ def start(flags: argparse.Namespace) -> None:
       raise UserError(
         f'--process_index={index} of --process_count={count}: hosts count from 0'
       )
-    _initialize(coordinator_address=address, num_processes=count, process_id=index)
+    _initialize(
+      flags.meet_seconds,
+      coordinator_address=address,
+      num_processes=count,
+      process_id=index,
+    )
   elif given:
     raise UserError(
       '--coordinator_address, --process_count and --process_index go together: give all '
       'three, or --process_count=1 where there is but one host'
     )
   elif libtpu.has_tpu() and os.environ.get('JAX_PLATFORMS', 'tpu') == 'tpu':
-    _initialize()
+    _initialize(flags.meet_seconds)
   if _is_one_of_several():
     terminal.keep_for_results(silent=not is_first())
   _check_devices(flags.device_count)
 
 
-def _initialize(**arguments: Any) -> None:
-  of = arguments.get('num_processes', 'all')
+def _initialize(seconds: int, **arguments: Any) -> None:
+  hosts = f'{arguments.get("num_processes", "all")} hosts'
   at = arguments.get('coordinator_address', "the slice's first host")
-  note = f'waiting for {of} hosts to meet at {at}: is the command running on each?'
-  # JAX waits for five minutes, and then ends the process without naming what it missed.
-  timer = threading.Timer(
-    _NOTE_AFTER_SECONDS, lambda: terminal.stderr_console().print(note)
+  note = f'waiting for {hosts} to meet at {at}: is the command running on each?'
+  missed = (
+    f'{hosts} have not met at {at} within {seconds} seconds, one of them has not come or '
+    'is lost; start the same command on all, with a larger --meet_seconds where they start '
+    'further apart'
   )
-  timer.daemon = True
-  timer.start()
+  timers = [
+    threading.Timer(_NOTE_AFTER_SECONDS, terminal.stderr_console().print, (note,)),
+    threading.Timer(seconds, _give_up, (missed,)),
+  ]
+  for timer in timers:
+    timer.daemon = True
+    timer.start()
   try:
-    jax.distributed.initialize(heartbeat_timeout_seconds=_LOST_AFTER_SECONDS, **arguments)
+    jax.distributed.initialize(
+      heartbeat_timeout_seconds=_LOST_AFTER_SECONDS,
+      # When this has passed, JAX aborts the process, with nothing that can be caught.
+      initialization_timeout=seconds + _LOST_AFTER_SECONDS,
+      **arguments,
+    )
   except (ValueError, RuntimeError) as error:
     reason = str(error).strip().splitlines()[0]
     raise UserError(
@@ -114,7 +141,15 @@ def _initialize(**arguments: Any) -> None:
       'add --process_count=1'
     ) from error
   finally:
-    timer.cancel()
+    for timer in timers:
+      timer.cancel()
+
+
+def _give_up(reason: str) -> None:
+  """Ends this process with one line, from whichever thread."""
+  print(f'hyperprompt: {reason}', file=sys.stderr, flush=True)
+  # No mistake of the user's: what starts commands again may start this one.
+  os._exit(1)
 
 
 def _check_devices(wanted: int | None) -> None:
@@ -200,6 +235,22 @@ def wait_for_all(what: str) -> None:
   """
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
+
+
+def wait_until_all(done: Callable[[], bool]) -> None:
+  """Returns when something is done on all hosts; ends this one if another is lost.
+
+  Args:
+    done: whether it is, on this host.
+  """
+  try:
+    while jax.process_count() > 1:
+      if multihost_utils.process_allgather(np.asarray(done())).all():
+        return
+      time.sleep(_LOOK_SECONDS)
+  except Exception as error:
+    end_if_lost(error)
+    raise
 
 
 def of_first(text: str) -> str:

@@ -66,6 +66,7 @@ class TrainingLoop:
         self._evaluate_if_due(state, step)
         if self._due(step, self.checkpoint_period):
           self._save(state)
+      self.checkpointer.wait()
     except Interrupted as interrupted:
       self._report(step, pending)
       self._save(state)

@@ -127,7 +127,8 @@ start() {
     printf '%s\0' "${ENVIRONMENT[@]}" | python3 "$ROOT/launch/jobset.py" --name="$NAME" \
       --hosts="$HOSTS" --chips_per_host="$CHIPS_PER_HOST" --topology="${FLAG[topology]}" \
       --accelerator="${FLAG[accelerator]}" --image="${FLAG[image]:-python:3.12-slim}" \
-      "${SPOT[@]}" -- $(device_count) "${ARGUMENTS[@]}" >"$SCRATCH/jobset.json"
+      "${SPOT[@]}" -- --meet_seconds="$MEET_SECONDS" $(device_count) "${ARGUMENTS[@]}" \
+      >"$SCRATCH/jobset.json"
   ) || fail 'could not write the JobSet'
   show "$SCRATCH/jobset.json"
   run kubectl create --filename="$SCRATCH/jobset.json"

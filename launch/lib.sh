@@ -9,6 +9,9 @@ fi
 
 VERBS=(create install start status logs stop run delete)
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Hosts come minutes apart, and one that is lost is started again.
+# shellcheck disable=SC2034
+MEET_SECONDS=600
 declare -A FLAG=()
 ENVIRONMENT=()
 ARGUMENTS=()

@@ -142,7 +142,7 @@ train_script() {
   done
   # shellcheck disable=SC2046
   printf 'exec ~/hyperprompt/venv/bin/hyperprompt train %s\n' \
-    "$(quoted $(device_count) "${ARGUMENTS[@]}")"
+    "$(quoted --meet_seconds="$MEET_SECONDS" $(device_count) "${ARGUMENTS[@]}")"
 }
 
 start() {

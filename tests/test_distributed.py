@@ -1,5 +1,6 @@
 """Several hosts: here processes of this machine, with four CPU devices each."""
 
+import argparse
 import dataclasses
 import os
 import pathlib
@@ -14,7 +15,7 @@ import time
 
 import pytest
 
-from hyperprompt_jax import cli, distributed, libtpu, reporting, run_lock
+from hyperprompt_jax import cli, distributed, libtpu, reporting, run_lock, train
 from hyperprompt_jax.datasets import TrainingBatches
 from hyperprompt_jax.errors import UserError
 from tests import tiny_run
@@ -250,6 +251,40 @@ def test_a_host_that_loses_another_ends_at_once_and_says_so(
   distributed.end_if_lost(error)
   assert ended == ([1] if lost else [])
   assert ('another host is lost' in capsys.readouterr().err) == lost
+
+
+def lose_the_second(when, *meet):
+  """What each host does: a verb that meets the other and waits; the second is killed."""
+
+  def verb(rest):
+    parser = argparse.ArgumentParser()
+    distributed.add_arguments(parser)
+    lose_at('the start')
+    distributed.start(parser.parse_args(rest))
+    distributed.wait_for_all('both are here')
+    distributed.wait_until_all(lambda: lose_at('a save') or when != 'a save')
+    lose_at('the end')
+
+  def lose_at(moment):
+    if when == moment and meet[-1].endswith('=1'):
+      os.kill(os.getpid(), signal.SIGKILL)
+
+  train.main = verb
+  sys.exit(cli.main(['train', '--meet_seconds=4', *meet]))
+
+
+@pytest.mark.parametrize(
+  ('when', 'said'),
+  [
+    ('the start', r'2 hosts have not met at \S+ within 4 seconds, .*; start the same .*'),
+    ('a save', 'host 0 of 2: another host is lost .*; start the same command on all .*'),
+    ('the end', 'host 0 of 2: another host is lost .*; start the same command on all .*'),
+  ],
+)
+def test_where_one_host_is_killed_the_other_ends_with_one_line(compile_once, when, said):
+  first, second = run('t.lose_the_second(*t.sys.argv[1:])', 1, compile_once, when)
+  assert (first.status, second.status) == (1, -signal.SIGKILL)
+  assert re.fullmatch(f'hyperprompt: {said}\n', first.stderr) and first.stdout == ''
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import struct
 
-from hyperprompt_jax import optimizers, terminal, tuning
+from hyperprompt_jax import distributed, optimizers, terminal, tuning
 from hyperprompt_jax.checkpoints import damage, record
 from hyperprompt_jax.checkpoints.base import (
   Base,
@@ -332,6 +332,8 @@ class Checkpointer:
   def wait(self) -> None:
     """Waits until what is being saved is on disk; raises what went wrong with it."""
     with writing(self.directory):
+      # Orbax's own waiting does not notice that another host is lost.
+      distributed.wait_until_all(lambda: not self._manager.is_saving_in_progress())
       self._manager.wait_until_finished()
 
   def close(self) -> None:

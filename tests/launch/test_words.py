@@ -45,7 +45,7 @@ def test_every_word_reaches_training_on_tpu_vms_unchanged(world):
     assert script.stat().st_mode & 0o077 == 0
     subprocess.run(['bash', script], env={'HOME': str(host)}, cwd=host, check=True)
     given = (host / 'given').read_bytes().decode().split('\0')[:-1]
-    assert given == [VALUE, 'train', '--device_count=8', *HOSTILE]
+    assert given == [VALUE, 'train', '--meet_seconds=600', '--device_count=8', *HOSTILE]
   assert not [call for call in world.words() if any(VALUE in word for word in call)]
   assert not list(world.folder.rglob('evil'))
 
@@ -60,7 +60,7 @@ def test_every_word_reaches_training_on_gke_unchanged(world):
   # No shell comes between.
   assert container['command'] == ['/hyperprompt/venv/bin/hyperprompt', 'train']
   given = [expanded(argument, variables) for argument in container['args']]
-  assert given == ['--device_count=8', *HOSTILE]
+  assert given == ['--meet_seconds=600', '--device_count=8', *HOSTILE]
   values = {e['name']: expanded(e['value'], variables) for e in container['env']}
   assert values['VALUE'] == VALUE
   # Whoever else is on this machine sees the words of what runs.
