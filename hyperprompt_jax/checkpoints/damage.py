@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,7 +74,23 @@ def leave_out_stragglers() -> None:
   """
   if not isinstance(sys.unraisablehook, _WithoutStragglers):
     sys.unraisablehook = _WithoutStragglers(sys.unraisablehook)
+    _leave_out_unawaited()
   logging.getLogger('asyncio').addFilter(_is_no_straggler)  # adds a function only once
+
+
+def _leave_out_unawaited() -> None:
+  """The same for reads that were never begun."""
+  # What Python calls: in the warning itself nothing says where a coroutine is from.
+  name = '_warn_unawaited_coroutine'
+  warn = getattr(warnings, name, None)
+  if warn:
+    others = lambda coroutine: None if _is_of_orbax(coroutine) else warn(coroutine)
+    setattr(warnings, name, others)
+
+
+def _is_of_orbax(what: Any) -> bool:
+  code = getattr(what, 'cr_code', None)
+  return code is not None and _ORBAX in code.co_filename
 
 
 class _WithoutStragglers:
@@ -91,9 +108,7 @@ class _WithoutStragglers:
     # No Python has called it: a thread of TensorStore's has.
     from_tensorstore = first and first.co_name == 'call_soon_threadsafe'
     closed = str(unraisable.exc_value) == 'Event loop is closed'
-    coroutine = getattr(unraisable.object, 'cr_code', None)
-    from_orbax = coroutine and _ORBAX in coroutine.co_filename
-    if not from_orbax and not (from_tensorstore and closed):
+    if not _is_of_orbax(unraisable.object) and not (from_tensorstore and closed):
       self._other(unraisable)
 
 
