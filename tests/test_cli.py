@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import pathlib
+import platform
 import re
 import runpy
 import shutil
@@ -59,6 +60,28 @@ def test_every_verb_has_help(verb, capsys):
   out, err = capsys.readouterr()
   assert out.startswith(f'usage: hyperprompt {verb}')
   assert err == ''
+
+
+ARENAS = """
+import contextlib, ctypes, threading
+from hyperprompt_jax import cli
+with contextlib.suppress(SystemExit):
+  cli.main(['params', '--help'])
+libc = ctypes.CDLL(None)
+all_here = threading.Barrier(9)
+for _ in range(8):
+  threading.Thread(target=lambda: (libc.malloc(100), all_here.wait())).start()
+all_here.wait()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, 'stdout'))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason="of glibc's memory")
+def test_many_threads_have_two_arenas_of_memory(monkeypatch):
+  monkeypatch.delenv('MALLOC_ARENA_MAX', raising=False)
+  assert python(ARENAS).stdout.count('<heap nr=') == 2
+  monkeypatch.setenv('MALLOC_ARENA_MAX', '4')  # who knows better
+  assert python(ARENAS).stdout.count('<heap nr=') == 4
 
 
 def test_a_reader_that_has_had_enough_is_no_error():
