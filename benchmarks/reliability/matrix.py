@@ -1,14 +1,17 @@
 """Runs the tests on several Pythons, with the newest packages and with the oldest.
 
-    python -m benchmarks.reliability.matrix [pytest's arguments]            (make matrix)
+    python -m benchmarks.reliability.matrix         (make matrix)
+    python -m benchmarks.reliability.matrix --only 3.13-newest -- tests/nn --durations=9
 
 Each combination has an environment of its own in .matrix/. The newest packages are those
 that pip finds for that Python; the oldest, those of constraints-oldest.txt, which are the
 least that setup.py allows. A Python that this machine lacks is skipped, by name. Writes
-benchmarks/results/matrix.json and the table of docs/reliability.md; ends with status 1
-unless all tests pass wherever they ran.
+benchmarks/results/matrix.json, in which combinations that are not run keep what was found,
+and the table of docs/reliability.md; ends with status 1 unless all tests pass wherever they
+ran.
 """
 
+import argparse
 import json
 import pathlib
 import re
@@ -21,12 +24,7 @@ from benchmarks.reliability import report
 
 ENVIRONMENTS = report.ROOT / '.matrix'
 OLDEST = 'constraints-oldest.txt'
-COMBINATIONS = (
-  ('3.11', 'newest'),
-  ('3.12', 'newest'),
-  ('3.13', 'newest'),
-  ('3.11', 'oldest'),
-)
+COMBINATIONS = ('3.11-newest', '3.12-newest', '3.13-newest', '3.11-oldest')
 # What decides most; the report names their versions.
 NAMED = ('jax', 'flax', 'orbax-checkpoint', 'tensorflow', 'numpy')
 
@@ -76,38 +74,45 @@ def _run(python: str, version: str, packages: str, tests: list[str]) -> dict[str
 
 
 def main() -> None:
-  """Runs all combinations."""
-  tests = sys.argv[1:]
+  """Runs combinations."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--only', nargs='+', choices=COMBINATIONS, default=COMBINATIONS)
+  parser.add_argument('tests', nargs='*', help="pytest's arguments, after --")
+  flags = parser.parse_args()
+  path = report.RESULTS / 'matrix.json'
+  before = json.loads(path.read_text(encoding='utf-8'))['found'] if path.exists() else {}
   found, skipped = {}, []
-  for version, packages in COMBINATIONS:
-    name = f'Python {version}, {packages} packages'
-    python = _interpreter(version)
-    if python is None:
+  for name in COMBINATIONS:
+    version, packages = name.split('-')
+    python = _interpreter(version) if name in flags.only else None
+    if name not in flags.only:
+      found |= {name: before[name]} if name in before else {}
+    elif python is None:
       skipped.append(name)
       print(f'SKIPPED: {name}: this machine has no python{version}', flush=True)
-      continue
-    try:
-      found[name] = _run(python, version, packages, tests)
-    except subprocess.CalledProcessError as error:
-      found[name] = {'packages': '', 'result': f'not installed: {error}', 'passed': False}
-    print(f'{name}: {found[name]}', flush=True)
-  what = 'the tests' if not tests else ' '.join(tests)
+    else:
+      try:
+        found[name] = _run(python, version, packages, flags.tests)
+      except subprocess.CalledProcessError as error:
+        found[name] = {'packages': '', 'result': f'not installed: {error}', 'passed': False}
+      print(f'{name}: {found[name]}', flush=True)
   rows = [
     [
-      f'{what} on {name}',
+      f'the tests on Python {name.replace("-", ", ")} packages',
       'once',
       f'{of["packages"]}: {of["result"]}',
       'nothing' if of['passed'] else '**failed**',
-      'make matrix',
+      f'python -m benchmarks.reliability.matrix --only {name}',
     ]
     for name, of in found.items()
   ]
-  rows += [[f'{what} on {name}', 'not', 'no such Python here', '', ''] for name in skipped]
-  result = {'found': found, 'skipped': skipped, 'rows': rows}
-  path = report.RESULTS / 'matrix.json'
-  path.parent.mkdir(exist_ok=True)
-  path.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
-  report.write()
+  rows += [
+    [f'the tests on {name}', 'not', 'no such Python here', '', ''] for name in skipped
+  ]
+  if not flags.tests:  # some tests are not the tests
+    result = {'found': found, 'skipped': skipped, 'rows': rows}
+    path.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+    report.write()
   sys.exit(not all(of['passed'] for of in found.values()))
 
 
