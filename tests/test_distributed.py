@@ -1,6 +1,5 @@
 """Several hosts: here processes of this machine, with four CPU devices each."""
 
-import argparse
 import dataclasses
 import os
 import pathlib
@@ -15,12 +14,12 @@ import time
 
 import pytest
 
-from hyperprompt_jax import cli, distributed, libtpu, reporting, run_lock, train
+from hyperprompt_jax import cli, distributed, libtpu, reporting, run_lock
 from hyperprompt_jax.datasets import TrainingBatches
 from hyperprompt_jax.errors import UserError
 from tests import tiny_run
 
-STEPS, SAVED = 20, 10
+STEPS, SAVED = 12, 4
 # Sizes of the axes of the mesh besides `data`.
 ONE_DEVICE = {}
 THREE_AXES = {'num_partitions': 2, 'fsdp': 2}
@@ -60,6 +59,11 @@ class Ended:
 
 
 def run(code, devices, compiled, *argv):
+  """`start_two`, with this module at hand as `t`."""
+  return start_two(START + code, devices, compiled, *argv)
+
+
+def start_two(code, devices, compiled, *argv):
   """Runs code in two processes at once, which get `argv` and the flags to meet by."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
@@ -79,7 +83,7 @@ def run(code, devices, compiled, *argv):
       '--process_count=2',
       f'--process_index={index}',
     ]
-    command = [sys.executable, '-c', START + code]
+    command = [sys.executable, '-c', code]
     started.append(
       subprocess.Popen(
         [*command, *map(str, argv), *meet],
@@ -253,26 +257,6 @@ def test_a_host_that_loses_another_ends_at_once_and_says_so(
   assert ('another host is lost' in capsys.readouterr().err) == lost
 
 
-def lose_the_second(when, *meet):
-  """What each host does: a verb that meets the other and waits; the second is killed."""
-
-  def verb(rest):
-    parser = argparse.ArgumentParser()
-    distributed.add_arguments(parser)
-    lose_at('the start')
-    distributed.start(parser.parse_args(rest))
-    distributed.wait_for_all('both are here')
-    distributed.wait_until_all(lambda: lose_at('a save') or when != 'a save')
-    lose_at('the end')
-
-  def lose_at(moment):
-    if when == moment and meet[-1].endswith('=1'):
-      os.kill(os.getpid(), signal.SIGKILL)
-
-  train.main = verb
-  sys.exit(cli.main(['train', '--meet_seconds=4', *meet]))
-
-
 @pytest.mark.parametrize(
   ('when', 'said'),
   [
@@ -282,7 +266,8 @@ def lose_the_second(when, *meet):
   ],
 )
 def test_where_one_host_is_killed_the_other_ends_with_one_line(compile_once, when, said):
-  first, second = run('t.lose_the_second(*t.sys.argv[1:])', 1, compile_once, when)
+  code = 'import sys\nfrom tests import lost_host\nlost_host.run(*sys.argv[1:])'
+  first, second = start_two(code, 1, compile_once, when)
   assert (first.status, second.status) == (1, -signal.SIGKILL)
   assert re.fullmatch(f'hyperprompt: {said}\n', first.stderr) and first.stdout == ''
 

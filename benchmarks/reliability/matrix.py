@@ -49,11 +49,13 @@ def _run(python: str, version: str, packages: str, tests: list[str]) -> dict[str
   """Makes an environment and runs the tests in it."""
   folder = ENVIRONMENTS / f'{version}-{packages}'
   own = str(folder / 'bin/python')
-  pip = [own, '-m', 'pip', '--quiet', '--disable-pip-version-check']
+  pip = [own, '-m', 'pip', '--disable-pip-version-check']
   constraint = ['--constraint', OLDEST] if packages == 'oldest' else []
   subprocess.run([python, '-m', 'venv', '--clear', folder], check=True)
   subprocess.run(
-    [*pip, 'install', *constraint, '--editable', '.[test]'], check=True, cwd=report.ROOT
+    [*pip, 'install', '--quiet', *constraint, '--editable', '.[test]'],
+    check=True,
+    cwd=report.ROOT,
   )
   said = subprocess.run([*pip, 'list', '--format=json'], check=True, capture_output=True)
   versions = {of['name'].lower(): of['version'] for of in json.loads(said.stdout)}
