@@ -271,7 +271,8 @@ def _translated(source: str, parse_function, text: str) -> None:
 
 
 def _explain(message: str, source: str) -> str:
-  if message.startswith('maximum recursion depth'):
+  # The second is of Python's own tokenizer, which 3.12 and later have gin use.
+  if re.search('maximum recursion depth|too many nested parentheses', message):
     return 'a value is nested too deeply'
   first = next(iter(message.strip().splitlines()), '').rstrip('.')
   if match := re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", first):

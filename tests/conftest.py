@@ -31,15 +31,20 @@ libtpu.prepare()
 
 # The files that take longest go first, so that no worker is left with one at the end.
 SLOW_FILES = (
-  'test_resume.py',
-  'test_mistakes.py',
-  'test_initial.py',
-  'test_plan.py',
-  'nn/test_packing.py',
+  'test_distributed.py',
   'nn/test_methods.py',
   'test_methods.py',
-  'test_cli.py',
+  'test_initial.py',
+  'test_resume.py',
   'test_train_step.py',
+  'test_new_task.py',
+  'test_plan.py',
+  'nn/test_packing.py',
+  'test_tuning.py',
+  'test_mistakes.py',
+  'test_demo.py',
+  'test_own_tasks.py',
+  'test_peek.py',
 )
 
 
