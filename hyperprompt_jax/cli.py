@@ -129,13 +129,12 @@ def _hosts() -> Any:
 
 
 def _keep_memory_together() -> None:
-  """Lets glibc have four arenas of memory, where it has eight for each core by default.
+  """Lets glibc have two arenas of memory, where it has eight for each core by default.
 
-  What one of many threads frees is kept for its arena: a long run holds ever more. With
-  two, the threads that read data wait for each other.
+  What one of many threads frees is kept for its arena: a long run holds ever more.
   """
   if platform.libc_ver()[0] == 'glibc' and 'MALLOC_ARENA_MAX' not in os.environ:
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 4)
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _quieten_libraries() -> None:

@@ -77,9 +77,9 @@ libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, 'stdout'))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason="of glibc's memory")
-def test_many_threads_have_four_arenas_of_memory(monkeypatch):
+def test_many_threads_have_two_arenas_of_memory(monkeypatch):
   monkeypatch.delenv('MALLOC_ARENA_MAX', raising=False)
-  assert python(ARENAS).stdout.count('<heap nr=') == 4
+  assert python(ARENAS).stdout.count('<heap nr=') == 2
   monkeypatch.setenv('MALLOC_ARENA_MAX', '3')  # who knows better
   assert python(ARENAS).stdout.count('<heap nr=') == 3
 
