@@ -149,7 +149,7 @@ def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
             least.get((what, other)),
             at_least=True,
           )
-  by_tasks = found['by tasks']
+  by_tasks = found.get(speed.BY_TASKS, {'times_ours': {}})
   for tasks, ratio in by_tasks['times_ours'].items():
     if tasks != speed.OURS:
       yield Row(

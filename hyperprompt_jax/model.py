@@ -273,19 +273,18 @@ class Model:
   @property
   def cache_batch_axis(self) -> int:
     """The axis of the rows in every array of the cache."""
-    return 1 if self._stepped.config.scan_layers else 0
+    return 1 if self._step_config.scan_layers else 0
 
   @property
-  def _stepped(self) -> 'Model':
-    """The model that decodes position by position.
+  def _step_config(self) -> Config:
+    """Of the network that decodes position by position.
 
     On CPUs its layers are not in a loop, which would copy the parameters of each layer for
     each token.
     """
-    if not self.config.scan_layers or platform() != 'cpu':
-      return self
-    config = dataclasses.replace(self.config, scan_layers=False)
-    return dataclasses.replace(self, config=config)
+    if platform() != 'cpu':
+      return self.config
+    return dataclasses.replace(self.config, scan_layers=False)
 
   def start_decoding(
     self,
@@ -309,8 +308,8 @@ class Model:
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
     encoded = self._encode(params, conditioning, batch)
-    module = self._stepped.module
-    if not module.config.scan_layers:
+    module = self.module.clone(config=self._step_config)
+    if not self._step_config.scan_layers:
       params = unstack_layers(params)
 
     def apply(tokens: Array, variables: Any, index: Array, mutable: list[str]) -> Any:

@@ -100,6 +100,7 @@ def attend(
   logits = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
   if bias is not None:
     bias = bias.astype(jnp.float32)
+    # Halves of rows that are spread over devices would be moved between them.
     if platform() == 'cpu' and jax.sharding.get_abstract_mesh().size <= 1:
       bias = _repeated(bias, len(logits))
     logits += bias
@@ -260,10 +261,9 @@ class MultiHeadDotProductAttention(nn.Module):
       assert bias is not None
       key, value, visible = self._append_to_cache(key, value, of_rows, decode_index)
       bias = jnp.pad(bias, (*[(0, 0)] * 3, (visible.shape[-1] - bias.shape[-1], 0)))
-      of_rows = None  # they are in the cache
     projected = {'query': query, 'key': key, 'value': value}
     arrays = {name: checkpoint_name(x, SAVED) for name, x in projected.items()}
-    if of_rows is not None:
+    if of_rows is not None and decode_index is None:  # else they are in the cache
       arrays |= of_rows.arrays()
     if self.dropout_rate > 0.0:
       arrays |= self._dropout(arrays)
@@ -375,20 +375,13 @@ class MultiHeadDotProductAttention(nn.Module):
     visible = jnp.broadcast_to(
       jnp.arange(self.cache_length) <= index, (key.shape[0], self.cache_length)
     )
-    before = 0
     if prompts is not None:
-      before = prompts.segments.shape[1]
       visible = jnp.concatenate([prompts.segments == EVERY_SEGMENT, visible], axis=1)
+    before = visible.shape[1] - self.cache_length
     is_made, found = self.has_variable('cache', 'cached_key'), []
     for name, new in {'key': key, 'value': value}.items():
-
-      def empty(name: str = name, new: Array = new) -> Array:
-        x = jnp.zeros((new.shape[0], self.cache_length, new.shape[-1]), new.dtype)
-        if prompts is not None:
-          x = jnp.concatenate([getattr(prompts, name), x], axis=1)
-        return self._to_cache(x)
-
-      cached = self.variable('cache', f'cached_{name}', empty)
+      own = [] if prompts is None else [getattr(prompts, name)]
+      cached = self.variable('cache', f'cached_{name}', self._empty_cache, new, *own)
       if is_made:
         cached.value = jax.lax.dynamic_update_slice_in_dim(
           cached.value,
@@ -398,6 +391,12 @@ class MultiHeadDotProductAttention(nn.Module):
         )
       found.append(self._from_cache(cached.value))
     return found[0], found[1], visible[:, None, None]
+
+  def _empty_cache(self, new: Array, *prompts: Array) -> Array:
+    """A cache for positions like `new`, `[b, 1, h * d]`, with prompts before them."""
+    shape = (new.shape[0], self.cache_length, new.shape[-1])
+    positions = jnp.zeros(shape, new.dtype)
+    return self._to_cache(jnp.concatenate([*prompts, positions], axis=1))
 
   def _to_cache(self, x: Array) -> Array:
     """Keys or values `[b, k, h * d]` as they are kept."""
