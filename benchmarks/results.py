@@ -1,4 +1,7 @@
-"""What benchmarks find, in results/*.json: with when, on what, and by which versions."""
+"""What benchmarks find, in results/*.json: with when, on what, and by which versions.
+
+Where a part was measured anew, those are of that part.
+"""
 
 import datetime
 import importlib.metadata
@@ -30,8 +33,22 @@ def has(module: str) -> bool:
 def write(name: str, found: dict[str, Any]) -> None:
   """Writes one file."""
   FOLDER.mkdir(exist_ok=True)
-  told = {'about': _about(), **found}
+  told = {**found, 'about': _about()}
   (FOLDER / f'{name}.json').write_text(json.dumps(told, indent=1) + '\n')
+
+
+def merge(name: str, found: dict[str, Any]) -> None:
+  """Writes one file, in which what is not found anew stays as it was."""
+  write(name, _merged(read(name) or {}, found))
+
+
+def _merged(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+  merged = dict(before)
+  for key, value in found.items():
+    old = before.get(key)
+    both = isinstance(old, dict) and isinstance(value, dict)
+    merged[key] = _merged(old, value) if both else value
+  return merged
 
 
 def read(name: str) -> dict[str, Any] | None:

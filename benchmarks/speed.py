@@ -6,8 +6,10 @@
 HyperPrompt-Global with eight tasks, against T5 without prompts of whatever else can be
 imported: T5X (docs/t5x.md), and Transformers on PyTorch; where asked for, against our own
 network without prompts, too. Random weights, batches of random tokens; of interleaved
-repeats the median, and the median ratio of pairs. It runs where JAX does: where that is a
-GPU, Transformers is on it, too, and what a training step needs of its memory is told.
+repeats the median, and the median ratio of pairs. Each is in a process of its own, as it is
+for its users: a step takes gigabytes anew, of a heap that others would have parted. It runs
+where JAX does: where that is a GPU, Transformers is on it, too, and what a training step
+needs of its memory is told. Of what is not asked for, results stay as they were.
 """
 
 import argparse
@@ -15,12 +17,14 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -47,12 +51,14 @@ MEMORY = 'train step GiB'
 METHOD = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
 
 # A thing to time: runs once, and waits for the result.
-Timed = Callable[[], Any]
+Work = Callable[[], Any]
+# Does a thing once, and returns the seconds that it took.
+Timed = Callable[[], float]
 
 
 def ours(
   config: Config, batch: Batch, num_tasks: int = 8, method: Method = METHOD
-) -> dict[str, Timed]:
+) -> dict[str, Work]:
   """What is timed of ours, by name."""
   tasks = tuple(f'task_{number}' for number in range(num_tasks))
   model = Model(config, method, tasks)
@@ -89,12 +95,12 @@ def ours(
     sizes = needs.argument_size_in_bytes + needs.output_size_in_bytes
     return (sizes - needs.alias_size_in_bytes + needs.temp_size_in_bytes) / GIB
 
-  def waited(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Timed:
-    def timed() -> Any:
+  def waited(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Work:
+    def work() -> Any:
       with partitioner.activate():
         return jax.block_until_ready(function(params, conditioning, *args, **kwargs))
 
-    return timed
+    return work
 
   return {
     TRAIN: train,
@@ -119,7 +125,7 @@ def _beam_search(*args: Any, **kwargs: Any) -> Any:
   return decoding.beam_search(*args, num_decodes=NUM_BEAMS, **kwargs)
 
 
-def t5x(config: Config, batch: Batch) -> dict[str, Timed]:
+def t5x(config: Config, batch: Batch) -> dict[str, Work]:
   """What is timed of T5X."""
   from t5x import decoding as t5x_decoding
 
@@ -154,7 +160,7 @@ def t5x(config: Config, batch: Batch) -> dict[str, Timed]:
   }
 
 
-def transformers(config: Config, batch: Batch) -> dict[str, Timed]:
+def transformers(config: Config, batch: Batch) -> dict[str, Work]:
   """What is timed of Transformers; its optimizer is PyTorch's Adafactor.
 
   With bfloat16, training has PyTorch's mixed precision, and what needs no gradient has
@@ -244,6 +250,62 @@ def features_of(batch: Batch, vocab_size: int) -> dict[str, np.ndarray]:
   return found | {'decoder_loss_weights': np.ones(shape['decoder'], np.int32)}
 
 
+WAYS: dict[str, Callable[..., dict[str, Work]]] = {
+  OURS: ours,
+  MTL: functools.partial(ours, method=MultiTaskLearning()),
+  T5X: t5x,
+  TORCH: transformers,
+}
+
+
+class Worker(contextlib.AbstractContextManager):
+  """A process that does what it is asked to of one of `WAYS`."""
+
+  def __init__(self, name: str, *args: Any):
+    """Starts it.
+
+    Args:
+      name: of `WAYS`.
+      *args: what that is called with.
+    """
+    context = multiprocessing.get_context('spawn')
+    self._asks, answers = context.Pipe()
+    self._process = context.Process(target=_serve, args=(answers, name, args))
+    self._process.start()
+    answers.close()  # so that the end of the process ends `recv`
+
+  def ask(self, what: str) -> tuple[float, Any]:
+    """Does a thing; returns the seconds that it took and, if it is a number, what it gave.
+
+    Raises:
+      EOFError: the process ended, after its own message.
+    """
+    self._asks.send(what)
+    return self._asks.recv()
+
+  def timed(self, what: str) -> Timed:
+    """That thing, to be timed."""
+    return lambda: self.ask(what)[0]
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self._process.kill()
+    self._process.join()
+
+
+def _serve(asked: Connection, name: str, args: Sequence[Any]) -> None:
+  """What a worker's process runs."""
+  works = WAYS[name](*args)
+  while True:
+    work = works[asked.recv()]
+    start = time.perf_counter()
+    given = work()
+    seconds = time.perf_counter() - start
+    asked.send((seconds, given if isinstance(given, float) else None))
+
+
 def interleaved(ways: dict[str, Timed], repeats: int) -> dict[str, Any]:
   """Times ways in turn.
 
@@ -253,14 +315,7 @@ def interleaved(ways: dict[str, Timed], repeats: int) -> dict[str, Any]:
   """
   for way in ways.values():
     way()  # compiles
-  rounds = []
-  for _ in range(repeats):
-    times = {}
-    for name, way in ways.items():
-      start = time.perf_counter()
-      way()
-      times[name] = time.perf_counter() - start
-    rounds.append(times)
+  rounds = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
   median = lambda of: statistics.median(map(of, rounds))
   return {
     'seconds': {name: median(lambda times, n=name: times[n]) for name in ways},
@@ -279,33 +334,39 @@ def measure(
   wanted: Sequence[str],
 ) -> dict[str, Any]:
   """What is wanted at one size, by name."""
-  ways = {OURS: ours(config, batch)}
-  if MTL in against:
-    ways[MTL] = ours(config, batch, method=MultiTaskLearning())
-  if T5X in against and results.has('t5x'):
-    ways[T5X] = t5x(config, batch)
-  if TORCH in against and results.has('torch') and results.has('transformers'):
-    ways[TORCH] = transformers(config, batch)
+  needs = {MTL: (), T5X: ('t5x',), TORCH: ('torch', 'transformers')}
+  names = [name for name in against if all(map(results.has, needs[name]))]
   found: dict[str, Any] = {}
-  for what in wanted:
-    if what in (RANK, BY_TASKS):
-      continue
-    found[what] = interleaved({name: of[what] for name, of in ways.items()}, repeats)
-    print(f'{size}, {what}: {found[what]}', file=sys.stderr)
-    if what == TRAIN and _on_gpu():
-      found[MEMORY] = {name: of[MEMORY]() for name, of in ways.items() if MEMORY in of}
-      print(f'{size}, {MEMORY}: {found[MEMORY]}', file=sys.stderr)
-  if RANK in wanted:
-    # Ranking the labels of a task in place of generating one.
-    mine = ways[OURS]
-    found[RANK] = interleaved({OURS: mine[RANK], GREEDY: mine[GREEDY]}, repeats)
+  with contextlib.ExitStack() as stack:
+    workers = {
+      name: stack.enter_context(Worker(name, config, batch)) for name in (OURS, *names)
+    }
+    for what in wanted:
+      if what in (RANK, BY_TASKS):
+        continue
+      ways = {name: worker.timed(what) for name, worker in workers.items()}
+      found[what] = interleaved(ways, repeats)
+      print(f'{size}, {what}: {found[what]}', file=sys.stderr, flush=True)
+      if what == TRAIN and _on_gpu():
+        found[MEMORY] = {
+          name: worker.ask(MEMORY)[1] for name, worker in workers.items() if name != T5X
+        }
+        print(f'{size}, {MEMORY}: {found[MEMORY]}', file=sys.stderr, flush=True)
+    if RANK in wanted:
+      # Ranking the labels of a task in place of generating one.
+      ways = {OURS: workers[OURS].timed(RANK), GREEDY: workers[OURS].timed(GREEDY)}
+      found[RANK] = interleaved(ways, repeats)
   return found
 
 
 def decoding_by_tasks(config: Config, batch: Batch, repeats: int) -> dict[str, Any]:
   """Greedy decoding of models of few tasks and of many."""
-  ways = {str(tasks): ours(config, batch, tasks)[GREEDY] for tasks in (1, 8, 64)}
-  return interleaved({OURS: ways.pop('1'), **ways}, repeats)
+  with contextlib.ExitStack() as stack:
+    ways = {
+      str(tasks): stack.enter_context(Worker(OURS, config, batch, tasks)).timed(GREEDY)
+      for tasks in (1, 8, 64)
+    }
+    return interleaved({OURS: ways.pop('1'), **ways}, repeats)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -337,7 +398,7 @@ def main(arguments: Sequence[str]) -> None:
   if BY_TASKS in flags.what:
     config = _config(flags.size[0], **options)
     found[BY_TASKS] = decoding_by_tasks(config, batch, flags.repeats)
-  results.write(f'{jax.default_backend()}_speed', found)
+  results.merge(f'{jax.default_backend()}_speed', found)
 
 
 if __name__ == '__main__':

@@ -2,12 +2,14 @@
 
     python -m benchmarks.tpu_step                          (part of make bench)
     python -m benchmarks.tpu_step global base v4:2x2x2 1   one program alone, as JSON
+    python -m benchmarks.tpu_step --size xxl --program global   a part of all
 
 T5X's is compiled where T5X can be imported. Each program is compiled in a process of its
-own, two at a time.
+own, one after another: the compiler uses all cores, and its time is told. Of what is not
+asked for, results stay as they were.
 """
 
-import concurrent.futures
+import argparse
 import json
 import os
 import subprocess
@@ -100,29 +102,24 @@ def _run(
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_all(has_t5x: bool) -> None:
-  """Measures all programs of all sizes into results/tpu_step.json, by size and program."""
-  t5x = [T5X] if has_t5x else []
-  wanted = [(program, *of) for of in reversed(SIZES) for program in ('global', *t5x)]
-  wanted += [('mtl', *of) for of in SIZES]
-  by_size: dict[str, Any] = {size: {} for size, *_ in SIZES}
-  with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    running = {pool.submit(_run, *of): of for of in wanted}
-    for done in concurrent.futures.as_completed(running):
-      program, size, *_ = running[done]
-      if found := done.result():
-        by_size[size][program] = found
-        # Half an hour's work: what is there is kept, whatever comes.
-        results.write('tpu_step', by_size)
-
-
 def main(arguments: Sequence[str]) -> None:
-  """One program as JSON; or all, into results/tpu_step.json."""
-  if arguments:
+  """One program as JSON; or many, into results/tpu_step.json, by size and program."""
+  if len(arguments) == 4 and not arguments[0].startswith('-'):
     program, size, topology, num_partitions = arguments
     print(json.dumps(measure(program, size, topology, int(num_partitions))))
-  else:
-    measure_all(results.has('t5x'))
+    return
+  parser = argparse.ArgumentParser(description=__doc__)
+  sizes = [size for size, *_ in SIZES]
+  programs = [*METHODS, *([T5X] if results.has('t5x') else [])]
+  parser.add_argument('--size', nargs='+', choices=sizes, default=sizes)
+  parser.add_argument('--program', nargs='+', choices=programs, default=programs)
+  flags = parser.parse_args(arguments)
+  for where in SIZES:
+    size = where[0]
+    for program in flags.program if size in flags.size else ():
+      if found := _run(program, *where):
+        # Half an hour's work in all: what is there is kept, whatever comes.
+        results.merge('tpu_step', {size: {program: found}})
 
 
 if __name__ == '__main__':

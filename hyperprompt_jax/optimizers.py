@@ -35,13 +35,32 @@ def adafactor(
     learning_rate,
     decay_rate=decay_rate,
     clipping_threshold=clipping_threshold,
-    multiply_by_parameter_scale=multiply_by_parameter_scale,
+    multiply_by_parameter_scale=False,
   )
+  if multiply_by_parameter_scale:
+    transform = _relative_to_parameters(transform)
   stacked = _vmapped(transform)
   # A transformation for each stack, since stacks may differ in depth.
   return optax.partition(
     {'encoder': stacked, 'decoder': stacked, 'other': transform}, _stack_of
   )
+
+
+def _relative_to_parameters(
+  transform: optax.GradientTransformation, least: float = 1e-3
+) -> optax.GradientTransformation:
+  """Scales updates by the root mean square of each parameter, or `least` if that is more.
+
+  `optax.scale_by_param_block_rms`, which can be differentiated and writes a copy of all
+  parameters for it: 1.0 s of Base's step of 12.4 s on two cores.
+  """
+
+  def update(updates, state, params=None):
+    updates, state = transform.update(updates, state, params)
+    scale = lambda p: jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(p))), least)
+    return jax.tree.map(lambda u, p: u * scale(p), updates, params), state
+
+  return optax.GradientTransformation(transform.init, update)
 
 
 def _vmapped(
