@@ -64,11 +64,13 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 # The tested versions; without network for them, `make PYTHON=…` and a plain
-# `pip install -e .[test]` in an environment of one's own do as well.
+# `pip install -e .[test]` in an environment of one's own do as well. Modules are compiled
+# when they are first imported, which most never are.
 .venv/installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt \
+	  --editable '.[test]'
 	touch $@
 
 clean:

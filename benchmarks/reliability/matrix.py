@@ -53,7 +53,7 @@ def _run(python: str, version: str, packages: str, tests: list[str]) -> dict[str
   constraint = ['--constraint', OLDEST] if packages == 'oldest' else []
   subprocess.run([python, '-m', 'venv', '--clear', folder], check=True)
   subprocess.run(
-    [*pip, 'install', '--quiet', *constraint, '--editable', '.[test]'],
+    [*pip, 'install', '--quiet', '--no-compile', *constraint, '--editable', '.[test]'],
     check=True,
     cwd=report.ROOT,
   )
