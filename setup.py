@@ -44,7 +44,7 @@ setuptools.setup(
     'seqio>=0.0.20',
     'tensorboard>=2.18',
     'tensorflow-datasets>=4.9.10',
-    'tensorstore>=0.1.78',
+    'tensorstore>=0.1.84',
     'typing-extensions>=4.6',
   ],
   extras_require={
