@@ -298,12 +298,13 @@ class Worker(contextlib.AbstractContextManager):
 def _serve(asked: Connection, name: str, args: Sequence[Any]) -> None:
   """What a worker's process runs."""
   works = WAYS[name](*args)
-  while True:
-    work = works[asked.recv()]
-    start = time.perf_counter()
-    given = work()
-    seconds = time.perf_counter() - start
-    asked.send((seconds, given if isinstance(given, float) else None))
+  with contextlib.suppress(EOFError):  # who asked has ended
+    while True:
+      work = works[asked.recv()]
+      start = time.perf_counter()
+      given = work()
+      seconds = time.perf_counter() - start
+      asked.send((seconds, given if isinstance(given, float) else None))
 
 
 def interleaved(ways: dict[str, Timed], repeats: int) -> dict[str, Any]:
