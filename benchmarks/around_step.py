@@ -26,11 +26,11 @@ import seqio
 
 import hyperprompt_tasks
 from benchmarks import results
+from benchmarks.works import METHOD
 from hyperprompt_jax import configuration, datasets, features
 from hyperprompt_jax.checkpoints import Checkpointer, Retention
 from hyperprompt_jax.evaluator import Evaluator
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import HyperPromptGlobal
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.optimizers import adafactor
 from hyperprompt_jax.partitioning import Partitioner
@@ -159,8 +159,7 @@ def first_step_seconds() -> float:
 def network(size: str, task_list: tuple[str, ...]) -> Model:
   """HyperPrompt-Global of a size."""
   configuration.parse([f'models/{size}.gin'], [])
-  method = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
-  return Model(configuration.call(Config), method, task_list)
+  return Model(configuration.call(Config), METHOD, task_list)
 
 
 def checkpoint_seconds(name: str, size: str) -> dict[str, float]:

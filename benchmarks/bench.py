@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import around_step, results, speed, tpu_step
+from benchmarks import around_step, results, speed, tpu_step, works
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'speed.md'
 BEGIN, END = '<!-- table: make bench -->\n', '<!-- end of table -->\n'
@@ -132,18 +132,18 @@ def _shown(key: str, value: float) -> str:
 def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
   """Wall time on the CPU."""
   least = {
-    (speed.TRAIN, speed.T5X): 1.2,
-    (speed.GREEDY, speed.T5X): 1.6,
-    (speed.GREEDY, speed.TORCH): 1.1,
-    (speed.RANK, speed.GREEDY): 3.0,
+    (works.TRAIN, works.T5X): 1.2,
+    (works.GREEDY, works.T5X): 1.6,
+    (works.GREEDY, works.TORCH): 1.1,
+    (works.RANK, works.GREEDY): 3.0,
   }
   for size in ('small', 'base'):
     for what, of in found.get(size, {}).items():
       for other, ratio in of['times_ours'].items():
-        if other != speed.OURS:
+        if other != works.OURS:
           yield Row(
             f'CPU: {what}; {size}',
-            f'{of["seconds"][speed.OURS]:.2f} s',
+            f'{of["seconds"][works.OURS]:.2f} s',
             f'{other} {of["seconds"][other]:.2f} s',
             ratio,
             least.get((what, other)),
@@ -151,11 +151,11 @@ def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
           )
   by_tasks = found.get(speed.BY_TASKS, {'times_ours': {}})
   for tasks, ratio in by_tasks['times_ours'].items():
-    if tasks != speed.OURS:
+    if tasks != works.OURS:
       yield Row(
         f'CPU: greedy; {tasks} tasks by one',
         f'{by_tasks["seconds"][tasks]:.2f} s',
-        f'{by_tasks["seconds"][speed.OURS]:.2f} s',
+        f'{by_tasks["seconds"][works.OURS]:.2f} s',
         ratio,
         1.1,
       )

@@ -37,20 +37,6 @@ def write(name: str, found: dict[str, Any]) -> None:
   (FOLDER / f'{name}.json').write_text(json.dumps(told, indent=1) + '\n')
 
 
-def merge(name: str, found: dict[str, Any]) -> None:
-  """Writes one file, in which what is not found anew stays as it was."""
-  write(name, _merged(read(name) or {}, found))
-
-
-def _merged(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-  merged = dict(before)
-  for key, value in found.items():
-    old = before.get(key)
-    both = isinstance(old, dict) and isinstance(value, dict)
-    merged[key] = _merged(old, value) if both else value
-  return merged
-
-
 def read(name: str) -> dict[str, Any] | None:
   """What was last found; None if nothing was."""
   path = FOLDER / f'{name}.json'

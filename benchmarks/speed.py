@@ -14,9 +14,7 @@ needs of its memory is told. Of what is not asked for, results stay as they were
 
 import argparse
 import contextlib
-import copy
 import dataclasses
-import functools
 import multiprocessing
 import os
 import statistics
@@ -27,235 +25,34 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from benchmarks import results
-from hyperprompt_jax import configuration, decoding, features
-from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import HyperPromptGlobal, Method, MultiTaskLearning
+from benchmarks.works import (
+  BEAM,
+  GREEDY,
+  MEMORY,
+  MTL,
+  OURS,
+  RANK,
+  SCORE,
+  T5X,
+  TORCH,
+  TRAIN,
+  WAYS,
+  on_gpu,
+)
+from hyperprompt_jax import configuration
 from hyperprompt_jax.nn.config import REMAT_POLICIES, Config
-from hyperprompt_jax.optimizers import adafactor
-from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning.steps import Batch
-from hyperprompt_jax.train_step import abstract_state, initial_state, make_train_step
 
-OURS, MTL, T5X, TORCH = 'ours', 'mtl', 't5x', 'transformers'
-TRAIN, GREEDY, BEAM, SCORE, RANK = 'train step', 'greedy', 'beam search', 'score', 'rank'
-NUM_BEAMS = 4
-LEARNING_RATE = 1e-3
 BY_TASKS = 'by tasks'  # greedy decoding, of models of few tasks and of many
-GIB = 2**30
-# Not timed, but asked for: the peak of a training step's memory, in GiB.
-MEMORY = 'train step GiB'
-METHOD = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
-
-# A thing to time: runs once, and waits for the result.
-Work = Callable[[], Any]
 # Does a thing once, and returns the seconds that it took.
 Timed = Callable[[], float]
-
-
-def ours(
-  config: Config, batch: Batch, num_tasks: int = 8, method: Method = METHOD
-) -> dict[str, Work]:
-  """What is timed of ours, by name."""
-  tasks = tuple(f'task_{number}' for number in range(num_tasks))
-  model = Model(config, method, tasks)
-  beams = Model(config, method, tasks, decode_fn=_beam_search)
-  optimizer = adafactor(LEARNING_RATE)
-  partitioner = Partitioner()
-  rows = features_of(batch, config.vocab_size)
-  rows[features.TASK_IDS] = np.arange(batch.size, dtype=np.int32)[:, None] % num_tasks
-  inputs = {name: rows[name] for name in ('encoder_input_tokens', features.TASK_IDS)}
-  # Two labels of three pieces and EOS.
-  labels = np.asarray([[10, 1, 0, 0], [11, 12, 13, 1]], np.int32)
-  with partitioner.activate():
-    like = abstract_state(model, optimizer, partitioner)
-    held = [initial_state(model, optimizer, like, seed=0)]
-    step = make_train_step(model, optimizer, partitioner, like, seed=0)
-    # The step takes over what it is given.
-    params = jax.jit(lambda of: jax.tree.map(jnp.copy, of))(held[0].params)
-    conditioning = jax.jit(model.condition)(params)
-    on_device = partitioner.put(rows)
-    inputs = partitioner.put(inputs)
-  decode = jax.jit(model.predict, static_argnames='max_decode_length')
-  search = jax.jit(beams.predict, static_argnames='max_decode_length')
-  score, rank = jax.jit(model.score), jax.jit(model.rank)
-
-  def train() -> Any:
-    with partitioner.activate():
-      held[0], sums = step(held[0], on_device)
-      return jax.block_until_ready(sums)
-
-  def memory() -> float:
-    with partitioner.activate():
-      needs = step.lower(held[0], on_device).compile().memory_analysis()  # type: ignore[attr-defined]
-    # What is donated is in both.
-    sizes = needs.argument_size_in_bytes + needs.output_size_in_bytes
-    return (sizes - needs.alias_size_in_bytes + needs.temp_size_in_bytes) / GIB
-
-  def waited(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Work:
-    def work() -> Any:
-      with partitioner.activate():
-        return jax.block_until_ready(function(params, conditioning, *args, **kwargs))
-
-    return work
-
-  return {
-    TRAIN: train,
-    GREEDY: waited(decode, inputs, max_decode_length=batch.targets),
-    BEAM: waited(search, inputs, max_decode_length=batch.targets),
-    SCORE: waited(score, on_device),
-    RANK: waited(rank, inputs, labels),
-    MEMORY: memory,
-  }
 
 
 def _config(size: str, **options: str) -> Config:
   configuration.parse([f'models/{size}.gin'], [])
   return dataclasses.replace(configuration.call(Config), **options)
-
-
-def _on_gpu() -> bool:
-  return jax.default_backend() == 'gpu'
-
-
-def _beam_search(*args: Any, **kwargs: Any) -> Any:
-  return decoding.beam_search(*args, num_decodes=NUM_BEAMS, **kwargs)
-
-
-def t5x(config: Config, batch: Batch) -> dict[str, Work]:
-  """What is timed of T5X."""
-  from t5x import decoding as t5x_decoding
-
-  from benchmarks import t5x_baseline
-
-  model = t5x_baseline.make_model(config, scanned=False)
-  held = [jax.jit(lambda: t5x_baseline.initial_state(model, batch))()]
-  rows = features_of(batch, config.vocab_size)
-  params = jax.jit(lambda: t5x_baseline.initial_state(model, batch).params)()
-  step = jax.jit(
-    lambda state, of: t5x_baseline.train_step(model, state, of), donate_argnums=0
-  )
-  search_model = t5x_baseline.make_model(config, scanned=False)
-  search_model._decode_fn = t5x_decoding.beam_search  # as T5X sets it by gin
-  decode = jax.jit(lambda params, of: model.predict_batch(params, of))
-  search = jax.jit(
-    lambda params, of: search_model.predict_batch_with_aux(
-      params, of, num_decodes=NUM_BEAMS
-    )
-  )
-  score = jax.jit(lambda params, of: model.score_batch(params, of))
-
-  def train() -> Any:
-    held[0], loss = step(held[0], rows)
-    return jax.block_until_ready(loss)
-
-  return {
-    TRAIN: train,
-    GREEDY: lambda: jax.block_until_ready(decode(params, rows)),
-    BEAM: lambda: jax.block_until_ready(search(params, rows)),
-    SCORE: lambda: jax.block_until_ready(score(params, rows)),
-  }
-
-
-def transformers(config: Config, batch: Batch) -> dict[str, Work]:
-  """What is timed of Transformers; its optimizer is PyTorch's Adafactor.
-
-  With bfloat16, training has PyTorch's mixed precision, and what needs no gradient has
-  weights of bfloat16. Attention is of the kind that Transformers chooses.
-  """
-  import torch
-  from transformers import T5Config, T5ForConditionalGeneration
-
-  torch.manual_seed(0)
-  network = T5ForConditionalGeneration(
-    T5Config(
-      vocab_size=config.vocab_size,
-      d_model=config.emb_dim,
-      d_kv=config.head_dim,
-      d_ff=config.mlp_dim,
-      num_layers=config.num_encoder_layers,
-      num_decoder_layers=config.num_decoder_layers,
-      num_heads=config.num_heads,
-      dropout_rate=config.dropout_rate,
-      feed_forward_proj='gated-gelu',
-      tie_word_embeddings=False,
-      decoder_start_token_id=0,
-    )
-  )
-  on_gpu, half = _on_gpu(), config.dtype == 'bfloat16'
-  device = 'cuda' if on_gpu else 'cpu'
-  if on_gpu:
-    torch.set_float32_matmul_precision('high')  # TF32, as XLA has it
-  network.to(device)
-  # By default it works through its parameters one by one, which leaves a GPU idle.
-  optimizer = torch.optim.Adafactor(
-    network.parameters(), lr=LEARNING_RATE, foreach=on_gpu or None
-  )
-  rows = features_of(batch, config.vocab_size)
-  inputs = torch.tensor(rows['encoder_input_tokens']).long().to(device)
-  labels = torch.tensor(rows['decoder_target_tokens']).long().to(device)
-  mixed = functools.partial(torch.autocast, device, torch.bfloat16)
-
-  def train() -> float:
-    network.train()
-    with mixed() if half else contextlib.nullcontext():
-      loss = network(input_ids=inputs, labels=labels).loss
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return float(loss)
-
-  @functools.cache
-  def without_gradients() -> Any:
-    return copy.deepcopy(network).to(torch.bfloat16) if half else network
-
-  def generate(num_beams: int) -> Any:
-    network = without_gradients().eval()
-    lengths = {'max_new_tokens': batch.targets, 'min_new_tokens': batch.targets}
-    with torch.no_grad():
-      found = network.generate(inputs, do_sample=False, num_beams=num_beams, **lengths)
-      return found.cpu()  # waits
-
-  def score() -> float:
-    network = without_gradients().eval()
-    with torch.no_grad():
-      return float(network(input_ids=inputs, labels=labels).loss)
-
-  def memory() -> float:
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    train()
-    return torch.cuda.max_memory_allocated() / GIB
-
-  return {
-    TRAIN: train,
-    GREEDY: lambda: generate(1),
-    BEAM: lambda: generate(NUM_BEAMS),
-    SCORE: score,
-    MEMORY: memory,
-  }
-
-
-def features_of(batch: Batch, vocab_size: int) -> dict[str, np.ndarray]:
-  """Random tokens, none of them padding."""
-  rng = np.random.default_rng(0)
-  shape = {'encoder': (batch.size, batch.inputs), 'decoder': (batch.size, batch.targets)}
-  names = ('encoder_input_tokens', 'decoder_input_tokens', 'decoder_target_tokens')
-  found = {
-    name: rng.integers(2, vocab_size, shape[name[:7]]).astype(np.int32) for name in names
-  }
-  return found | {'decoder_loss_weights': np.ones(shape['decoder'], np.int32)}
-
-
-WAYS: dict[str, Callable[..., dict[str, Work]]] = {
-  OURS: ours,
-  MTL: functools.partial(ours, method=MultiTaskLearning()),
-  T5X: t5x,
-  TORCH: transformers,
-}
 
 
 class Worker(contextlib.AbstractContextManager):
@@ -348,7 +145,7 @@ def measure(
       ways = {name: worker.timed(what) for name, worker in workers.items()}
       found[what] = interleaved(ways, repeats)
       print(f'{size}, {what}: {found[what]}', file=sys.stderr, flush=True)
-      if what == TRAIN and _on_gpu():
+      if what == TRAIN and on_gpu():
         found[MEMORY] = {
           name: worker.ask(MEMORY)[1] for name, worker in workers.items() if name != T5X
         }
@@ -389,17 +186,22 @@ def main(arguments: Sequence[str]) -> None:
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   batch = Batch(flags.batch, flags.inputs, flags.targets)
   options = {'dtype': flags.dtype, 'remat_policy': flags.remat_policy}
-  found: dict[str, Any] = {'batch': [batch.size, batch.inputs, batch.targets]}
-  if _on_gpu():
-    found['device'] = jax.devices()[0].device_kind
-    found |= options
+  setup = {'batch': [batch.size, batch.inputs, batch.targets], **options}
+  if on_gpu():
+    setup['device'] = jax.devices()[0].device_kind
+  name = f'{jax.default_backend()}_speed'
+  before = results.read(name) or {}
+  # What was measured otherwise does not stand beside what is measured now.
+  found = before if setup.items() <= before.items() else setup
   for size in flags.size:
     config = _config(size, **options)
-    found[size] = measure(size, config, batch, flags.repeats, flags.against, flags.what)
+    of_size = measure(size, config, batch, flags.repeats, flags.against, flags.what)
+    found[size] = found.get(size, {}) | of_size
+    results.write(name, found)
   if BY_TASKS in flags.what:
     config = _config(flags.size[0], **options)
     found[BY_TASKS] = decoding_by_tasks(config, batch, flags.repeats)
-  results.merge(f'{jax.default_backend()}_speed', found)
+    results.write(name, found)
 
 
 if __name__ == '__main__':

@@ -114,12 +114,16 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--size', nargs='+', choices=sizes, default=sizes)
   parser.add_argument('--program', nargs='+', choices=programs, default=programs)
   flags = parser.parse_args(arguments)
-  for where in SIZES:
-    size = where[0]
+  by_size = results.read('tpu_step') or {}
+  for size, *where in SIZES:
     for program in flags.program if size in flags.size else ():
-      if found := _run(program, *where):
-        # Half an hour's work in all: what is there is kept, whatever comes.
-        results.merge('tpu_step', {size: {program: found}})
+      of_size = by_size.setdefault(size, {})
+      # What does not compile any more has no figures.
+      of_size.pop(program, None)
+      if found := _run(program, size, *where):
+        of_size[program] = found
+      # Half an hour's work in all: what is there is kept, whatever comes.
+      results.write('tpu_step', by_size)
 
 
 if __name__ == '__main__':
