@@ -37,7 +37,7 @@ setuptools.setup(
     'matplotlib>=3.9',
     'optax>=0.2.5',
     'orbax-checkpoint>=0.12.8',
-    'rich>=13',
+    'rich>=14.3',
     'safetensors>=0.6.1',
     'scikit-learn>=1.4.2',
     'scipy>=1.15',

@@ -240,8 +240,8 @@ def edit_tree(folder, change):
     (lambda top, of: of['embedding'].update(driver='json'), "driver 'json' of an array"),
     (lambda top, of: of['embedding'].update(kvstore={'path': 3}), 'has the name 3 in it'),
     (
-      lambda top, of: top['target'].update(token_embedder={3: np.ones(3)}),
-      'has the name 3 in it',
+      lambda top, of: top['target'].update(token_embedder={b'3': np.ones(3)}),
+      "has the name b'3' in it",
     ),
     (lambda top, of: of.update({'\x1b[2J': np.ones(3)}), r"the name '\x1b[2J' in it"),
     (lambda top, of: of.update({'x' * 300: np.ones(3)}), 'in it, which is none: not read'),
