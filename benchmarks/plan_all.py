@@ -51,7 +51,7 @@ plan` does the same for any run.
   instructions read from and write to HBM, of a stack of layers the slice that is meant.
   Both count the body of a loop as often as it runs, which the compiler's own cost analysis
   does not.
-- **Communicated** is what collectives return.
+- **Communicated** is what a chip sends over its links; an all-reduce goes around twice.
 - **Estimate** adds the compiler's estimates of instructions, one after another. It has
   none for collectives, and on a real chip some of it overlaps: it compares programs, and
   does not predict the time of a step.
@@ -88,7 +88,7 @@ def row(size: str, plan: dict[str, Any]) -> str:
     cells += [
       f'{plan["cost"]["flops"] / 1e12:.2f}',
       f'{plan["cost"]["hbm_bytes"] / 1e9:.0f} GB',
-      f'{sum(plan["cost"]["collective_bytes"].values()) / 1e9:.2f} GB',
+      f'{plan["cost"]["link_bytes"] / 1e9:.2f} GB',
       f'{1000 * plan["compiler_seconds"]:.0f} ms',
     ]
   cells.append(f'{plan["compile_seconds"]:.0f} s')

@@ -73,7 +73,7 @@ def measure(program: str, size: str, topology: str, num_partitions: int) -> dict
     'flops': found.flops,
     'hbm_bytes': found.hbm_bytes,
     'bytes_accessed': found.bytes_accessed,
-    'communicated_bytes': sum(found.collective_bytes.values()),
+    'link_bytes': found.link_bytes,
     'peak_bytes': compiled.memory_analysis().peak_memory_in_bytes,
     'compiler_seconds': seconds['compiler_seconds'],
     'kernels': found.unestimated,

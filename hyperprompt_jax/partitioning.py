@@ -37,6 +37,7 @@ def standard_logical_axis_rules() -> Rules:
     ('embed', None),
     ('kv', None),
     ('length', None),
+    ('residual_length', MODEL),
     ('layers', None),
     ('relpos_buckets', None),
     ('tasks', None),

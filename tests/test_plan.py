@@ -66,15 +66,16 @@ def test_a_step_on_four_chips(capsys):
   assert flops < found['cost']['flops'] < 2 * flops
   # Gradients are summed over the chips, and a copy of the parameters gathered to work with,
   # most of it in bfloat16.
-  assert found['cost']['collective_bytes'].keys() == {'all-reduce', 'all-gather'}
-  assert found['cost']['collective_bytes']['all-gather'] < 0.7 * whole
+  kinds = found['cost']['collective_bytes']
+  assert kinds.keys() == {'all-reduce', 'all-gather', 'reduce-scatter'}
+  assert kinds['all-gather'] < 0.7 * whole
   assert found['cost']['unknown_loops'] == 0
   # Attention: forward and backward, of the encoder and of the decoder to the encoder.
   assert found['cost']['unestimated'] == 4 * LAYERS
   assert found['compute_seconds'] < found['compiler_seconds'] < 1
-  # Around a ring twice: what all chips have to know of the gradients.
-  sent = found['cost']['collective_bytes']
-  sent = 2 * sent['all-reduce'] + sent['all-gather']
+  # Around a ring twice: what all chips have to know whole.
+  sent = 2 * kinds['all-reduce'] + kinds['all-gather'] + kinds['reduce-scatter']
+  assert found['cost']['link_bytes'] == sent
   assert found['communication_seconds'] == pytest.approx(sent / 300e9)
   assert found['step_seconds'] == pytest.approx(
     found['compiler_seconds'] + found['kernels_seconds'] + found['communication_seconds']
@@ -84,6 +85,15 @@ def test_a_step_on_four_chips(capsys):
   at_peak = found['utilisation'] * found['step_seconds']
   assert 0.9 < at_peak / found['compute_seconds'] < 1
   assert found['carried_whole'] == {}
+
+
+def test_chips_that_share_a_model_spread_the_positions(capsys):
+  found = json_of(
+    capsys, '--num_partitions=2', topology='v4:2x2x1', sizes=BATCH, network=FUSED
+  )
+  # What products leave is summed to each chip's own positions, not to all of them.
+  carried = found['cost']['collective_bytes']
+  assert carried['all-reduce'] < 0.1 * carried['reduce-scatter']
 
 
 def test_parameters_and_optimizer_are_sharded(capsys):

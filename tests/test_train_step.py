@@ -5,14 +5,17 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from hyperprompt_jax import optimizers
 from hyperprompt_jax.checkpoints import TrainState
+from hyperprompt_jax.nn import layers
 from hyperprompt_jax.nn.config import PLAIN
 from hyperprompt_jax.nn.stacking import stack_layers
 from hyperprompt_jax.partitioning import Partitioner
@@ -95,7 +98,8 @@ def test_training_lowers_the_loss_on_one_batch():
 def test_a_mesh_of_devices_trains_as_one_device_does():
   code = (
     'import json; from tests.test_train_step import *;'
-    'print(json.dumps(train_on_packed_rows(num_partitions=2, fsdp=2, attention="fused")))'
+    'found = train_on_packed_rows(num_partitions=2, fsdp=2, attention="fused");'
+    'print(json.dumps([*found, sharding_of_positions(16), sharding_of_positions(1)]))'
   )
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
   result = subprocess.run(
@@ -105,9 +109,18 @@ def test_a_mesh_of_devices_trains_as_one_device_does():
     capture_output=True,
     text=True,
   )
-  sharding, losses = json.loads(result.stdout)
+  sharding, losses, positions, position = json.loads(result.stdout)
   assert sharding == [None, ['data', 'fsdp'], 'model']
+  assert positions == [['data', 'fsdp'], 'model'] and position == [['data', 'fsdp']]
   np.testing.assert_allclose(losses, train_on_packed_rows()[1], rtol=1e-5)
+
+
+def sharding_of_positions(length):
+  """How two devices that share a model spread the residual stream, were they TPUs."""
+  partitioner = Partitioner(num_partitions=2, fsdp=2)
+  with partitioner.activate(), mock.patch.object(layers, 'platform', lambda: 'tpu'):
+    x = jax.device_put(jnp.zeros((8, length, 4)), partitioner.batch_sharding)
+    return list(jax.jit(layers.spread_positions)(x).sharding.spec)
 
 
 def train_on_packed_rows(num_partitions=1, fsdp=1, attention=PLAIN):

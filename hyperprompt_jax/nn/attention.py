@@ -4,7 +4,6 @@ Parameter names, shapes and logical axes are those of T5X's `examples/t5/layers.
 Axis letters: see `hyperprompt_jax.nn`.
 """
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -13,13 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.linen import partitioning as nn_partitioning
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
 
-from hyperprompt_jax.nn import fused_attention, statistics
-from hyperprompt_jax.nn.config import AUTO, PLAIN, SAVED
+from hyperprompt_jax.nn import statistics
+from hyperprompt_jax.nn.config import AUTO, SAVED
 from hyperprompt_jax.nn.fused_attention import MASKED_LOGIT
+from hyperprompt_jax.nn.fusion import Fusion
 from hyperprompt_jax.nn.insertion import (
   EVERY_SEGMENT,
   Mask,
@@ -107,96 +105,6 @@ def attend(
   weights = jax.nn.softmax(jnp.where(mask, logits, MASKED_LOGIT))
   x = jnp.einsum('bhqk,bkhd->bqhd', weights.astype(value.dtype), value)
   return x.reshape(*x.shape[:2], -1), weights
-
-
-@dataclasses.dataclass(frozen=True)
-class Fusion:
-  """How a kernel is run over the devices of the mesh.
-
-  Attributes:
-    rows: axes of the mesh that rows are spread over.
-    heads: the axis that heads are spread over.
-    copies: devices with rows of their own.
-    interpret: whether there is no TPU.
-  """
-
-  rows: Any
-  heads: Any
-  copies: int
-  interpret: bool
-
-  @classmethod
-  def of(
-    cls, choice: str, rows: int, heads: int, head_dim: int, queries: int, keys: int
-  ) -> 'Fusion | None':
-    """How attention of these sizes is fused here; None where it is written out.
-
-    Args:
-      choice: of `Config.attention`.
-      rows: b, of all devices.
-      heads: h, of all devices.
-      head_dim: d.
-      queries: q.
-      keys: k.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    on_tpu = platform() == 'tpu'
-    if choice == PLAIN or (choice == AUTO and not on_tpu):
-      return None
-    if mesh.empty and jax.device_count() > 1:
-      return None  # nobody says how arrays are laid out, as under T5X
-    sizes = dict(mesh.shape)
-    axes = nn_partitioning.logical_to_mesh_axes(('batch', 'heads')) or (None, None)
-    number = lambda axis: math.prod(
-      sizes.get(name, 1) for name in ((axis,) if isinstance(axis, str) else axis or ())
-    )
-    copies, shards = map(number, axes)
-    if rows % copies or heads % shards:
-      return None
-    if not fused_attention.supports(heads // shards, head_dim, queries, keys):
-      return None
-    return cls(axes[0], axes[1], copies, interpret=not on_tpu)
-
-  def attend(
-    self,
-    arrays: dict[str, Array],
-    mask: Mask,
-    head_dim: int,
-  ) -> Array:
-    """Attention of all rows and heads.
-
-    Args:
-      arrays: of `fused_attention.attend`, of all devices; the bias of each copy,
-        `[c, h, q, k]`.
-      mask: of queries and keys.
-      head_dim: d.
-
-    Returns:
-      `[b, q, h * d]`.
-    """
-    arrays |= {'query_segments': mask.query_segments, 'key_segments': mask.key_segments}
-
-    def of_device(arrays: dict[str, Array]) -> Array:
-      if 'bias' in arrays:
-        arrays = {**arrays, 'bias': arrays['bias'][0]}
-      return fused_attention.attend(
-        arrays, head_dim=head_dim, causal=mask.causal, interpret=self.interpret
-      )
-
-    if jax.sharding.get_abstract_mesh().empty:
-      return of_device(arrays)
-    rows_and_heads = PartitionSpec(self.rows, None, self.heads)
-    specs = {
-      name: PartitionSpec(self.rows, self.heads)
-      if name == 'bias'
-      else PartitionSpec(self.rows)
-      if name.endswith('segments')
-      else rows_and_heads
-      for name in arrays
-    }
-    return jax.shard_map(
-      of_device, in_specs=(specs,), out_specs=rows_and_heads, check_vma=False
-    )(arrays)
 
 
 class MultiHeadDotProductAttention(nn.Module):

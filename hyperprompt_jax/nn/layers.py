@@ -5,6 +5,7 @@ that its checkpoints load as they are. Axis letters: see `hyperprompt_jax.nn`.
 """
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,6 +36,49 @@ def platform() -> str:
   mesh = jax.sharding.get_abstract_mesh()
   device = None if mesh.empty else mesh.abstract_device
   return jax.default_backend() if device is None else device.platform
+
+
+def mesh_axis(logical: str) -> tuple[Any, int]:
+  """What of the mesh a logical axis is spread over, and how many devices those are.
+
+  Without a mesh, or where it is none of `jax.set_mesh` (T5X's), one.
+  """
+  (axis,) = nn_partitioning.logical_to_mesh_axes((logical,)) or (None,)
+  sizes = dict(jax.sharding.get_abstract_mesh().shape)
+  names = (axis,) if isinstance(axis, str) else axis or ()
+  return axis, math.prod(sizes.get(name, 1) for name in names)
+
+
+def spread_positions(x: Array) -> Array:
+  """Spreads the residual stream, `[b, length, e]`, over the devices that share a model.
+
+  Norms, dropout and sums work on each position by itself, and what is kept of them for
+  the gradient is a part on each device (sequence parallelism, Korthikanti et al. 2022).
+  Stays whole where the devices do not divide the length, as in decoding; and on CPUs,
+  whose devices may come to two collectives in different order, and then wait for ever.
+  """
+  _, devices = mesh_axis('residual_length')
+  divided = devices > 1 and x.shape[1] % devices == 0 and platform() != 'cpu'
+  length = 'residual_length' if divided else 'length'
+  return with_sharding_constraint(x, ('batch', length, 'embed'))
+
+
+def gather_positions(x: Array) -> Array:
+  """What each device has made of its positions, `[b, length, e]`, whole for a product."""
+  return _whole(spread_positions(x))
+
+
+def scatter_positions(x: Array) -> Array:
+  """The parts of a product with a sharded matrix, summed to each device's positions.
+
+  In two steps, which the compiler makes one. Told at once, it works the product out in
+  pieces that go around the devices, which costs XXL half as much traffic again.
+  """
+  return spread_positions(_whole(x))
+
+
+def _whole(x: Array) -> Array:
+  return with_sharding_constraint(x, ('batch', 'length', 'embed'))
 
 
 class LayerNorm(nn.Module):

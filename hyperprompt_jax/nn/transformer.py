@@ -5,6 +5,7 @@ Unrolled (`scan_layers=False`), the parameters of `encoder`, `decoder` and
 logical axis; the method's are under `method`. Axis letters: see `hyperprompt_jax.nn`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -15,13 +16,10 @@ from flax.linen import partitioning as nn_partitioning
 from jax.ad_checkpoint import checkpoint_name
 
 from hyperprompt_jax.nn import statistics
-from hyperprompt_jax.nn.attention import (
-  ENCODER_CACHE,
-  Fusion,
-  MultiHeadDotProductAttention,
-)
+from hyperprompt_jax.nn.attention import ENCODER_CACHE, MultiHeadDotProductAttention
 from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
 from hyperprompt_jax.nn.config import REMAT_POLICIES, SAVED, Config
+from hyperprompt_jax.nn.fusion import Fusion
 from hyperprompt_jax.nn.insertion import Mask, Segments, adapt, insert_input_prompts
 from hyperprompt_jax.nn.layers import (
   Array,
@@ -31,10 +29,10 @@ from hyperprompt_jax.nn.layers import (
   MlpBlock,
   RelativePositionBiases,
   broadcast_dropout,
-  with_sharding_constraint,
+  gather_positions,
+  scatter_positions,
+  spread_positions,
 )
-
-ACTIVATION_AXES = ('batch', 'length', 'embed')
 
 
 def _attention(config: Config, deterministic: bool, name: str, **kwargs):
@@ -71,6 +69,10 @@ def _position_bias(
   )(length, length, query_index, copies=fusion.copies if fusion else 1)
 
 
+def _norm(config: Config, name: str, x: Array) -> Array:
+  return gather_positions(LayerNorm(dtype=config.activation_dtype, name=name)(x))
+
+
 def _mlp(config: Config, deterministic: bool) -> MlpBlock:
   return MlpBlock(
     intermediate_dim=config.mlp_dim,
@@ -99,21 +101,21 @@ class EncoderLayer(nn.Module):
   ) -> tuple[Array, None]:
     """Maps `[b, k, e]` to the same; the conditioning is this layer's, `[t, ...]`."""
     cfg = self.config
-    norm = lambda name: LayerNorm(dtype=cfg.activation_dtype, name=name)
+    norm = functools.partial(_norm, cfg)
     dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
 
-    y = norm('pre_attention_layer_norm')(x)
+    y = norm('pre_attention_layer_norm', x)
     y = _attention(cfg, self.deterministic, 'attention')(
       y, prompts=conditioning.prompts, segments=segments, bias=bias, mask=mask
     )
-    y = adapt(conditioning.attention_adapter, segments, y)
+    y = adapt(conditioning.attention_adapter, segments, scatter_positions(y))
     x = checkpoint_name(x + dropout(y), SAVED)
 
-    y = norm('pre_mlp_layer_norm')(x)
+    y = norm('pre_mlp_layer_norm', x)
     y = _mlp(cfg, self.deterministic)(y)
-    y = adapt(conditioning.mlp_adapter, segments, y)
+    y = adapt(conditioning.mlp_adapter, segments, scatter_positions(y))
     x = x + dropout(y)
-    return with_sharding_constraint(x, ACTIVATION_AXES), None
+    return spread_positions(x), None
 
 
 class DecoderLayer(nn.Module):
@@ -137,10 +139,10 @@ class DecoderLayer(nn.Module):
   ) -> tuple[Array, None]:
     """Maps `[b, q, e]` to the same; the conditioning is this layer's, `[t, ...]`."""
     cfg = self.config
-    norm = lambda name: LayerNorm(dtype=cfg.activation_dtype, name=name)
+    norm = functools.partial(_norm, cfg)
     dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
 
-    y = norm('pre_self_attention_layer_norm')(x)
+    y = norm('pre_self_attention_layer_norm', x)
     y = _attention(
       cfg, self.deterministic, 'self_attention', cache_length=self.cache_length
     )(
@@ -151,23 +153,23 @@ class DecoderLayer(nn.Module):
       mask=mask,
       decode_index=decode_index,
     )
-    y = adapt(conditioning.attention_adapter, segments, y)
+    y = adapt(conditioning.attention_adapter, segments, scatter_positions(y))
     x = checkpoint_name(x + dropout(y), SAVED)
 
-    y = norm('pre_cross_attention_layer_norm')(x)
+    y = norm('pre_cross_attention_layer_norm', x)
     y = _attention(
       cfg,
       self.deterministic,
       'encoder_decoder_attention',
       cache_length=self.cache_length,
     )(y, encoded, mask=cross_mask)
-    x = checkpoint_name(x + dropout(y), SAVED)
+    x = checkpoint_name(x + dropout(scatter_positions(y)), SAVED)
 
-    y = norm('pre_mlp_layer_norm')(x)
+    y = norm('pre_mlp_layer_norm', x)
     y = _mlp(cfg, self.deterministic)(y)
-    y = adapt(conditioning.mlp_adapter, segments, y)
+    y = adapt(conditioning.mlp_adapter, segments, scatter_positions(y))
     x = x + dropout(y)
-    return with_sharding_constraint(x, ACTIVATION_AXES), None
+    return spread_positions(x), None
 
 
 def _apply_layers(
@@ -257,7 +259,7 @@ class Encoder(nn.Module):
       EncoderLayer,
       {'config': cfg, 'deterministic': deterministic},
       cfg.num_encoder_layers,
-      with_sharding_constraint(x, ACTIVATION_AXES),
+      spread_positions(x),
       conditioning.encoder,
       segments,
       bias,
@@ -299,7 +301,7 @@ class Decoder(nn.Module):
       DecoderLayer,
       {'config': cfg, 'deterministic': deterministic, 'cache_length': cache_length},
       cfg.num_decoder_layers,
-      with_sharding_constraint(x, ACTIVATION_AXES),
+      spread_positions(x),
       conditioning,
       segments,
       encoded.activations,

@@ -17,6 +17,10 @@ COLLECTIVES = (
   'ragged-all-to-all',
   'reduce-scatter',
 )
+# A ring sends what it sums up around twice, to sum and to tell; all else once.
+_TIMES_AROUND = {'all-reduce': 2}
+# How a TPU's compiler names a fusion that is a `reduce-scatter`: it sums, and keeps a part.
+_REDUCE_SCATTER = 'all-reduce-scatter'
 # What moves no data: names, views, and the ends of what has begun.
 _FREE = (
   *('bitcast', 'constant', 'get-tuple-element', 'parameter', 'tuple', 'after-all'),
@@ -35,7 +39,8 @@ class Cost:
       kernel, what it says of itself.
     hbm_bytes: read from and written to the chip's main memory.
     bytes_accessed: the same of all memories of the chip, as XLA's own analysis counts.
-    collective_bytes: of what each kind of communication returns, by its name.
+    collective_bytes: of what each kind of communication carries, by its name: of a
+      `reduce-scatter` what it takes, of all others what they return.
     collectives: how many of each kind are run.
     carried: how many collectives return an array of each shape, its sizes in ascending
       order and without ones; of a `reduce-scatter`, of what it takes.
@@ -58,6 +63,13 @@ class Cost:
   unestimated_bytes: int
   unknown_loops: int
 
+  @property
+  def link_bytes(self) -> int:
+    """What the chip sends over its links: an `all-reduce` goes around twice."""
+    return sum(
+      _TIMES_AROUND.get(kind, 1) * nbytes for kind, nbytes in self.collective_bytes.items()
+    )
+
 
 def analyse(module: Module) -> Cost:
   """Adds up all that a program runs, the bodies of loops as often as they run."""
@@ -74,13 +86,14 @@ def analyse(module: Module) -> Cost:
         flops += times * _dot_flops(inner, part)
       kind = part.opcode.removesuffix('-start')
       if kind in COLLECTIVES:
-        collectives[kind] += times
-        # Of one that has begun, the operands are returned, too.
-        returned = part.arrays[-1:] if part.opcode.endswith('-start') else part.arrays
-        collective_bytes[kind] += times * sum(array.nbytes for array in returned)
+        whole = _carried(part)
         if kind == 'reduce-scatter':
-          returned = tuple(a for of in inner.operands(part) for a in of.arrays)
-        for array in returned:
+          whole = tuple(a for of in inner.operands(part) for a in of.arrays)
+        elif (instruction.called('calls') or '').startswith(_REDUCE_SCATTER):
+          kind = 'reduce-scatter'
+        collectives[kind] += times
+        collective_bytes[kind] += times * sum(array.nbytes for array in whole)
+        for array in whole:
           carried[shape_of(array.dims)] += times
     of_hbm = times * _bytes(module, computation, instruction, _is_in_hbm)
     hbm_bytes += of_hbm
@@ -112,6 +125,14 @@ def analyse(module: Module) -> Cost:
       if instruction.opcode == 'while'
     ),
   )
+
+
+def _carried(collective: Instruction) -> tuple[Array, ...]:
+  """What a collective returns; of one that has begun, not its operands and handles."""
+  if not collective.opcode.endswith('-start') or collective.opcode == 'all-reduce-start':
+    return collective.arrays
+  arrays = tuple(array for array in collective.arrays if array.dims)
+  return arrays[len(arrays) // 2 :]
 
 
 def shape_of(dims: Iterable[int]) -> tuple[int, ...]:

@@ -70,6 +70,12 @@ class Instruction:
     return found[1] if found else None
 
   @property
+  def constant(self) -> int | None:
+    """The value, of a whole number that is a constant."""
+    found = re.match(r'(\d+)\)', self.attributes) if self.opcode == 'constant' else None
+    return int(found[1]) if found else None
+
+  @property
   def estimated_cycles(self) -> int | None:
     """The compiler's estimate of the instruction's time."""
     found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
@@ -142,20 +148,31 @@ class Module:
   def trip_count(self, loop: Instruction) -> int | None:
     """How often a loop runs; None if the program does not say.
 
-    JAX's scans count an index up from 0 to a constant.
+    JAX's scans count an index up from 0 to a constant; the loops of a product that is
+    computed while its parts arrive, by more than one at a time.
     """
     if known := re.search(r'known_trip_count\D*(\d+)', loop.attributes):
       return int(known[1])
     name = loop.called('condition')
     if name is None:
       return None
-    bounds = [
-      int(value)
-      for instruction in self._all_of(name)
-      if instruction.opcode == 'constant'
-      for value in re.findall(r'^(\d+)\)', instruction.attributes)
+    bounds = [value for of in self._all_of(name) if (value := of.constant) is not None]
+    return -(-bounds[0] // self._step(loop)) if len(bounds) == 1 else None
+
+  def _step(self, loop: Instruction) -> int:
+    """By how much a loop's index grows; 1 if the program does not say."""
+    condition = self.computations[loop.called('condition') or '']
+    body = self.computations[loop.called('body') or '']
+    indices = [
+      int(place[1])
+      for of in condition.operands(condition.instructions[condition.root])
+      if (place := re.search(r'index=(\d+)', of.attributes))
     ]
-    return bounds[0] if len(bounds) == 1 else None
+    if len(indices) != 1:
+      return 1
+    grown = body.operands(body.instructions[body.root])[indices[0]]
+    by = [of.constant for of in body.operands(grown) if of.constant is not None]
+    return by[0] if grown.opcode == 'add' and len(by) == 1 else 1
 
   def _all_of(self, name: str) -> Iterator[Instruction]:
     """A computation's instructions, and those of what it fuses."""

@@ -7,9 +7,6 @@ from typing import Any
 from hyperprompt_jax.planning.cost import Cost
 from hyperprompt_jax.planning.topology import Chip
 
-# A ring sends what it sums up around twice: to sum, and to tell.
-_TIMES_AROUND = {'all-reduce': 2}
-
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -77,11 +74,8 @@ class Plan:
       cost: of the step.
       asked_flops: of one chip, that the model asks for.
     """
-    around = sum(
-      _TIMES_AROUND.get(kind, 1) * nbytes for kind, nbytes in cost.collective_bytes.items()
-    )
     compiler = cost.cycles / chip.clock_hz
-    communication = around / chip.ici_bytes_per_second
+    communication = cost.link_bytes / chip.ici_bytes_per_second
     kernels = max(
       cost.unestimated_flops / chip.flops_per_second,
       cost.unestimated_bytes / chip.hbm_bytes_per_second,
@@ -102,4 +96,5 @@ class Plan:
     found = {**dataclasses.asdict(self), 'other_bytes': self.other_bytes}
     if self.cost is not None:
       found['cost'].pop('carried')
+      found['cost']['link_bytes'] = self.cost.link_bytes
     return found

@@ -40,6 +40,39 @@ def test_a_loop_counts_as_often_as_it_runs():
   assert found.bytes_accessed > found.hbm_bytes
   assert found.collective_bytes == {'all-reduce': 64 * 4}
   assert found.collectives == {'all-reduce': 1}
+  assert found.link_bytes == 2 * 64 * 4
+
+
+def test_a_fusion_that_sums_and_keeps_a_part_is_a_reduce_scatter():
+  all_reduce = 'all-reduce(%q), replica_groups={}, to_apply=%sum'
+  text = TEXT.replace(all_reduce, 'fusion(%q), kind=kCustom, calls=%all-reduce-scatter.1')
+  text += (
+    '\n%all-reduce-scatter.1 (r: f32[64]) -> f32[16] {\n'
+    '  %r = f32[64]{0} parameter(0)\n'
+    '  %whole = f32[64]{0} all-reduce(%r), replica_groups={}, to_apply=%sum\n'
+    '  %start = s32[] constant(16)\n'
+    '  ROOT %own = f32[16]{0} dynamic-slice(%whole, %start), dynamic_slice_sizes={16}\n'
+    '}\n'
+  )
+  found = cost.analyse(hlo.parse(text))
+  assert found.collectives == {'reduce-scatter': 1}
+  assert found.collective_bytes == {'reduce-scatter': 64 * 4}
+  assert found.carried == {(64,): 1}
+  assert found.link_bytes == 64 * 4
+
+
+def test_a_loop_that_counts_by_two_runs_half_as_often():
+  two = '%two = s32[] constant(2)\n  %later = s32[] add(%i, %two)\n  ROOT %next ='
+  text = TEXT.replace('ROOT %next =', two).replace('tuple(%i,', 'tuple(%later,')
+  assert cost.analyse(hlo.parse(text)).flops == 4 * 2 * 4 * 16 * 32
+
+
+def test_what_has_begun_carries_its_result_and_not_its_handles():
+  all_reduce = 'f32[64]{0} all-reduce(%q), replica_groups={}, to_apply=%sum'
+  returned = '(f32[64]{0}, f32[64]{0}, u32[]{:S(2)}, u32[]{:S(2)})'
+  begun = f'{returned} collective-permute-start(%q)'
+  found = cost.analyse(hlo.parse(TEXT.replace(all_reduce, begun)))
+  assert found.collective_bytes == {'collective-permute': 64 * 4}
 
 
 def test_a_loop_of_unknown_length_is_counted_once_and_said():
