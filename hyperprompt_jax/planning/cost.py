@@ -86,11 +86,9 @@ def analyse(module: Module) -> Cost:
         flops += times * _dot_flops(inner, part)
       kind = part.opcode.removesuffix('-start')
       if kind in COLLECTIVES:
-        whole = _carried(part)
-        if kind == 'reduce-scatter':
-          whole = tuple(a for of in inner.operands(part) for a in of.arrays)
-        elif (instruction.called('calls') or '').startswith(_REDUCE_SCATTER):
+        if (instruction.called('calls') or '').startswith(_REDUCE_SCATTER):
           kind = 'reduce-scatter'
+        whole = _carried(inner, part)
         collectives[kind] += times
         collective_bytes[kind] += times * sum(array.nbytes for array in whole)
         for array in whole:
@@ -127,8 +125,13 @@ def analyse(module: Module) -> Cost:
   )
 
 
-def _carried(collective: Instruction) -> tuple[Array, ...]:
-  """What a collective returns; of one that has begun, not its operands and handles."""
+def _carried(computation: Computation, collective: Instruction) -> tuple[Array, ...]:
+  """What a `reduce-scatter` takes, and all others return.
+
+  Of one that has begun, the result, without its operands and handles.
+  """
+  if collective.opcode.startswith('reduce-scatter'):
+    return tuple(a for of in computation.operands(collective) for a in of.arrays)
   if not collective.opcode.endswith('-start') or collective.opcode == 'all-reduce-start':
     return collective.arrays
   arrays = tuple(array for array in collective.arrays if array.dims)

@@ -168,9 +168,10 @@ class Module:
       for of in condition.operands(condition.instructions[condition.root])
       if (place := re.search(r'index=(\d+)', of.attributes))
     ]
-    if len(indices) != 1:
+    root = body.instructions[body.root]
+    if len(indices) != 1 or root.opcode != 'tuple':
       return 1
-    grown = body.operands(body.instructions[body.root])[indices[0]]
+    grown = body.operands(root)[indices[0]]
     by = [of.constant for of in body.operands(grown) if of.constant is not None]
     return by[0] if grown.opcode == 'add' and len(by) == 1 else 1
 
