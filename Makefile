@@ -27,7 +27,7 @@ fuzz: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
 	$(BIN)/python -m benchmarks.fuzz $(FUZZ)
 
-# What each size needs on TPU slices, written to docs/sizing.md; about ten minutes.
+# What each size needs on TPU slices, written to docs/sizing.md; about twenty minutes.
 plan-all: .venv/installed
 	$(BIN)/python benchmarks/plan_all.py docs/sizing.md
 

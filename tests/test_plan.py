@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from hyperprompt_jax import cli, configuration, plan
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.plan import Planner
-from hyperprompt_jax.planning import tables
+from hyperprompt_jax.planning import hlo, tables
 from hyperprompt_jax.planning.plan import Plan
 from hyperprompt_jax.planning.steps import Batch
 from tests import tiny_run
@@ -50,7 +51,9 @@ FUSED = {
 BATCH = ('--batch_size=32', '--inputs_length=256', '--targets_length=32')
 
 
-def test_a_step_on_four_chips(capsys):
+def test_a_step_on_four_chips(capsys, monkeypatch):
+  programs, parse = [], hlo.parse
+  monkeypatch.setattr(hlo, 'parse', lambda text: programs.append(text) or parse(text))
   found = json_of(capsys, topology='v4:2x2x1', sizes=BATCH, network=FUSED)
   assert found['fits'] and found['mesh'] == {'data': 4, 'fsdp': 1, 'model': 1}
   # Parameters are float32, and spread over the chips but for a few: layer norms, position
@@ -85,6 +88,11 @@ def test_a_step_on_four_chips(capsys):
   at_peak = found['utilisation'] * found['step_seconds']
   assert 0.9 < at_peak / found['compute_seconds'] < 1
   assert found['carried_whole'] == {}
+  # What the backward pass needs of 6 layers, 8 rows and 256 positions has its memory, which
+  # nothing fills before the layers do.
+  stack = rf' = bf16\[{LAYERS},8,256,\d+\]\S* '
+  assert re.search(rf'{stack}custom-call\(.*AllocateBuffer', programs[0])
+  assert not re.search(rf'{stack}broadcast\(', programs[0])
 
 
 def test_chips_that_share_a_model_spread_the_positions(capsys):
