@@ -133,6 +133,7 @@ def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
   """Wall time on the CPU."""
   least = {
     (works.TRAIN, works.T5X): 1.2,
+    (works.UNROLLED, works.T5X): 1.2,
     (works.GREEDY, works.T5X): 1.6,
     (works.GREEDY, works.TORCH): 1.1,
     (works.RANK, works.GREEDY): 3.0,

@@ -38,6 +38,7 @@ from benchmarks.works import (
   T5X,
   TORCH,
   TRAIN,
+  UNROLLED,
   WAYS,
   on_gpu,
 )
@@ -128,19 +129,17 @@ def measure(
   config: Config,
   batch: Batch,
   repeats: int,
-  against: Sequence[str],
+  others: Sequence[str],
   wanted: Sequence[str],
 ) -> dict[str, Any]:
   """What is wanted at one size, by name."""
-  needs = {MTL: (), T5X: ('t5x',), TORCH: ('torch', 'transformers')}
-  names = [name for name in against if all(map(results.has, needs[name]))]
   found: dict[str, Any] = {}
   with contextlib.ExitStack() as stack:
     workers = {
-      name: stack.enter_context(Worker(name, config, batch)) for name in (OURS, *names)
+      name: stack.enter_context(Worker(name, config, batch)) for name in (OURS, *others)
     }
     for what in wanted:
-      if what in (RANK, BY_TASKS):
+      if what not in (TRAIN, GREEDY, BEAM, SCORE):
         continue
       ways = {name: worker.timed(what) for name, worker in workers.items()}
       found[what] = interleaved(ways, repeats)
@@ -154,7 +153,23 @@ def measure(
       # Ranking the labels of a task in place of generating one.
       ways = {OURS: workers[OURS].timed(RANK), GREEDY: workers[OURS].timed(GREEDY)}
       found[RANK] = interleaved(ways, repeats)
+  if UNROLLED in wanted:
+    found[UNROLLED] = training_unrolled(config, batch, repeats, others)
+    print(f'{size}, {UNROLLED}: {found[UNROLLED]}', file=sys.stderr, flush=True)
   return found
+
+
+def training_unrolled(
+  config: Config, batch: Batch, repeats: int, others: Sequence[str]
+) -> dict[str, Any]:
+  """The training step, of ours with its layers one after another."""
+  straight = dataclasses.replace(config, scan_layers=False)
+  with contextlib.ExitStack() as stack:
+    ways = {
+      name: stack.enter_context(Worker(name, straight, batch)).timed(TRAIN)
+      for name in (OURS, *others)
+    }
+    return interleaved(ways, repeats)
 
 
 def decoding_by_tasks(config: Config, batch: Batch, repeats: int) -> dict[str, Any]:
@@ -179,12 +194,14 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--remat_policy', choices=list(REMAT_POLICIES), default='none')
   others = [MTL, T5X, TORCH]
   parser.add_argument('--against', nargs='*', choices=others, default=[T5X, TORCH])
-  everything = [TRAIN, GREEDY, BEAM, SCORE, RANK, BY_TASKS]
+  everything = [TRAIN, GREEDY, BEAM, SCORE, RANK, UNROLLED, BY_TASKS]
   parser.add_argument('--what', nargs='+', choices=everything, default=everything)
   flags = parser.parse_args(arguments)
   # JAX takes three quarters of a GPU's memory at once, which PyTorch would lack.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   batch = Batch(flags.batch, flags.inputs, flags.targets)
+  needs = {MTL: (), T5X: ('t5x',), TORCH: ('torch', 'transformers')}
+  against = [name for name in flags.against if all(map(results.has, needs[name]))]
   options = {'dtype': flags.dtype, 'remat_policy': flags.remat_policy}
   setup = {'batch': [batch.size, batch.inputs, batch.targets], **options}
   if on_gpu():
@@ -195,7 +212,7 @@ def main(arguments: Sequence[str]) -> None:
   found = before if setup.items() <= before.items() else setup
   for size in flags.size:
     config = _config(size, **options)
-    of_size = measure(size, config, batch, flags.repeats, flags.against, flags.what)
+    of_size = measure(size, config, batch, flags.repeats, against, flags.what)
     found[size] = found.get(size, {}) | of_size
     results.write(name, found)
   if BY_TASKS in flags.what:

@@ -21,6 +21,8 @@ from hyperprompt_jax.train_step import abstract_state, initial_state, make_train
 
 OURS, MTL, T5X, TORCH = 'ours', 'mtl', 't5x', 'transformers'
 TRAIN, GREEDY, BEAM, SCORE, RANK = 'train step', 'greedy', 'beam search', 'score', 'rank'
+# Of a network whose layers are not in a loop, as T5X's are not here.
+UNROLLED = 'train step, unrolled'
 NUM_BEAMS = 4
 LEARNING_RATE = 1e-3
 GIB = 2**30

@@ -21,6 +21,11 @@ COLLECTIVES = (
 _TIMES_AROUND = {'all-reduce': 2}
 # How a TPU's compiler names a fusion that is a `reduce-scatter`: it sums, and keeps a part.
 _REDUCE_SCATTER = 'all-reduce-scatter'
+# A TPU's compiler lays a collective beside several fusions, each of which names it anew; of
+# those, all but the one that begins it say so.
+_GOES_ON = re.compile(r'"async_collective_fusion_config":\{"flag_start":"\d')
+_BEGINS = 'custom_call_target="AsyncCollectiveStart"'
+_ENDS = 'custom_call_target="AsyncCollectiveDone"'
 # What moves no data: names, views, and the ends of what has begun.
 _FREE = (
   *('bitcast', 'constant', 'get-tuple-element', 'parameter', 'tuple', 'after-all'),
@@ -85,7 +90,7 @@ def analyse(module: Module) -> Cost:
       elif part.opcode == 'dot':
         flops += times * _dot_flops(inner, part)
       kind = part.opcode.removesuffix('-start')
-      if kind in COLLECTIVES:
+      if kind in COLLECTIVES and not _goes_on(part):
         if (instruction.called('calls') or '').startswith(_REDUCE_SCATTER):
           kind = 'reduce-scatter'
         whole = _carried(inner, part)
@@ -123,6 +128,11 @@ def analyse(module: Module) -> Cost:
       if instruction.opcode == 'while'
     ),
   )
+
+
+def _goes_on(part: Instruction) -> bool:
+  """Whether it is of a collective that another instruction has begun."""
+  return bool(_GOES_ON.search(part.attributes))
 
 
 def _carried(computation: Computation, collective: Instruction) -> tuple[Array, ...]:
@@ -239,18 +249,34 @@ def _bytes(
       if counts(array)
     )
     return read_bytes + sum(array.nbytes for array in written)
+  root = inner.instructions[inner.root]
+  if _ENDS in root.attributes:
+    return 0
+  if _BEGINS in root.attributes:
+    # It returns what it takes, as many results, and handles.
+    taken = [a for operand in computation.operands(instruction) for a in operand.arrays]
+    given = instruction.arrays[len(taken) : 2 * len(taken)]
+    return sum(array.nbytes for array in (*taken, *given) if counts(array))
   total = 0
   for number, operand in enumerate(computation.operands(instruction)):
     if operand.arrays and counts(operand.arrays[0]):
       total += _read_of_parameter(module, inner, _parameter(inner, number))
-  for array, root in _results(inner, instruction):
+  for array, maker in _results(inner, instruction):
     if counts(array):
-      total += _written_by(inner, root, array.nbytes)
+      total += _written_by(inner, maker, array.nbytes)
   return total
 
 
+def _hands_on(inner: Computation) -> bool:
+  """Whether a fusion returns parameters as they are: those of a collective beside it."""
+  return any(map(_goes_on, inner.instructions.values()))
+
+
 def _read_of_parameter(module: Module, inner: Computation, parameter: Instruction) -> int:
-  """Bytes of a fusion's parameter that it reads: all, or slices, or, updated, none."""
+  """Bytes of a fusion's parameter that it reads: all, or slices, or, updated, none.
+
+  None, either, of a collective that goes on beside the fusion.
+  """
   whole = parameter.arrays[0].nbytes
   if parameter.name == inner.root:
     return whole  # it is handed on, for something else to read
@@ -259,7 +285,11 @@ def _read_of_parameter(module: Module, inner: Computation, parameter: Instructio
   for user in users:
     if user.opcode in ('dynamic-slice', 'slice', 'gather'):
       total += sum(array.nbytes for array in user.arrays)
-    elif user.opcode == 'dynamic-update-slice' and user.operands[0] == parameter.name:
+    elif (
+      (user.opcode == 'dynamic-update-slice' and user.operands[0] == parameter.name)
+      or _goes_on(user)
+      or (user.name == inner.root and _hands_on(inner))
+    ):
       continue
     elif user.opcode == 'bitcast':
       total += _read_of_parameter(module, inner, user)
@@ -290,9 +320,14 @@ def _results(inner: Computation, fusion: Instruction):
 
 
 def _written_by(inner: Computation, maker: Instruction, whole: int) -> int:
-  """Bytes that a result writes: of an update in place, the update alone."""
+  """Bytes that a result writes: of an update in place, the update alone.
+
+  None where a collective goes on that has been counted where it began.
+  """
   while maker.opcode == 'bitcast' and inner.operands(maker):
     maker = inner.operands(maker)[0]
+  if _goes_on(maker) or (maker.opcode == 'parameter' and _hands_on(inner)):
+    return 0
   if maker.opcode == 'dynamic-update-slice':
     return min(whole, inner.operands(maker)[1].arrays[0].nbytes)
   return whole

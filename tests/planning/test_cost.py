@@ -75,6 +75,16 @@ def test_what_has_begun_carries_its_result_and_not_its_handles():
   assert found.collective_bytes == {'collective-permute': 64 * 4}
 
 
+def test_a_collective_beside_other_work_is_counted_where_it_begins():
+  text = (pathlib.Path(__file__).parent / 'beside.hlo.txt').read_text()
+  found = cost.analyse(hlo.parse(text))
+  assert found.collectives == {'all-gather': 1}
+  assert found.carried == {(8, 64): 1}
+  assert found.link_bytes == 64 * 8 * 2
+  # What is gathered is read and written once; of the work beside it, only its own counts.
+  assert found.hbm_bytes == (16 + 64) * 8 * 2 + 2 * 128 * 4
+
+
 def test_a_loop_of_unknown_length_is_counted_once_and_said():
   text = TEXT.replace('constant(7)', 'get-tuple-element(%state.1), index=0')
   found = cost.analyse(hlo.parse(text))
