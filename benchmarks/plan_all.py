@@ -187,8 +187,9 @@ unrolled layers keep on the chip what there is room for. Unrolling is
   said = ', '.join(f'{key} {by:+.2%}' for key, by in change.items())
   print(f'{path}: scanned by unrolled: {said}')
   kept = {
-    'scanned and unrolled do the same': max(abs(change['flops']), abs(change['link_bytes']))
-    < SAME,
+    'scanned and unrolled do the same': all(
+      abs(change[key]) < SAME for key in ('flops', 'link_bytes')
+    ),
     'the stacks of loops add no more traffic than they may': change['hbm_bytes'] < STACKS,
     'no matrix is carried whole more than once per use': ungathered,
     'hyper-prompts add no more than they may': all(

@@ -96,12 +96,12 @@ def test_a_step_on_four_chips(capsys, monkeypatch):
 
 
 def test_chips_that_share_a_model_spread_the_positions(capsys):
-  options = {'topology': 'v4:2x2x1', 'sizes': BATCH, 'network': FUSED}
-  found = json_of(capsys, '--step=decode', '--num_partitions=2', **options)
-  # What products leave is summed to each chip's own positions of the inputs; for all of
-  # them at the one position of the targets.
+  found = json_of(
+    capsys, '--num_partitions=2', topology='v4:2x2x1', sizes=BATCH, network=FUSED
+  )
+  # What products leave is summed to each chip's own positions, not to all of them.
   carried = found['cost']['collective_bytes']
-  assert carried['all-reduce'] < 0.25 * carried['reduce-scatter']
+  assert carried['all-reduce'] < 0.1 * carried['reduce-scatter']
 
 
 def test_parameters_and_optimizer_are_sharded(capsys):

@@ -170,7 +170,7 @@ class MultiHeadDotProductAttention(nn.Module):
       key, value, visible = self._append_to_cache(key, value, of_rows, decode_index)
       bias = jnp.pad(bias, (*[(0, 0)] * 3, (visible.shape[-1] - bias.shape[-1], 0)))
     projected = {'query': query, 'key': key, 'value': value}
-    arrays = {name: self._saved(x, inputs_kv) for name, x in projected.items()}
+    arrays = {name: _saved(x, inputs_kv) for name, x in projected.items()}
     if of_rows is not None and decode_index is None:  # else they are in the cache
       arrays |= of_rows.arrays()
     if self.dropout_rate > 0.0:
@@ -235,17 +235,6 @@ class MultiHeadDotProductAttention(nn.Module):
     value = self._from_cache(self.get_variable(ENCODER_CACHE, 'value'))
     # The beams of a row are as many queries of the row's keys.
     return query.reshape(key.shape[0], -1, query.shape[-1]), key, value
-
-  def _saved(self, x: Array, inputs_kv: Array | None) -> Array:
-    """A projection, to be kept for the backward pass; of cross-attention, as `[1, ...]`.
-
-    A loop over layers writes what is kept into a stack. Were the stacks of encoder and
-    decoder of one shape, XLA would make them both of one array of zeros, and a TPU write
-    the zeros first, which at T5 1.1 Base is 8 % of the step's memory traffic.
-    """
-    if inputs_kv is None:
-      return checkpoint_name(x, SAVED)
-    return checkpoint_name(x[None], SAVED)[0]
 
   def _dropout(self, arrays: dict[str, Array]) -> dict[str, Array]:
     """T5's dropout of attention weights: by what the values are multiplied.
@@ -330,3 +319,15 @@ class MultiHeadDotProductAttention(nn.Module):
       return x
     x = x.transpose(np.argsort(_CACHE_ORDER))
     return x.reshape(*x.shape[:2], -1)
+
+
+def _saved(x: Array, inputs_kv: Array | None) -> Array:
+  """A projection, to be kept for the backward pass; of cross-attention, as `[1, ...]`.
+
+  A loop over layers writes what is kept into a stack. Were the stacks of encoder and
+  decoder of one shape, XLA would make them both of one array of zeros, and a TPU write the
+  zeros first, which at T5 1.1 Base is 8 % of the step's memory traffic.
+  """
+  if inputs_kv is None:
+    return checkpoint_name(x, SAVED)
+  return checkpoint_name(x[None], SAVED)[0]
