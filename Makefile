@@ -29,7 +29,7 @@ fuzz: .venv/installed
 
 # What each size needs on TPU slices, written to docs/sizing.md; about twenty minutes.
 plan-all: .venv/installed
-	$(BIN)/python benchmarks/plan_all.py docs/sizing.md
+	$(BIN)/python -m benchmarks.plan_all docs/sizing.md
 
 # Every run of the study of interference that results.jsonl does not hold; about two hours.
 study: .venv/installed

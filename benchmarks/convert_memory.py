@@ -1,6 +1,6 @@
 """Peak memory and time of `hyperprompt convert` at a published size.
 
-    python benchmarks/convert_memory.py --size=xxl --folder=/tmp/convert
+    python -m benchmarks.convert_memory --size=xxl --folder=/tmp/convert
 
 Makes a Hugging Face folder of the size, float32, whose files are holes: they read as zeros
 and take no room on disk, but as much memory as any others. Converts it to T5X, and that

@@ -1,6 +1,6 @@
 """What a look inside takes: a network of random weights, 100 examples of 512 tokens.
 
-    python benchmarks/peek_memory.py --size=base
+    python -m benchmarks.peek_memory --size=base
 
 Prints seconds, compilation included, and the process's peak of memory.
 """
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from benchmarks.works import METHOD
 from hyperprompt_jax import configuration, libtpu
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import HyperPromptGlobal
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.peeking.look import look
@@ -43,8 +43,7 @@ def main() -> None:
   files = [f'models/{size}.gin', 'methods/hyperprompt_global.gin', 'runs/params.gin']
   configuration.parse(files, [])
   config = configuration.call(Config)
-  method = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
-  model = Model(config, method, tuple(f'task_{t}' for t in range(TASKS)))
+  model = Model(config, METHOD, tuple(f'task_{t}' for t in range(TASKS)))
   partitioner = Partitioner()
   start = time.monotonic()
   with partitioner.activate():

@@ -1,6 +1,6 @@
 """Plans all sizes with the TPU's compiler, and writes docs/sizing.md.
 
-    python benchmarks/plan_all.py docs/sizing.md        (make plan-all)
+    python -m benchmarks.plan_all docs/sizing.md        (make plan-all)
 
 Two programs are compiled at a time; with two cores it takes about twenty minutes.
 """
@@ -118,8 +118,6 @@ Of XXL on v4:4x4x8: matrices that no chip holds whole, and how many collectives 
 carry one whole. A matrix is used three times: forward, once more to work its layer out
 again, and backward.
 
-| mesh (data x fsdp x model) | matrices | number | carried whole | for each |
-| --- | --- | --- | --- | --- |
 """
 
 
@@ -150,17 +148,16 @@ def main(arguments: Sequence[str]) -> None:
   text += head('size', 'slice', 'mesh (data x model)', *FIGURES)
   for size, plan in found:
     text += row(size, plan['topology'], mesh_of(plan), plan=plan)
-  text += """
-## What hyper-prompts add to `mtl`
-
-| size | slice | FLOP | traffic | peak |
-| --- | --- | --- | --- | --- |
-"""
+  text += '\n## What hyper-prompts add to `mtl`\n\n'
+  text += head('size', 'slice', 'FLOP', 'traffic', 'peak')
   for size, plan in found:
     if share := plan['share']:
       cells = [f'{100 * share[k]:+.2f} %' for k in ('flops', 'hbm_bytes', 'peak_bytes')]
       text += f'| {size} | {plan["topology"]} | {" | ".join(cells)} |\n'
   text, ungathered = text + GATHERED, True
+  text += head(
+    'mesh (data x fsdp x model)', 'matrices', 'number', 'carried whole', 'for each'
+  )
   for plan in (found[0][1], shared.result()):
     rows, within = gathered(plan)
     text, ungathered = text + rows, ungathered and within

@@ -134,13 +134,11 @@ def measure(
 ) -> dict[str, Any]:
   """What is wanted at one size, by name."""
   found: dict[str, Any] = {}
+  compared = [what for what in wanted if what in (TRAIN, GREEDY, BEAM, SCORE)]
+  needed = [OURS, *others] if compared else [OURS] if RANK in wanted else []
   with contextlib.ExitStack() as stack:
-    workers = {
-      name: stack.enter_context(Worker(name, config, batch)) for name in (OURS, *others)
-    }
-    for what in wanted:
-      if what not in (TRAIN, GREEDY, BEAM, SCORE):
-        continue
+    workers = {name: stack.enter_context(Worker(name, config, batch)) for name in needed}
+    for what in compared:
       ways = {name: worker.timed(what) for name, worker in workers.items()}
       found[what] = interleaved(ways, repeats)
       print(f'{size}, {what}: {found[what]}', file=sys.stderr, flush=True)

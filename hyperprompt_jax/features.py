@@ -87,9 +87,8 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
       converted = self._convert_example(columns)
       return {name: tf.transpose(x) for name, x in converted.items()}
 
-    return ds.ragged_batch(batch_size, drop_remainder).map(
-      convert, num_parallel_calls=tf.data.AUTOTUNE
-    )
+    # Whole batches, which a checkpoint of the iterator holds: no more than two.
+    return ds.ragged_batch(batch_size, drop_remainder).map(convert, num_parallel_calls=2)
 
   def _pack_or_pad(
     self, ds: tf.data.Dataset, packed_lengths: Mapping[str, int]

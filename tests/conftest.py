@@ -81,7 +81,10 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture(scope='session')
 def compile_once(tmp_path_factory):
   """Every start of a verb compiles its programs; here each is compiled once."""
-  folder = tmp_path_factory.mktemp('compiled')
+  folder = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    folder = folder.parent  # of all workers: each finds what another has compiled
+  folder /= 'compiled'
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

@@ -20,6 +20,9 @@ from typing import Any
 
 RESULTS = pathlib.Path(__file__).parents[1] / 'results'
 COMMAND = 'make chaos'
+# Campaigns of kills, and their hosts. Those on one host are two, as one would go on
+# for long after all others have ended.
+HOSTS = {'one_host': 1, 'one_host_again': 1, 'two_hosts': 2}
 
 
 def _rows(found: dict[str, Any]) -> list[list[str]]:
@@ -66,8 +69,15 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
   ]
 
 
+def _shares(signals: int) -> tuple[int, int, int]:
+  """How many signals each of `HOSTS` gets, in their order: a fifth on two hosts."""
+  on_two = signals // 5
+  half = (signals - on_two) // 2
+  return signals - on_two - half, half, on_two
+
+
 def main() -> None:
-  """Runs all campaigns, two beside each other."""
+  """Runs all campaigns beside each other."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument(
     '--kills', type=int, default=50, help='SIGKILLs; a fifth on two hosts'
@@ -91,18 +101,17 @@ def main() -> None:
   subject.add_mixture()
   begun = time.monotonic()
   campaigns = {
-    hosts: kills.Campaign(folder / f'{hosts}_hosts', compiled, hosts, flags.seed)
-    for hosts in (1, 2)
+    name: kills.Campaign(folder / name, compiled, hosts, f'{flags.seed} {name}')
+    for name, hosts in HOSTS.items()
   }
-  shares = {2: (flags.kills // 5, flags.terms // 5)}
-  shares[1] = flags.kills - shares[2][0], flags.terms - shares[2][1]
+  shares = zip(campaigns.values(), _shares(flags.kills), _shares(flags.terms), strict=True)
   # What takes a disk away holds for all of its process: each has one of its own.
   spawn = multiprocessing.get_context('spawn')
   with (
     concurrent.futures.ThreadPoolExecutor() as beside,
     concurrent.futures.ProcessPoolExecutor(2, spawn) as apart,
   ):
-    running = [beside.submit(of.run, *shares[hosts]) for hosts, of in campaigns.items()]
+    running = [beside.submit(of.run, *share) for of, *share in shares]
     of_files = apart.submit(files.campaign, folder / 'files', flags.seed, flags.flips)
     of_disks = apart.submit(disks.campaign, folder / 'disks')
     found = {'seed': flags.seed, 'files': of_files.result(), 'disks': of_disks.result()}

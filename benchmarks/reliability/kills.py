@@ -91,7 +91,7 @@ class Campaign:
     folder: an empty one.
     compiled: JAX's cache.
     hosts: processes that train as one.
-    seed: of when kills come.
+    seed: of when kills come; of each campaign another.
 
   Attributes:
     events: what each signal met, and did.
@@ -99,9 +99,9 @@ class Campaign:
     runs: that were killed and came to their end all the same.
   """
 
-  def __init__(self, folder: pathlib.Path, compiled: pathlib.Path, hosts: int, seed: int):
+  def __init__(self, folder: pathlib.Path, compiled: pathlib.Path, hosts: int, seed: str):
     self._folder, self._compiled, self._hosts = folder, compiled, hosts
-    self._rng = random.Random(f'{seed} {hosts}')
+    self._rng = random.Random(seed)
     self._seconds: dict[str, float] = {}
     # The last step that the run has reported, and the one that an orderly end saved.
     self._reached, self._saved = 0, 0
@@ -135,7 +135,7 @@ class Campaign:
         self._complain(broken, difference)
 
   def _complain(self, folder: pathlib.Path, about: str) -> None:
-    self.wrong.append(f'{self._hosts} host(s), {folder.name}: {about}')
+    self.wrong.append(f'{folder.parent.name}/{folder.name}: {about}')
     print(self.wrong[-1], flush=True)
 
   def _finish(self, folder: pathlib.Path) -> None:

@@ -14,7 +14,13 @@ import seqio
 import tensorflow as tf
 from typing_extensions import override
 
-from hyperprompt_tasks import errors, glue_files, official_files, super_glue_files
+from hyperprompt_tasks import (
+  errors,
+  glue_files,
+  official_files,
+  preprocessors,
+  super_glue_files,
+)
 
 # A feature of all rows of a split: a tensor whose first axis counts rows, ragged for
 # features that vary in length; or a dict of those.
@@ -135,11 +141,13 @@ class ColumnSource(seqio.DataSource, abc.ABC):
     columns = self.columns(split)
     index, num_shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
     size = len(range(index, _num_rows(columns), num_shards))
-    return _order(size, shuffle, seed).map(
+    return _in_order(
+      size,
       lambda place: tf.nest.map_structure(
         lambda column: column[index + place * num_shards], columns
       ),
-      num_parallel_calls=tf.data.AUTOTUNE,
+      shuffle,
+      seed,
     )
 
   @override
@@ -320,11 +328,21 @@ class TfdsOnlySource(TfdsSource):
     return self._splits if self.benchmark.folder() else []
 
 
-def _order(size: int, shuffle: bool, seed: int | None) -> tf.data.Dataset:
-  """Returns the numbers below `size`, int64, in order or in one that `seed` decides."""
+def _in_order(
+  size: int, row: Callable[[tf.Tensor], Any], shuffle: bool, seed: int | None
+) -> tf.data.Dataset:
+  """Returns the rows of all numbers below `size`, as they are or as `seed` orders them.
+
+  Args:
+    size: how many there are.
+    row: what a number, int64, stands for.
+    shuffle: whether they are in another order each epoch.
+    seed: of the orders.
+  """
   numbers = tf.data.Dataset.range(size)
+  parallel = preprocessors.PARALLEL_CALLS
   if not shuffle:
-    return numbers
+    return numbers.map(row, num_parallel_calls=parallel)
   # A computed permutation, as a shuffle buffer of a whole split would be part of every
   # checkpoint of the iterator. Each epoch draws two new numbers to seed it.
   seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
@@ -333,7 +351,8 @@ def _order(size: int, shuffle: bool, seed: int | None) -> tf.data.Dataset:
     .take(1)
     .flat_map(
       lambda pair: numbers.map(
-        lambda number: tf.random.experimental.index_shuffle(number, pair, size - 1)
+        lambda number: row(tf.random.experimental.index_shuffle(number, pair, size - 1)),
+        num_parallel_calls=parallel,
       )
     )
   )
