@@ -6,6 +6,7 @@ SUPER_GLUE_DIR is a folder of the official JSONL files; a few rows of each do, a
 repeated until there are as many as an epoch has. Without it, the built-in mixture is read.
 """
 
+import argparse
 import contextlib
 import itertools
 import json
@@ -16,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
 import jax
 import sentencepiece
 import seqio
+import tensorflow as tf
 
 import hyperprompt_tasks
 from benchmarks import results
@@ -104,7 +106,50 @@ def mixture() -> Iterator[str]:
       yield SUPER_GLUE
 
 
-def input_seconds(name: str, *, pack: bool, batches: int = 60) -> float:
+def write_cache(name: str, folder: pathlib.Path) -> None:
+  """Writes a cache of a mixture's training examples, as `seqio_cache_tasks` does.
+
+  That one needs Apache Beam, which asks for other versions of what is installed here.
+  """
+  for task in seqio.get_mixture_or_task(name).tasks:
+    if 'train' not in task.splits:
+      continue
+    place = folder / seqio.utils.get_task_dir_from_name(task.name)
+    place.mkdir(parents=True)
+    examples = task.preprocess_precache(task.source.get_dataset('train', shuffle=False))
+    prefix = seqio.utils.get_cached_tfrecord_prefix(place, 'train')
+    written = 0
+    with tf.io.TFRecordWriter(f'{prefix}-00000-of-00001') as writer:
+      for example in examples:
+        writer.write(seqio.utils.dict_to_tfexample(example).SerializeToString())
+        written += 1
+    info = {
+      'num_shards': 1,
+      'seqio_version': seqio.__version__,
+      'features': {
+        feature: {'shape': spec.shape.as_list(), 'dtype': spec.dtype.name}
+        for feature, spec in examples.element_spec.items()
+      },
+    }
+    for path, told in (
+      (seqio.utils.get_cached_info_path(place, 'train'), info),
+      (seqio.utils.get_cached_stats_path(place, 'train'), {'examples': written}),
+    ):
+      pathlib.Path(path).write_text(json.dumps(told))
+    (place / 'COMPLETED').touch()
+
+
+def cached_input_seconds(name: str) -> float:
+  """`input_seconds` of a cache."""
+  with tempfile.TemporaryDirectory() as folder:
+    write_cache(name, pathlib.Path(folder))
+    seqio.add_global_cache_dirs([folder])
+    return input_seconds(name, use_cached=True)
+
+
+def input_seconds(
+  name: str, *, pack: bool = False, use_cached: bool = False, batches: int = 60
+) -> float:
   """Seconds for a batch of training data, of one host with nothing else to do."""
   data = datasets.TrainingBatches(
     name,
@@ -113,7 +158,7 @@ def input_seconds(name: str, *, pack: bool, batches: int = 60) -> float:
     batch_size=BATCH_SIZE,
     num_shards=1,
     seed=0,
-    use_cached=False,
+    use_cached=use_cached,
     pack=pack,
   )
   for _ in itertools.islice(data, 20):  # fills the buffers of shuffling
@@ -215,23 +260,32 @@ def evaluation_seconds(name: str, size: str) -> dict[str, Any]:
   return found
 
 
-def main() -> None:
-  """Measures into results/around_step.json."""
-  found: dict[str, Any] = {}
+WAYS: dict[str, Callable[[str], Any]] = {
+  'input': input_seconds,
+  'packed input': lambda name: input_seconds(name, pack=True),
+  'cached input': cached_input_seconds,
+  'help': lambda name: help_seconds(),
+  'first step': lambda name: first_step_seconds(),
+  'checkpoint': lambda name: checkpoint_seconds(name, 'small'),
+  'evaluation': lambda name: evaluation_seconds(name, 'small'),
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Measures into results/around_step.json, one thing after another."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--what', nargs='+', choices=list(WAYS), default=list(WAYS))
+  flags = parser.parse_args(arguments)
   with mixture() as name:
-    found['mixture'] = name
-    for what, measure in (
-      ('input seconds', lambda: input_seconds(name, pack=False)),
-      ('packed input seconds', lambda: input_seconds(name, pack=True)),
-      ('help seconds', help_seconds),
-      ('first step seconds', first_step_seconds),
-      ('checkpoint seconds', lambda: checkpoint_seconds(name, 'small')),
-      ('evaluation seconds', lambda: evaluation_seconds(name, 'small')),
-    ):
-      found[what] = measure()
-      print(f'{what}: {found[what]}', file=sys.stderr, flush=True)
-  results.write('around_step', found)
+    before = results.read('around_step') or {}
+    # What was measured of other data does not stand beside what is measured now.
+    found = before if before.get('mixture') == name else {'mixture': name}
+    for what in flags.what:
+      key = f'{what} seconds'
+      found[key] = WAYS[what](name)
+      print(f'{key}: {found[key]}', file=sys.stderr, flush=True)
+      results.write('around_step', found)
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv[1:])

@@ -164,7 +164,7 @@ def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
 
 def of_around(found: dict[str, Any]) -> Iterator[Row]:
   """Around the step."""
-  for what in ('input seconds', 'packed input seconds'):
+  for what in ('input seconds', 'packed input seconds', 'cached input seconds'):
     seconds = found[what]
     yield Row(
       f'{what.removesuffix(" seconds")} of a batch of {around_step.BATCH_SIZE}',
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str]) -> None:
   if not parser.parse_args(arguments).table:
     tpu_step.main([])
     speed.main([])
-    around_step.main()
+    around_step.main([])
   text = table()
   print(text)
   page = PAGE.read_text()

@@ -19,12 +19,9 @@ os.environ.setdefault(
   ),
 )
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from hyperprompt_jax import cli, libtpu
-from tests import tiny_run
 
 # As `hyperprompt` does.
 libtpu.prepare()
@@ -81,6 +78,9 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture(scope='session')
 def compile_once(tmp_path_factory):
   """Every start of a verb compiles its programs; here each is compiled once."""
+  import jax  # not above: pytest's own process, which starts the workers, needs none of it
+  from jax.experimental.compilation_cache import compilation_cache
+
   folder = tmp_path_factory.getbasetemp()
   if 'PYTEST_XDIST_WORKER' in os.environ:
     folder = folder.parent  # of all workers: each finds what another has compiled
@@ -95,6 +95,8 @@ def compile_once(tmp_path_factory):
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory, compile_once):
   """A run of four steps on one task, with checkpoints of steps 2 and 4. Read only."""
+  from tests import tiny_run
+
   folder = tmp_path_factory.mktemp('trained') / 'run'
   assert cli.main(tiny_run.train_arguments(folder)) == 0
   return folder
