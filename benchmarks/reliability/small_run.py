@@ -26,12 +26,15 @@ from hyperprompt_jax.checkpoints.storage import Folder
 from hyperprompt_jax.partitioning import Partitioner
 
 STEPS, SAVED, EVALUATED = 40, 4, 10
-# The last halves compilation once more; newer versions of XLA do not have it.
+# The last two halve compilation once more; newer versions of XLA do not have both.
 _FAST_FLAGS = (
   '--xla_backend_optimization_level=0',
   '--xla_llvm_disable_expensive_passes=true',
   *(
-    ['--xla_cpu_use_fusion_emitters=false']
+    [
+      '--xla_cpu_use_fusion_emitters=false',
+      '--xla_cpu_parallel_codegen_split_count=1',
+    ]
     if metadata.version('jaxlib').startswith('0.10.')
     else []
   ),
