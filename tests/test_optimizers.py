@@ -150,8 +150,10 @@ def test_steps_between_spikes_are_the_optimizers_own():
   one, two = calm(INTERVAL), calm(3 * INTERVAL, seed=1)
   # The second must not pass because of what the first was.
   spikes = [(100.0, 1.0), (8.0, 1.0), (math.nan, math.nan), (1.0, 7.0)]
-  params, state = steps_of(SKIPPING, [*one, *spikes, *two])
-  wanted, wanted_state = steps_of(PLAIN, [*one, *two])
+  # Operation by operation: two programs need not round alike.
+  with jax.disable_jit():
+    params, state = steps_of(SKIPPING, [*one, *spikes, *two])
+    wanted, wanted_state = steps_of(PLAIN, [*one, *two])
   assert bits(params) == bits(wanted)
   assert bits(state.inner_state) == bits(wanted_state)
   assert state.skipped_steps == len(spikes)
