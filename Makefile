@@ -2,6 +2,8 @@
 # needed beforehand.
 PYTHON ?= python3
 BIN := .venv/bin
+# Images set it to be small; here every process would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-t5x bench fuzz plan-all study study-report chaos endurance matrix \
   lint format clean

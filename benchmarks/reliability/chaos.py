@@ -1,4 +1,4 @@
-"""Everything that a run must survive, tried: kills, damaged files, disks taken away.
+"""Everything that a run must survive, tried: kills, damage, lost disks, bad numbers.
 
     python -m benchmarks.reliability.chaos            (make chaos)
 
@@ -27,7 +27,11 @@ HOSTS = {'one_host': 1, 'one_host_again': 1, 'two_hosts': 2}
 
 def _rows(found: dict[str, Any]) -> list[list[str]]:
   """The rows of the report's table, see `report.py`."""
+  lost = lambda wrong: f'**{len(wrong)} faults**' if wrong else 'nothing'
   kills, files, disks = found['kills'], found['files'], found['disks']
+  shared, guards = found['files of two hosts'], found['guards']
+  # One list for the three rows of the guards, as each case says what it is.
+  refused = lost(guards['wrong'])
   seed = f'{COMMAND} SEED={found["seed"]}'
   met = ', '.join(f'{phase} {n}' for phase, n in sorted(kills['met'].items()))
   counts = files['counts'].values()
@@ -35,7 +39,6 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
   for of in counts:
     for way, number in of.items():
       ways[way] = ways.get(way, 0) + number
-  lost = lambda wrong: f'**{len(wrong)} faults**' if wrong else 'nothing'
   return [
     [
       'a run killed (SIGKILL), or asked to end (SIGTERM), at aimed and at random moments, '
@@ -58,12 +61,45 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
       seed,
     ],
     [
+      'of a checkpoint of two hosts a file of each item removed, one cut, one with a bit '
+      'turned, and both hosts started again',
+      f'{sum(shared["counts"].values())} times',
+      ', '.join(f'{way} {n}' for way, n in sorted(shared['counts'].items()))
+      + f'; hosts that refused ended within {shared["apart"]:.0f} s of each other, and '
+      'moved nothing',
+      lost(shared['wrong']),
+      seed,
+    ],
+    [
       'the disk taken away, from the start or in the midst: '
       + ', '.join(sorted({case.rsplit(', ', 1)[0] for case in disks['tried']})),
       f'{len(disks["tried"])} runs',
       'each ended with one line that names the folder; with the disk back, the same '
       'command went on to the end of the unbroken run',
       lost(disks['wrong']),
+      seed,
+    ],
+    [
+      'NaN or infinity put into a parameter, NaN into the optimizer, before a random step',
+      f'{guards["tried"]["numbers"]} runs',
+      'each ended at that step with one line that names it, the tasks and the last good '
+      'checkpoint; no checkpoint held such a number; the same command then went on to the '
+      'end of the unbroken run',
+      refused,
+      seed,
+    ],
+    [
+      'a second run started in the folder of one, at a random step',
+      f'{guards["tried"]["second runs"]} times',
+      'refused in one line; the first came to the end of the unbroken run',
+      refused,
+      seed,
+    ],
+    [
+      'half the files of all older checkpoints deleted, as by a cleaning that was cut off',
+      f'{guards["tried"]["half deleted"]} runs',
+      'each went on from the last one to the end of the unbroken run',
+      refused,
       seed,
     ],
   ]
@@ -96,7 +132,7 @@ def main() -> None:
   from benchmarks.reliability import small_run, subject
 
   os.environ |= small_run.environment(compiled)
-  from benchmarks.reliability import disks, files, kills, report
+  from benchmarks.reliability import disks, files, guards, kills, report
 
   subject.add_mixture()
   begun = time.monotonic()
@@ -105,16 +141,26 @@ def main() -> None:
     for name, hosts in HOSTS.items()
   }
   shares = zip(campaigns.values(), _shares(flags.kills), _shares(flags.terms), strict=True)
-  # What takes a disk away holds for all of its process: each has one of its own.
+  # What takes a disk away, or changes a run, holds for all of a process: each has its own.
   spawn = multiprocessing.get_context('spawn')
   with (
     concurrent.futures.ThreadPoolExecutor() as beside,
-    concurrent.futures.ProcessPoolExecutor(2, spawn) as apart,
+    concurrent.futures.ProcessPoolExecutor(3, spawn) as apart,
   ):
     running = [beside.submit(of.run, *share) for of, *share in shares]
     of_files = apart.submit(files.campaign, folder / 'files', flags.seed, flags.flips)
     of_disks = apart.submit(disks.campaign, folder / 'disks')
-    found = {'seed': flags.seed, 'files': of_files.result(), 'disks': of_disks.result()}
+    of_guards = apart.submit(guards.campaign, folder / 'guards', compiled, flags.seed)
+    of_two = beside.submit(
+      files.campaign_on_two_hosts, folder / 'files_of_two_hosts', compiled, flags.seed
+    )
+    found = {
+      'seed': flags.seed,
+      'files': of_files.result(),
+      'files of two hosts': of_two.result(),
+      'disks': of_disks.result(),
+      'guards': of_guards.result(),
+    }
     for future in running:
       future.result()
   found['kills'] = {
@@ -127,7 +173,7 @@ def main() -> None:
   flags.output.parent.mkdir(exist_ok=True)
   flags.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + '\n')
   report.write()
-  wrong = [line for name in ('kills', 'files', 'disks') for line in found[name]['wrong']]
+  wrong = [line for of in found.values() if isinstance(of, dict) for line in of['wrong']]
   print('\n'.join(wrong) or f'nothing was lost, in {found["minutes"]} minutes')
   shutil.rmtree(folder, ignore_errors=True)
   sys.exit(bool(wrong))

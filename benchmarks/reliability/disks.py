@@ -6,9 +6,6 @@ same command must go on, and end as the run does that was not disturbed.
 """
 
 import contextlib
-import faulthandler
-import io
-import itertools
 import logging
 import os
 import pathlib
@@ -20,13 +17,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.reliability import small_run, subject
-from hyperprompt_jax import cli, datasets
 
 # The disk that is filled.
 DISK_BYTES = 16 * 2**20
 # After which step it is taken away: between two checkpoints.
 TAKEN_AT = 6
-HUNG_SECONDS = 240
 NOBODY = 65534
 
 
@@ -116,43 +111,25 @@ def _train(
   model_dir: pathlib.Path, condition: Condition | None = None, at: int = 0
 ) -> tuple[int, list[str]]:
   """Runs the command here, under a condition from a step on; from the start, at 0."""
-  said = io.StringIO()
-  read, count = datasets.TrainingBatches.__next__, itertools.count()
   with contextlib.ExitStack() as until_it_ends:
-
-    def take_away_and_read(batches: datasets.TrainingBatches) -> dict[str, Any]:
-      if condition and next(count) == at:
-        until_it_ends.enter_context(condition(model_dir))
-      return read(batches)
-
-    if condition and not at:
-      until_it_ends.enter_context(condition(model_dir))
+    take_away = lambda: until_it_ends.enter_context(condition(model_dir))
+    if condition and at:
+      until_it_ends.enter_context(small_run.before_step(at + 1, lambda _: take_away()))
     elif condition:
-      datasets.TrainingBatches.__next__ = take_away_and_read
-    faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
-    try:
-      with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-        status = cli.main(small_run.arguments(model_dir))
-    except Exception as error:  # which users would see as a traceback
-      status = 1
-      said.write(f'{error!r}\n')
-    finally:
-      faulthandler.cancel_dump_traceback_later()
-      datasets.TrainingBatches.__next__ = read
-  return status, said.getvalue().splitlines()
+      take_away()
+    return small_run.train_here(model_dir)
 
 
 def _problems(
   model_dir: pathlib.Path, unbroken: pathlib.Path, status: int, said: list[str]
 ) -> Iterator[str]:
   """What is wrong with how a run ended without its disk, and with it again."""
-  of_people = [line for line in said if not line.startswith(('step ', '@ ', 'resuming '))]
   if status != 2:
     yield f'status {status}'
-  if len(of_people) != 1 or not of_people[0].startswith('hyperprompt: '):
-    yield f'it said {of_people[-5:]}'
-  elif str(model_dir) not in of_people[0]:
-    yield f'it named no folder: {of_people[0]}'
+  if len(said) != 1 or not said[0].startswith('hyperprompt: '):
+    yield f'it said {said[-5:]}'
+  elif str(model_dir) not in said[0]:
+    yield f'it named no folder: {said[0]}'
   status, said = _train(model_dir)
   if status:
     yield f'with its disk again, status {status}: {said[-3:]}'

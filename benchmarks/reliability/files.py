@@ -6,6 +6,9 @@ with (`restore_latest`), the checkpoint is evaluated (`restore_params`), and ano
 starts from it (`open_source`). Each must end in one of three ways: the checkpoint is
 refused, with its name; or it has the bits that were saved; or, where a run goes on, the
 one before it is used, with the bits that were saved and a warning that names both.
+
+So it is with a run of two hosts, which never go back: they refuse, both of them and within
+a minute, and move nothing; or end with what an undisturbed run ends with.
 """
 
 import collections
@@ -25,6 +28,8 @@ import numpy as np
 import optax
 import tensorflow as tf
 
+import hyperprompt_tasks
+from benchmarks.reliability import small_run
 from hyperprompt_jax import tuning
 from hyperprompt_jax.checkpoints import Checkpointer, Retention, TrainState
 from hyperprompt_jax.checkpoints.compare import by_path
@@ -34,6 +39,9 @@ from hyperprompt_jax.errors import UserError
 
 TASKS = ('copy', 'reverse')
 STEPS = (1, 2, 3)
+# Hosts that refuse a checkpoint must all have ended so long after the first.
+REFUSED_SECONDS = 60
+HUNG_SECONDS = 600
 # What was done about a damage.
 REFUSED, RESTORED, WENT_BACK = 'refused by name', 'restored right', 'went back, and said so'
 
@@ -276,3 +284,79 @@ def campaign(folder: pathlib.Path, seed: int, flips: int) -> dict[str, Any]:
           if not right:
             wrong.append(f'{file}, {case}: {reader.__name__}: {ended[:300]}')
   return {'counts': {name: dict(of) for name, of in counts.items()}, 'wrong': wrong}
+
+
+# ---- Two hosts ----
+
+
+def campaign_on_two_hosts(
+  folder: pathlib.Path, compiled: pathlib.Path, seed: int
+) -> dict[str, Any]:
+  """Files of each item of a checkpoint that two hosts wrote, damaged in three ways.
+
+  Args:
+    folder: an empty one.
+    compiled: JAX's cache.
+    seed: of the files and the bits.
+
+  Returns:
+    `counts` by how it ended; `wrong`, the cases that ended in no way that they may;
+    `apart`, the most seconds between the ends of two hosts that refuse.
+  """
+  hyperprompt_tasks.use_vocabulary('bytes')  # to compare positions in the data
+  rng = random.Random(f'{seed} two hosts')
+  counts: collections.Counter = collections.Counter()
+  wrong: list[str] = []
+  apart = 0.0
+  whole, copy = folder / 'whole', folder / 'run'
+  for host in small_run.start(whole, 2, compiled):
+    assert host.wait(HUNG_SECONDS) and host.status == 0, host.said
+  last = f'checkpoints/{small_run.STEPS - small_run.SAVED}'
+  for file, case, damage in _some_damages(whole / last, rng):
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(whole, copy)
+    shutil.rmtree(copy / f'checkpoints/{small_run.STEPS}')
+    damage(copy / last / file)
+    hosts = small_run.start(copy, 2, compiled)
+    for host in hosts:
+      host.wait(HUNG_SECONDS)
+    ended = _ended(hosts, copy, copy / last, whole)
+    if ended == REFUSED:
+      apart = max(apart, abs(hosts[0].ended - hosts[1].ended))
+    counts[ended if ended in (REFUSED, RESTORED) else 'wrong'] += 1
+    print(f'2 host(s): {file}, {case}: {ended}', flush=True)
+    if ended not in (REFUSED, RESTORED):
+      wrong.append(f'{last}/{file}, {case}: on two hosts: {ended}')
+  return {'counts': dict(counts), 'wrong': wrong, 'apart': apart}
+
+
+def _some_damages(
+  checkpoint: pathlib.Path, rng: random.Random
+) -> Iterator[tuple[pathlib.Path, str, Callable]]:
+  """Of each item of a checkpoint a file removed, one cut, and one with a bit turned."""
+  for item in sorted(p for p in checkpoint.iterdir() if p.is_dir()):
+    files = sorted(p for p in item.rglob('*') if p.is_file())
+    for kind in ('removed', 'cut', 'a bit'):
+      file = rng.choice(files)
+      cases = damages(file.stat().st_size, rng, flips=1).items()
+      case, damage = rng.choice([(c, d) for c, d in cases if c.startswith(kind)])
+      yield file.relative_to(checkpoint), case, damage
+
+
+def _ended(
+  hosts: list[small_run.Host],
+  run: pathlib.Path,
+  damaged: pathlib.Path,
+  whole: pathlib.Path,
+) -> str:
+  """How a run of two hosts ended that was gone on with from a damaged checkpoint."""
+  statuses = [host.status for host in hosts]
+  if not any(statuses):
+    return '; '.join(small_run.differences(run, whole)) or RESTORED
+  apart = abs(hosts[0].ended - hosts[1].ended)
+  named = any(f'checkpoint {damaged} ' in line for host in hosts for line in host.said)
+  silent = not all(host.said for host in hosts)
+  if not all(statuses) or not named or silent or apart > REFUSED_SECONDS:
+    return f'{statuses}, {apart:.0f} s apart: {[host.said[-2:] for host in hosts]}'
+  moved = not damaged.exists() or (run / 'damaged').exists()
+  return 'MOVED' if moved else REFUSED

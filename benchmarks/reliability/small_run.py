@@ -1,7 +1,10 @@
 """The small run that the campaigns break: its command, its processes, and its end."""
 
 import collections
+import contextlib
 import dataclasses
+import faulthandler
+import io
 import json
 import os
 import pathlib
@@ -11,21 +14,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 from etils import epath
 
 from benchmarks.reliability import subject
-from hyperprompt_jax import datasets, reporting
-from hyperprompt_jax.checkpoints import t5x_format
+from hyperprompt_jax import cli, datasets, reporting
+from hyperprompt_jax.checkpoints import TrainState, t5x_format
 from hyperprompt_jax.checkpoints.iterator import IteratorHandler, IteratorRestore
 from hyperprompt_jax.checkpoints.lazy import LazyArray
 from hyperprompt_jax.checkpoints.storage import Folder
+from hyperprompt_jax.loop import TrainingLoop
 from hyperprompt_jax.partitioning import Partitioner
 
 STEPS, SAVED, EVALUATED = 40, 4, 10
+# In this process.
+HUNG_SECONDS = 240
 # The last two halve compilation once more; newer versions of XLA do not have both.
 _FAST_FLAGS = (
   '--xla_backend_optimization_level=0',
@@ -41,6 +47,8 @@ _FAST_FLAGS = (
 )
 # What the subject announces, and notes of TensorFlow's import.
 _NOT_FOR_PEOPLE = r'@ |WARNING: All log messages before absl|[IWE]\d{4} |[IWE]0000 '
+# Of each run's progress.
+_OF_A_RUN = ('step ', 'resuming ')
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 # One layer each way, 16 wide; dropout is on, as finetune.gin has it.
 BINDINGS = {
@@ -218,18 +226,74 @@ def start(
   return started
 
 
+# ---- In this process ----
+
+
+def train_here(model_dir: pathlib.Path, **macros: Any) -> tuple[int, list[str]]:
+  """Runs the command in this process.
+
+  Args:
+    model_dir: MODEL_DIR.
+    **macros: in place of the small run's.
+
+  Returns:
+    Its status, and what it wrote to standard error for people.
+  """
+  said = io.StringIO()
+  faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+      status = cli.main(arguments(model_dir, **macros))
+  except Exception as error:  # which users would see as a traceback
+    status = 1
+    said.write(f'{error!r}\n')
+  finally:
+    faulthandler.cancel_dump_traceback_later()
+  lines = said.getvalue().splitlines()
+  return status, [line for line in lines if not line.startswith(_OF_A_RUN)]
+
+
+@contextlib.contextmanager
+def before_step(
+  step: int, act: Callable[[TrainState], TrainState | None]
+) -> Iterator[None]:
+  """Has something done before a step of the runs of this process.
+
+  Args:
+    step: which one.
+    act: gets the state; returns another for the step, or None.
+  """
+  run = TrainingLoop.run
+
+  def run_and_act(loop: TrainingLoop, state: TrainState) -> None:
+    train_step = loop.train_step
+
+    def act_and_step(state: TrainState, batch: Any) -> Any:
+      acted = act(state) if int(state.step) + 1 == step else None
+      return train_step(state if acted is None else acted, batch)
+
+    loop.train_step = act_and_step
+    run(loop, state)
+
+  TrainingLoop.run = run_and_act
+  try:
+    yield
+  finally:
+    TrainingLoop.run = run
+
+
 # ---- What a run leaves ----
 
 
-def _arrays(model_dir: pathlib.Path, step: int) -> dict[str, LazyArray]:
+def arrays(model_dir: pathlib.Path, step: int) -> dict[str, LazyArray]:
   """Every array of parameters and optimizer, by its path."""
-  arrays = {}
+  found = {}
   for item in ('params', 'optimizer'):
     folder = Folder(str(model_dir / f'checkpoints/{step}/{item}'))
     described = folder.read(t5x_format.ORBAX_FILE)
     of_item = t5x_format.read_orbax(folder, described) if described else {}
-    arrays |= {f'{item}/{path}': array for path, array in of_item.items()}
-  return arrays
+    found |= {f'{item}/{path}': array for path, array in of_item.items()}
+  return found
 
 
 def _next_batches(model_dir: pathlib.Path, step: int) -> list[dict[str, Any]]:
@@ -266,7 +330,7 @@ def records(model_dir: pathlib.Path) -> list[dict[str, float]]:
 def differences(model_dir: pathlib.Path, unbroken: pathlib.Path) -> list[str]:
   """What two finished runs differ in; nothing, if one is as good as the other."""
   found = []
-  here, there = _arrays(model_dir, STEPS), _arrays(unbroken, STEPS)
+  here, there = arrays(model_dir, STEPS), arrays(unbroken, STEPS)
   for path in sorted({*here, *there}):
     if path not in here or path not in there:
       found.append(f'{path} is in one alone')
