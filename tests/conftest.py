@@ -3,21 +3,13 @@
 import gc
 import os
 import pathlib
-from importlib import metadata
+
+from benchmarks.fast_compilation import XLA_FLAGS
 
 # As `hyperprompt` does; here TensorFlow may be loaded before it runs.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-# Most of the tests' time is compilation, of programs that run for milliseconds. The last
-# two halve it again; newer versions of XLA do not have both, and end at what they lack.
-os.environ.setdefault(
-  'XLA_FLAGS',
-  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-  + (
-    ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
-    if metadata.version('jaxlib').startswith('0.10.')
-    else ''
-  ),
-)
+# Most of the tests' time is compilation.
+os.environ.setdefault('XLA_FLAGS', XLA_FLAGS)
 
 import pytest
 

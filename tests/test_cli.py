@@ -1,3 +1,5 @@
+import gc
+import importlib
 import io
 import itertools
 import json
@@ -304,3 +306,17 @@ def test_each_verb_runs_as_a_module_too(verb, monkeypatch, capsys):
     runpy.run_module(module, run_name='__main__')
   assert ended.value.code == 0
   assert f'usage: hyperprompt {verb}' in capsys.readouterr().out
+
+
+def test_what_is_imported_is_spared_the_garbage_collector(tmp_path, monkeypatch):
+  (tmp_path / 'never_imported_before.py').write_text('HELD = [[] for _ in range(999)]')
+  monkeypatch.syspath_prepend(tmp_path)
+  before = gc.get_freeze_count()
+  with cli._collector_at_rest():
+    assert not gc.isenabled()
+    importlib.import_module('never_imported_before')
+  assert gc.isenabled() and gc.get_freeze_count() > before + 999
+  before = gc.get_freeze_count()
+  with cli._collector_at_rest():
+    pass
+  assert gc.isenabled() and gc.get_freeze_count() <= before

@@ -65,7 +65,7 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
       'turned, and both hosts started again',
       f'{sum(shared["counts"].values())} times',
       ', '.join(f'{way} {n}' for way, n in sorted(shared['counts'].items()))
-      + f'; hosts that refused ended within {shared["apart"]:.0f} s of each other, and '
+      + f'; hosts that refused ended within {shared["apart"]:.1f} s of each other, and '
       'moved nothing',
       lost(shared['wrong']),
       seed,

@@ -15,11 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 from etils import epath
 
+from benchmarks.fast_compilation import XLA_FLAGS
 from benchmarks.reliability import subject
 from hyperprompt_jax import cli, datasets, reporting
 from hyperprompt_jax.checkpoints import TrainState, t5x_format
@@ -32,19 +32,6 @@ from hyperprompt_jax.partitioning import Partitioner
 STEPS, SAVED, EVALUATED = 40, 4, 10
 # In this process.
 HUNG_SECONDS = 240
-# The last two halve compilation once more; newer versions of XLA do not have both.
-_FAST_FLAGS = (
-  '--xla_backend_optimization_level=0',
-  '--xla_llvm_disable_expensive_passes=true',
-  *(
-    [
-      '--xla_cpu_use_fusion_emitters=false',
-      '--xla_cpu_parallel_codegen_split_count=1',
-    ]
-    if metadata.version('jaxlib').startswith('0.10.')
-    else []
-  ),
-)
 # What the subject announces, and notes of TensorFlow's import.
 _NOT_FOR_PEOPLE = r'@ |WARNING: All log messages before absl|[IWE]\d{4} |[IWE]0000 '
 # Of each run's progress.
@@ -96,7 +83,7 @@ def environment(compiled: pathlib.Path | None) -> dict[str, str]:
   return {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': ' '.join(_FAST_FLAGS),
+    'XLA_FLAGS': XLA_FLAGS,
     **(cache if compiled else {}),
   }
 
