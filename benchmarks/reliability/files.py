@@ -66,7 +66,7 @@ class Data:
     return [next(reader).numpy().tolist() for _ in range(count) for reader in readers]
 
 
-def _state(step: int) -> TrainState:
+def made_state(step: int) -> TrainState:
   """A state with arrays of the kinds that a run has: stacks, vectors, counts."""
   rng = np.random.default_rng(step)
   make = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -109,7 +109,7 @@ class Run:
     self._whole, self.copy = folder / 'whole', folder / 'run'
     self._tuned = tuning.Tuned(tuning.TASK if frozen else tuning.ALL, {})
     data = Data()
-    self._states = {step: _state(step) for step in STEPS}
+    self._states = {step: made_state(step) for step in STEPS}
     if frozen:  # as it is in every step
       for state in self._states.values():
         method = {'method': state.params['method']}

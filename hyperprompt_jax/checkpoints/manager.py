@@ -30,7 +30,7 @@ from hyperprompt_jax.checkpoints.iterator import (
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.source import frozen_arrays
-from hyperprompt_jax.checkpoints.storage import writing
+from hyperprompt_jax.checkpoints.storage import leave_out_metrics, writing
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.errors import UserError, shown
 
@@ -134,6 +134,7 @@ class Checkpointer:
     tuned: tuning.Tuned | None = None,
   ):
     damage.leave_out_stragglers()
+    leave_out_metrics()
     self._model_dir = epath.Path(model_dir).absolute()
     self.directory = self._model_dir / SUBDIRECTORY
     self._task_list = list(task_list)
