@@ -28,11 +28,9 @@ GROWTH = 0.02
 # Of so many steps at both ends the medians are compared.
 WINDOW = 1000
 PERIODS = {'EVAL_PERIOD': 500, 'CHECKPOINT_PERIOD': 250, 'LOG_PERIOD': 50}
-Sample = dict[str, float]
-
-
-# By the name that its threads have.
+# TensorStore's pool, by the name that its threads have.
 _POOL = 'ts_pool_worker'
+Sample = dict[str, float]
 
 
 def _names(tasks: pathlib.Path) -> Iterator[str]:

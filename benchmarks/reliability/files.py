@@ -39,9 +39,6 @@ from hyperprompt_jax.errors import UserError
 
 TASKS = ('copy', 'reverse')
 STEPS = (1, 2, 3)
-# Hosts that refuse a checkpoint must all have ended so long after the first.
-REFUSED_SECONDS = 60
-HUNG_SECONDS = 600
 # What was done about a damage.
 REFUSED, RESTORED, WENT_BACK = 'refused by name', 'restored right', 'went back, and said so'
 
@@ -310,7 +307,7 @@ def campaign_on_two_hosts(
   apart = 0.0
   whole, copy = folder / 'whole', folder / 'run'
   for host in small_run.start(whole, 2, compiled):
-    assert host.wait(HUNG_SECONDS) and host.status == 0, host.said
+    assert host.wait(small_run.HUNG_SECONDS) and host.status == 0, host.said
   last = f'checkpoints/{small_run.STEPS - small_run.SAVED}'
   for file, case, damage in _some_damages(whole / last, rng):
     shutil.rmtree(copy, ignore_errors=True)
@@ -319,7 +316,7 @@ def campaign_on_two_hosts(
     damage(copy / last / file)
     hosts = small_run.start(copy, 2, compiled)
     for host in hosts:
-      host.wait(HUNG_SECONDS)
+      host.wait(small_run.HUNG_SECONDS)
     ended = _ended(hosts, copy, copy / last, whole)
     if ended == REFUSED:
       apart = max(apart, abs(hosts[0].ended - hosts[1].ended))
@@ -356,7 +353,7 @@ def _ended(
   apart = abs(hosts[0].ended - hosts[1].ended)
   named = any(f'checkpoint {damaged} ' in line for host in hosts for line in host.said)
   silent = not all(host.said for host in hosts)
-  if not all(statuses) or not named or silent or apart > REFUSED_SECONDS:
+  if not all(statuses) or not named or silent or apart > small_run.LOST_SECONDS:
     return f'{statuses}, {apart:.0f} s apart: {[host.said[-2:] for host in hosts]}'
   moved = not damaged.exists() or (run / 'damaged').exists()
   return 'MOVED' if moved else REFUSED

@@ -11,7 +11,7 @@ import math
 import pathlib
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -72,7 +72,7 @@ def _second_run(run: pathlib.Path, step: int, compiled: pathlib.Path) -> Iterato
   def start_another(state: TrainState) -> None:
     del state
     (host,) = small_run.start(run, 1, compiled)
-    host.wait(small_run.HUNG_SECONDS)
+    host.wait(small_run.HUNG_HERE_SECONDS)
     told.append((host.status, host.said))
 
   with small_run.before_step(step, start_another):
@@ -87,7 +87,7 @@ def _second_run(run: pathlib.Path, step: int, compiled: pathlib.Path) -> Iterato
 
 def _half_deleted(
   run: pathlib.Path, unbroken: pathlib.Path, rng: random.Random
-) -> Iterator[str]:
+) -> Iterable[str]:
   """Takes a run's last checkpoint away, and of all before the one before it some files."""
   shutil.copytree(unbroken, run)
   *older, _, last = sorted((run / 'checkpoints').iterdir(), key=lambda p: int(p.name))
@@ -96,7 +96,7 @@ def _half_deleted(
     for file in sorted(p for p in step.rglob('*') if p.is_file()):
       if rng.random() < 0.5:
         file.unlink()
-  yield from ()  # whether that is right the run itself shows
+  return ()  # whether that is right the run itself shows
 
 
 def campaign(folder: pathlib.Path, compiled: pathlib.Path, seed: int) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def campaign(folder: pathlib.Path, compiled: pathlib.Path, seed: int) -> dict[st
   tried: dict[str, int] = {}
   wrong: list[str] = []
 
-  def try_it(kind: str, case: str, problems: Callable[[pathlib.Path], Iterator[str]]):
+  def try_it(kind: str, case: str, problems: Callable[[pathlib.Path], Iterable[str]]):
     run = folder / f'{kind} {tried.get(kind, 0)}'
     found = [*problems(run)]
     status, said = small_run.train_here(run)

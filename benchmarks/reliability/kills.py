@@ -18,7 +18,7 @@ from typing import Any
 
 import hyperprompt_tasks
 from benchmarks.reliability import small_run
-from benchmarks.reliability.small_run import SAVED, Host
+from benchmarks.reliability.small_run import HUNG_SECONDS, LOST_SECONDS, SAVED, Host
 
 # What kills are aimed at, in turn.
 PHASES = (
@@ -41,9 +41,6 @@ KILLS_OF_A_RUN = 10
 WRITE_SECONDS = 0.5
 # What was being saved when a kill came may be lost, with the one before it at most.
 LOST_STEPS = 2 * SAVED + 1
-# A host that lost another must have ended after so long.
-LOST_SECONDS = 60
-HUNG_SECONDS = 600
 
 
 @dataclasses.dataclass(frozen=True)

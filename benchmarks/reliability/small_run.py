@@ -30,8 +30,11 @@ from hyperprompt_jax.loop import TrainingLoop
 from hyperprompt_jax.partitioning import Partitioner
 
 STEPS, SAVED, EVALUATED = 40, 4, 10
+# A host that lost another must have ended after so long.
+LOST_SECONDS = 60
+HUNG_SECONDS = 600
 # In this process.
-HUNG_SECONDS = 240
+HUNG_HERE_SECONDS = 240
 # What the subject announces, and notes of TensorFlow's import.
 _NOT_FOR_PEOPLE = r'@ |WARNING: All log messages before absl|[IWE]\d{4} |[IWE]0000 '
 # Of each run's progress.
@@ -227,7 +230,7 @@ def train_here(model_dir: pathlib.Path, **macros: Any) -> tuple[int, list[str]]:
     Its status, and what it wrote to standard error for people.
   """
   said = io.StringIO()
-  faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
+  faulthandler.dump_traceback_later(HUNG_HERE_SECONDS, exit=True)
   try:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
       status = cli.main(arguments(model_dir, **macros))
