@@ -18,6 +18,8 @@ setuptools.setup(
   description='HyperPrompt: prompt-based task-conditioning of T5, in JAX and Flax.',
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
   python_requires='>=3.11',
   packages=[
     *setuptools.find_packages(include=['hyperprompt_jax', 'hyperprompt_jax.*']),
