@@ -23,11 +23,11 @@ test-t5x: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench
 
-# Inputs made to break what reads files: a table, and benchmarks/results/fuzz.json; about
+# Inputs made to break what reads files: a table, and tools/results/fuzz.json; about
 # an hour. `make fuzz FUZZ='--cases=100 --target=glue'` for less.
 fuzz: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
-	$(BIN)/python -m benchmarks.fuzz $(FUZZ)
+	$(BIN)/python -m tools.fuzz $(FUZZ)
 
 # What each size needs on TPU slices, written to docs/sizing.md; about twenty minutes.
 plan-all: .venv/installed
@@ -35,25 +35,25 @@ plan-all: .venv/installed
 
 # Every run of the study of interference that results.jsonl does not hold; about two hours.
 study: .venv/installed
-	$(BIN)/python -m benchmarks.interference.study
+	$(BIN)/python -m studies.interference.study
 
 # docs/study.md and its pictures, of the results.
 study-report: .venv/installed
-	$(BIN)/python -m benchmarks.interference.report
+	$(BIN)/python -m studies.interference.report
 
 # Kills, damaged checkpoints and broken disks, docs/reliability.md; under half an hour. As root,
 # or some disks are left out, which it says.
 SEED ?= 0
 chaos: .venv/installed
-	$(BIN)/python -m benchmarks.reliability.chaos --seed=$(SEED)
+	$(BIN)/python -m tools.reliability.chaos --seed=$(SEED)
 
 # Twenty thousand steps of a small run, watched; minutes.
 endurance: .venv/installed
-	$(BIN)/python -m benchmarks.reliability.endurance
+	$(BIN)/python -m tools.reliability.endurance
 
 # The tests on Python 3.11, 3.12 and 3.13, with the newest packages and the oldest; an hour.
 matrix: .venv/installed
-	$(BIN)/python -m benchmarks.reliability.matrix
+	$(BIN)/python -m tools.reliability.matrix
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -29,14 +29,15 @@ import tensorflow as tf
 import hyperprompt_tasks
 from benchmarks import results
 from benchmarks.works import METHOD
-from hyperprompt_jax import configuration, datasets, features
 from hyperprompt_jax.checkpoints import Checkpointer, Retention
-from hyperprompt_jax.evaluator import Evaluator
+from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.data import datasets, features
+from hyperprompt_jax.evaluation.evaluator import Evaluator
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_jax.optimizers import adafactor
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.train_step import abstract_state, initial_state
+from hyperprompt_jax.training.optimizers import adafactor
+from hyperprompt_jax.training.train_step import abstract_state, initial_state
 
 LENGTHS = {'inputs': 512, 'targets': 64}
 BATCH_SIZE = 128
@@ -171,7 +172,7 @@ def input_seconds(
 
 def help_seconds() -> float:
   """Of `hyperprompt --help`, the median of five."""
-  command = [sys.executable, '-m', 'hyperprompt_jax.cli', '--help']
+  command = [sys.executable, '-m', 'hyperprompt_jax', '--help']
   times = []
   for _ in range(5):
     start = time.perf_counter()
@@ -185,7 +186,7 @@ def first_step_seconds() -> float:
   with tempfile.TemporaryDirectory() as folder:
     metrics = pathlib.Path(folder) / 'metrics.jsonl'
     command = [
-      *(sys.executable, '-m', 'hyperprompt_jax.train', '--gin_file=models/tiny.gin'),
+      *(sys.executable, '-m', 'hyperprompt_jax', 'train', '--gin_file=models/tiny.gin'),
       *('--gin_file=methods/hyperprompt_global.gin', '--gin_file=runs/finetune.gin'),
       f'--gin.MIXTURE_OR_TASK_NAME="{BUILT_IN}"',
       "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 32}",
@@ -207,8 +208,8 @@ def first_step_seconds() -> float:
 
 def network(size: str, task_list: tuple[str, ...]) -> Model:
   """HyperPrompt-Global of a size."""
-  configuration.parse([f'models/{size}.gin'], [])
-  return Model(configuration.call(Config), METHOD, task_list)
+  gin_files.parse([f'models/{size}.gin'], [])
+  return Model(gin_files.call(Config), METHOD, task_list)
 
 
 def checkpoint_seconds(name: str, size: str) -> dict[str, float]:

@@ -22,9 +22,9 @@ import time
 
 import numpy as np
 
-from hyperprompt_jax import configuration
-from hyperprompt_jax.checkpoints import huggingface
-from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.differences import by_path
+from hyperprompt_jax.checkpoints.formats import huggingface
+from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
@@ -71,7 +71,7 @@ def measure(path: pathlib.Path, output: pathlib.Path, to: str) -> str:
   """Converts in a process of its own; returns the checkpoint's path."""
   start = time.monotonic()
   command = [
-    *(sys.executable, '-m', 'hyperprompt_jax.convert'),
+    *(sys.executable, '-m', 'hyperprompt_jax', 'convert'),
     *(f'--input={path}', f'--output={output}', f'--to={to}', '--json'),
   ]
   peaks = {'RssAnon': 0, 'VmRSS': 0}
@@ -102,8 +102,8 @@ def main() -> None:
   parser.add_argument('--one_way', action='store_true')
   flags = parser.parse_args()
   method = 'methods/mtl.gin'
-  configuration.parse([f'models/{flags.size}.gin', method, 'runs/params.gin'], [])
-  config = dataclasses.replace(configuration.call(Config), scan_layers=False)
+  gin_files.parse([f'models/{flags.size}.gin', method, 'runs/params.gin'], [])
+  config = dataclasses.replace(gin_files.call(Config), scan_layers=False)
   shutil.rmtree(flags.folder, ignore_errors=True)
   make_folder(flags.folder / 'huggingface', config)
   t5x = measure(flags.folder / 'huggingface', flags.folder / 't5x', 't5x')

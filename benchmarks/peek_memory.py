@@ -14,11 +14,12 @@ import jax
 import numpy as np
 
 from benchmarks.works import METHOD
-from hyperprompt_jax import configuration, libtpu
+from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.inspection.look import look
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.peeking.look import look
+from hyperprompt_jax.runtime import libtpu
 
 EXAMPLES, LENGTH, BATCH, TASKS = 100, 512, 8, 8
 
@@ -41,8 +42,8 @@ def main() -> None:
   parser.add_argument('--size', default='base')
   size = parser.parse_args().size
   files = [f'models/{size}.gin', 'methods/hyperprompt_global.gin', 'runs/params.gin']
-  configuration.parse(files, [])
-  config = configuration.call(Config)
+  gin_files.parse(files, [])
+  config = gin_files.call(Config)
   model = Model(config, METHOD, tuple(f'task_{t}' for t in range(TASKS)))
   partitioner = Partitioner()
   start = time.monotonic()

@@ -71,7 +71,7 @@ plan` does the same for any run.
 def run(size: str, topology: str, partitions: int, *more: str) -> dict[str, Any]:
   """One plan, in a process of its own."""
   command = [
-    *(sys.executable, '-m', 'hyperprompt_jax.plan'),
+    *(sys.executable, '-m', 'hyperprompt_jax', 'plan'),
     *(f'--gin_file=models/{size}.gin', '--gin_file=methods/hyperprompt_global.gin'),
     *(f'--topology={topology}', f'--num_partitions={partitions}', *more, '--json'),
   ]

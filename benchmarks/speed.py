@@ -42,7 +42,7 @@ from benchmarks.works import (
   WAYS,
   on_gpu,
 )
-from hyperprompt_jax import configuration
+from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.nn.config import REMAT_POLICIES, Config
 from hyperprompt_jax.planning.steps import Batch
 
@@ -52,8 +52,8 @@ Timed = Callable[[], float]
 
 
 def _config(size: str, **options: str) -> Config:
-  configuration.parse([f'models/{size}.gin'], [])
-  return dataclasses.replace(configuration.call(Config), **options)
+  gin_files.parse([f'models/{size}.gin'], [])
+  return dataclasses.replace(gin_files.call(Config), **options)
 
 
 class Worker(contextlib.AbstractContextManager):

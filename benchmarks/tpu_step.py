@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import results
-from hyperprompt_jax import libtpu
+from hyperprompt_jax.runtime import libtpu
 
 # Size, slice, chips that share a model.
 SIZES = (
@@ -37,16 +37,16 @@ NUM_TASKS = 8
 def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[Any, Any]:
   """A step that is not compiled yet, and its slice."""
   libtpu.prepare()
-  from hyperprompt_jax import configuration
-  from hyperprompt_jax.plan import Planner
+  from hyperprompt_jax.configuration import gin_files
   from hyperprompt_jax.planning import steps
+  from hyperprompt_jax.planning.planner import Planner
   from hyperprompt_jax.planning.sweep import Mesh
   from hyperprompt_jax.planning.topology import Slice
 
   method = METHODS.get(program, 'mtl')
   files = (f'models/{size}.gin', f'methods/{method}.gin', 'runs/plan.gin')
-  configuration.parse(files, [])
-  planner = configuration.call(Planner)
+  gin_files.parse(files, [])
+  planner = gin_files.call(Planner)
   where, batch = Slice.parse(topology), steps.Batch(*BATCH)
   if program in METHODS:
     partitioner = planner.partitioner(where, Mesh(num_partitions, 1), batch)

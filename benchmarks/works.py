@@ -10,14 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperprompt_jax import decoding, features
+from hyperprompt_jax import decoding
+from hyperprompt_jax.data import features
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import HyperPromptGlobal, Method, MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_jax.optimizers import adafactor
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning.steps import Batch
-from hyperprompt_jax.train_step import abstract_state, initial_state, make_train_step
+from hyperprompt_jax.training.optimizers import adafactor
+from hyperprompt_jax.training.train_step import (
+  abstract_state,
+  initial_state,
+  make_train_step,
+)
 
 OURS, MTL, T5X, TORCH = 'ours', 'mtl', 't5x', 'transformers'
 TRAIN, GREEDY, BEAM, SCORE, RANK = 'train step', 'greedy', 'beam search', 'score', 'rank'

@@ -16,10 +16,10 @@ from t5x import adafactor, decoding, models, optimizers
 from t5x import partitioning as t5x_partitioning
 
 from hyperprompt_jax import partitioning
-from hyperprompt_jax.checkpoints.compare import check_same_parameters
+from hyperprompt_jax.checkpoints.differences import check_same_parameters
 from hyperprompt_jax.checkpoints.initial import InitialCheckpoint
+from hyperprompt_jax.data.features import ConditionedEncDecFeatureConverter
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.features import ConditionedEncDecFeatureConverter
 from hyperprompt_jax.model import Batch, Model, Params, check_vocabulary
 from hyperprompt_jax.nn.conditioning import Method
 from hyperprompt_jax.nn.config import Config

@@ -7,8 +7,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from hyperprompt_jax.checkpoints import huggingface, t5x_format
-from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.differences import by_path
+from hyperprompt_jax.checkpoints.formats import huggingface
+from hyperprompt_jax.checkpoints.formats import t5x as t5x_format
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, in_memory
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config

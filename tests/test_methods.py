@@ -6,12 +6,14 @@ import re
 
 import pytest
 
-from hyperprompt_jax import cli, configuration, train
+from hyperprompt_jax import cli
+from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.conditioning import SingleTask
+from hyperprompt_jax.training import train
 from tests import tiny, tiny_run
 
-METHODS = sorted(p.stem for p in (configuration.gin_directory() / 'methods').glob('*.gin'))
+METHODS = sorted(p.stem for p in (gin_files.gin_directory() / 'methods').glob('*.gin'))
 STEPS = 12
 
 
@@ -86,13 +88,13 @@ def test_single_task_of_one_task_is_one_run(tmp_path, compile_once):
 
 
 def test_the_function_train_refuses_several_single_tasks(tmp_path):
-  configuration.parse(
+  gin_files.parse(
     ['models/tiny.gin', 'methods/single_task.gin', 'runs/demo.gin'],
     [f"MODEL_DIR='{tmp_path / 'run'}'"],
   )
-  assert configuration.bound_class('model.Model.method') is SingleTask
+  assert gin_files.bound_class('model.Model.method') is SingleTask
   with pytest.raises(UserError, match='trains 8 tasks, and this method one at a time'):
-    configuration.call(train.train)
+    gin_files.call(train.train)
 
 
 def documented(language):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import seqio
 
-from hyperprompt_jax import decoding, features, model
+from hyperprompt_jax import decoding, model
+from hyperprompt_jax.data import features
 from tests import tiny
 
 

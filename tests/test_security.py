@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from hyperprompt_jax import convert, infer
+from hyperprompt_jax.checkpoints import convert
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import infer
 from hyperprompt_tasks import errors
 from tests import published
 

@@ -25,23 +25,24 @@ from t5x.examples.t5 import network
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from hyperprompt_jax import configuration, train_step
-from hyperprompt_jax import optimizers as our_optimizers
 from hyperprompt_jax import t5x as adapter
 from hyperprompt_jax.checkpoints import TrainState
-from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.checkpoints.lazy import in_memory
 from hyperprompt_jax.checkpoints.source import open_source
+from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import SingleTask
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.training import optimizers as our_optimizers
+from hyperprompt_jax.training import train_step
 from tests import published, tiny
 
 pytestmark = pytest.mark.t5x
 
-GIN = configuration.gin_directory()
+GIN = gin_files.gin_directory()
 VOCABULARY = seqio.ByteVocabulary()
 # Large enough for Adafactor to factor second moments: it takes two sizes of 128.
 SIZES = {

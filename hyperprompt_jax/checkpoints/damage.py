@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hyperprompt_jax import distributed
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.runtime import distributed
 
 # What to do about it, in the words of the message.
 DELETE = 'delete it to use the one before it'

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hyperprompt_jax.checkpoints.compare import by_path, check_same_parameters
+from hyperprompt_jax.checkpoints.differences import by_path, check_same_parameters
 from hyperprompt_jax.checkpoints.lazy import LazyArray, arranged, load
 from hyperprompt_jax.checkpoints.source import METHOD, VOCABULARY_AXES, Source, open_source
 from hyperprompt_jax.errors import UserError

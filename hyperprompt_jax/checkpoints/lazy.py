@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.stacking import STACK, layer_index
-from hyperprompt_jax.terminal import track_bytes
+from hyperprompt_jax.runtime.terminal import track_bytes
 
 # Start and stop on each axis.
 Index = tuple[slice, ...]

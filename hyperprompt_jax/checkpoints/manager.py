@@ -11,17 +11,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import struct
 
-from hyperprompt_jax import distributed, optimizers, terminal, tuning
 from hyperprompt_jax.checkpoints import damage, record
-from hyperprompt_jax.checkpoints.base import (
+from hyperprompt_jax.checkpoints.damage import DamagedError, reading
+from hyperprompt_jax.checkpoints.differences import by_path, check_same_parameters
+from hyperprompt_jax.checkpoints.frozen import (
   Base,
   check_fingerprint,
   fingerprint,
   where,
   write_base,
 )
-from hyperprompt_jax.checkpoints.compare import by_path, check_same_parameters
-from hyperprompt_jax.checkpoints.damage import DamagedError, reading
 from hyperprompt_jax.checkpoints.iterator import (
   IteratorHandler,
   IteratorRestore,
@@ -33,6 +32,8 @@ from hyperprompt_jax.checkpoints.source import frozen_arrays
 from hyperprompt_jax.checkpoints.storage import leave_out_metrics, writing
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.errors import UserError, shown
+from hyperprompt_jax.runtime import distributed, terminal
+from hyperprompt_jax.training import optimizers, trainable
 
 # The score by which the best single checkpoint is chosen; the others bear tasks' names.
 AVERAGE = 'average'
@@ -131,7 +132,7 @@ class Checkpointer:
     retention: Retention | None = None,
     scores: Mapping[int, Scores] | None = None,
     data: Mapping[str, Any] | None = None,
-    tuned: tuning.Tuned | None = None,
+    tuned: trainable.Tuned | None = None,
   ):
     damage.leave_out_stragglers()
     leave_out_metrics()
@@ -139,7 +140,7 @@ class Checkpointer:
     self.directory = self._model_dir / SUBDIRECTORY
     self._task_list = list(task_list)
     self._data = dict(data or {})
-    self._tuned = tuned or tuning.Tuned(tuning.ALL, {})
+    self._tuned = tuned or trainable.Tuned(trainable.ALL, {})
     self._base: Base | None = None
     # Steps before this run's first: those of what it started from.
     self.initial_step = 0
@@ -320,14 +321,14 @@ class Checkpointer:
         frozen = arranged(frozen_arrays(self._model_dir, base), wanted)
     # The base may hold what this run has tuned, too, as it was before.
     check_same_parameters(checkpoint, wanted=wanted, found={**frozen, **own})
-    like_own, like_frozen = tuning.split_by(like, lambda path: '/'.join(path) in own)
+    like_own, like_frozen = trainable.split_by(like, lambda path: '/'.join(path) in own)
     params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
     self._check_sums(step, run, 'params', params)
     if base:
       with reading(where(self._model_dir, base), damage.PUT_BACK):
         unchanged = load(frozen, by_path(like_frozen), 'reading the base')
         check_fingerprint(self._model_dir, base, by_path(unchanged).items())
-        params = tuning.merge(params, unchanged)
+        params = trainable.merge(params, unchanged)
     return params
 
   def wait(self) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hyperprompt_jax.checkpoints.base import Base
+from hyperprompt_jax.checkpoints.frozen import Base
 from hyperprompt_jax.errors import UserError
 from hyperprompt_tasks import plain_json
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from hyperprompt_jax.checkpoints import huggingface, record, t5x_format
-from hyperprompt_jax.checkpoints.base import FOLDER, Base, check_fingerprint, where
-from hyperprompt_jax.checkpoints.compare import check_same_parameters
+from hyperprompt_jax.checkpoints import record
+from hyperprompt_jax.checkpoints.differences import check_same_parameters
+from hyperprompt_jax.checkpoints.formats import huggingface, t5x
+from hyperprompt_jax.checkpoints.frozen import FOLDER, Base, check_fingerprint, where
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
 from hyperprompt_jax.checkpoints.storage import Folder
 from hyperprompt_jax.checkpoints.sums import weighted_sum
@@ -166,12 +167,12 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
     step = int(step_folder.name)
     arrays, tasks = _read_run(step_folder, within)
     return Source(str(step_folder), 'hyperprompt', step, arrays, task_list=tasks)
-  if contents := folder.read(t5x_format.MSGPACK_FILE):
-    arrays, step = t5x_format.read_native(folder, contents)
+  if contents := folder.read(t5x.MSGPACK_FILE):
+    arrays, step = t5x.read_native(folder, contents)
     return _of_t5x(Source(path, 'T5X', step, unrolled(arrays)))
-  state = folder / t5x_format.ORBAX_ITEM
-  if metadata := state.read(t5x_format.ORBAX_FILE):
-    arrays, step = t5x_format.of_train_state(state, t5x_format.read_orbax(state, metadata))
+  state = folder / t5x.ORBAX_ITEM
+  if metadata := state.read(t5x.ORBAX_FILE):
+    arrays, step = t5x.of_train_state(state, t5x.read_orbax(state, metadata))
     return _of_t5x(Source(path, 'T5X Orbax', step, unrolled(arrays)))
   raise UserError(f'{path} is no checkpoint: name {_FORMATS}{_hint(local)}')
 
@@ -245,10 +246,10 @@ def frozen_arrays(
 
 def _read_orbax_folder(path: epath.Path) -> dict[str, LazyArray]:
   folder = Folder(str(path))
-  metadata = folder.read(t5x_format.ORBAX_FILE)
+  metadata = folder.read(t5x.ORBAX_FILE)
   if metadata is None:
-    raise UserError(f'checkpoint {path} is incomplete: it has no {t5x_format.ORBAX_FILE}')
-  return t5x_format.read_orbax(folder, metadata)
+    raise UserError(f'checkpoint {path} is incomplete: it has no {t5x.ORBAX_FILE}')
+  return t5x.read_orbax(folder, metadata)
 
 
 def _hint(local: epath.Path | None) -> str:

@@ -13,9 +13,9 @@ import tensorstore as ts
 from etils import epath
 
 import hyperprompt_tasks
-from hyperprompt_jax import distributed
 from hyperprompt_jax.checkpoints.lazy import Index, LazyArray
 from hyperprompt_jax.errors import UserError, shown
+from hyperprompt_jax.runtime import distributed
 
 # TensorStore's defaults retry for minutes before they say that there is no network.
 _CONTEXT = ts.Context(

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.differences import by_path
 
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hyperprompt_jax import features, train_step, tuning
-from hyperprompt_jax.checkpoints.compare import by_path
+from hyperprompt_jax.checkpoints.differences import by_path
+from hyperprompt_jax.data import features
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.stacking import STACK
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning import arithmetic, cost
+from hyperprompt_jax.training import train_step, trainable
 
 TRAIN, DECODE = 'train', 'decode'
 
@@ -42,7 +43,7 @@ def lower_train(
   batch: Batch,
   *,
   num_microbatches: int = 1,
-  tuned: str = tuning.ALL,
+  tuned: str = trainable.ALL,
 ) -> Any:
   """The training step as `train` runs it, from shapes alone; not yet compiled."""
   with partitioner.activate():
@@ -76,20 +77,20 @@ def lower_decode(model: Model, partitioner: Partitioner, batch: Batch) -> Any:
     )
 
 
-def train_flops(model: Model, batch: Batch, tuned: str = tuning.ALL) -> int:
+def train_flops(model: Model, batch: Batch, tuned: str = trainable.ALL) -> int:
   """FLOP of the loss and its gradient over all chips, with nothing worked out twice.
 
   Utilisation is counted by them (PaLM, appendix B, with attention's own).
   """
   config = dataclasses.replace(model.config, remat_policy='none')
   plain = dataclasses.replace(model, config=config)
-  chosen = tuning.choose(plain.param_axes(), tuned)
+  chosen = trainable.choose(plain.param_axes(), tuned)
   params, frozen = chosen.split(plain.param_shapes())
   moving = jax.eval_shape(chosen.moving, params)
   tokens = lambda length: jax.ShapeDtypeStruct((batch.size, length), jnp.int32)
 
   def loss(moving: Any, params: Any, frozen: Any, rows: Any) -> Any:
-    merged = tuning.merge(chosen.moved(params, moving), frozen)
+    merged = trainable.merge(chosen.moved(params, moving), frozen)
     return plain.loss(merged, rows, jax.random.key(0))
 
   return arithmetic.flops(

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from hyperprompt_jax import terminal
 from hyperprompt_jax.planning.plan import Plan
 from hyperprompt_jax.planning.topology import GIB
+from hyperprompt_jax.runtime import terminal
 
 
 def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:

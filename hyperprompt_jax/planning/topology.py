@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hyperprompt_jax import libtpu
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.runtime import libtpu
 
 GIB = 2**30
 

@@ -19,11 +19,12 @@ import tensorflow as tf
 import tensorstore as ts
 from etils import epath
 
-from benchmarks.reliability import files
-from hyperprompt_jax import evaluator, reporting
 from hyperprompt_jax.checkpoints import damage, storage
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path, weighted_sum
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import evaluator
+from hyperprompt_jax.runtime import reporting
+from tools.reliability import files
 
 LAST = f'checkpoints/{files.STEPS[-1]}'
 

@@ -16,12 +16,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hyperprompt_jax import decoding
-from hyperprompt_jax.checkpoints import InitialCheckpoint, huggingface
+from hyperprompt_jax.checkpoints import InitialCheckpoint
+from hyperprompt_jax.checkpoints.formats import huggingface
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.train_step import abstract_params
+from hyperprompt_jax.training.train_step import abstract_params
 from tests import published, tiny
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'

@@ -5,8 +5,8 @@ import gc
 
 import jax.numpy as jnp
 
-from benchmarks.reliability import files
 from hyperprompt_jax.checkpoints import Checkpointer, Retention
+from tools.reliability import files
 
 
 def test_a_save_leaves_nothing_in_memory(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from hyperprompt_jax.checkpoints import Checkpointer, Retention, TrainState
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.optimizers import skip_step_on_spikes
+from hyperprompt_jax.training.optimizers import skip_step_on_spikes
 
 PLAIN = optax.adam(0.1)
 SKIPPING = skip_step_on_spikes(PLAIN, interval=8)

@@ -7,7 +7,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hyperprompt_jax.checkpoints import record
-from hyperprompt_jax.checkpoints.base import Base
+from hyperprompt_jax.checkpoints.frozen import Base
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
 

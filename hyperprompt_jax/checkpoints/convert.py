@@ -1,0 +1,161 @@
+"""`hyperprompt convert`: a T5 from T5X, Hugging Face or a run, to T5X or Hugging Face."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints.formats import huggingface, t5x
+from hyperprompt_jax.checkpoints.lazy import cast
+from hyperprompt_jax.checkpoints.source import open_source, run_of
+from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import runs
+from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.runtime import terminal
+
+T5X, HUGGING_FACE = 't5x', 'huggingface'
+GIN_FILE = 'model.gin'
+
+
+def convert(
+  path: str,
+  output: str,
+  to: str,
+  *,
+  vocab_size: int | None = None,
+  dtype: str | None = None,
+  drop_method: bool = False,
+) -> dict[str, Any]:
+  """Converts a checkpoint, one array after another; the output appears whole, at the end.
+
+  Args:
+    path: of the checkpoint; see `checkpoints.source.open_source`.
+    output: a folder that does not exist yet. T5X's checkpoint is `checkpoint_STEP` in it,
+      beside `model.gin`, which describes the network as the files of `gin/models` do.
+    to: 't5x' or 'huggingface'.
+    vocab_size: rows of the vocabulary to pad or cut to; None leaves them.
+    dtype: to cast to; None leaves the arrays' own, bit for bit.
+    drop_method: whether to leave out what a method of task-conditioning has added.
+
+  Returns:
+    What was written: `checkpoint`, `format`, `step`, `parameters`, `bytes`, and the
+    network's `config` by name.
+
+  Raises:
+    UserError: if it cannot be read, written or held by the format, or is no T5.
+  """
+  source = open_source(path)
+  config, vocabulary = _described(path)
+  if drop_method:
+    source = source.without_method()
+  elif source.method_paths and to == HUGGING_FACE:
+    raise UserError(
+      f'{path} holds parameters of a method ({source.method_paths[0]}, …), for which a '
+      'Hugging Face T5 has no place: --drop_method leaves them out'
+    )
+  config = source.backbone_config(config)
+  if vocab_size is not None:
+    config = dataclasses.replace(config, vocab_size=vocab_size)
+    source = source.with_vocabulary(vocab_size)
+  if dtype is not None:
+    arrays = {path: cast(array, dtype) for path, array in source.arrays.items()}
+    source = dataclasses.replace(source, arrays=arrays)
+  if to == HUGGING_FACE:
+    huggingface.check_writable(config)
+  total = sum(array.nbytes for array in source.arrays.values())
+  with _written_whole(pathlib.Path(output)) as folder:
+    checkpoint = folder
+    if to == T5X:
+      checkpoint = folder / f'checkpoint_{source.step}'
+      checkpoint.mkdir()
+      written = t5x.write_native(checkpoint, source.arrays, source.step)
+    else:
+      written = huggingface.write(folder, source.arrays, config)
+    with terminal.track_bytes(f'{source.kind} to {to}', total) as advance:
+      for done in written:
+        advance(source.arrays[done].nbytes)
+    if vocabulary:
+      shutil.copyfile(vocabulary, folder / hyperprompt_tasks.HUGGING_FACE_FILE)
+    if to == T5X:
+      (folder / GIN_FILE).write_text(_gin(path, output, config, bool(vocabulary)))
+    name = checkpoint.relative_to(folder)
+  return {
+    'checkpoint': str(pathlib.Path(output) / name),
+    'format': to,
+    'step': source.step,
+    'parameters': sum(a.nbytes // a.dtype.itemsize for a in source.arrays.values()),
+    'bytes': total,
+    'config': {f.name: getattr(config, f.name) for f in _sizes(config)},
+  }
+
+
+def _described(path: str) -> tuple[Config | None, str | None]:
+  """What lies beside a checkpoint: a run's own configuration, a vocabulary's file."""
+  model_dir = run_of(path)
+  config, vocabulary = None, path
+  if model_dir is not None:
+    runs.configure(str(model_dir), 'runs/run.gin', [], [])
+    config = gin_files.call(Config)
+    vocabulary = gin_files.parameter('runs.Run.vocabulary')
+  if not os.path.exists(vocabulary):
+    return config, None
+  if os.path.isdir(vocabulary):
+    vocabulary = os.path.join(vocabulary, hyperprompt_tasks.HUGGING_FACE_FILE)
+  return config, vocabulary if os.path.isfile(vocabulary) else None
+
+
+def _sizes(config: Config) -> list[dataclasses.Field]:
+  """What of a configuration belongs to the checkpoint, and not to how it is run."""
+  of_runs = ('dropout_rate', 'dtype', 'scan_layers', 'remat_policy')
+  return [f for f in dataclasses.fields(config) if f.name not in of_runs]
+
+
+def _gin(path: str, output: str, config: Config, has_vocabulary: bool) -> str:
+  """A gin file like those of `gin/models`."""
+  lines = [
+    # A name of somebody's may have a newline in it, and what follows would be read.
+    f'# The network of {path!r}, written by hyperprompt convert; to use in place of a file',
+    '# of models/.',
+    'from __gin__ import dynamic_registration',
+    'from hyperprompt_jax.nn import config',
+    '',
+  ]
+  if has_vocabulary:
+    file = os.path.join(os.path.abspath(output), hyperprompt_tasks.HUGGING_FACE_FILE)
+    lines.append(f'VOCABULARY = {file!r}')
+  lines.append('config.Config:')
+  lines += [f'  {f.name} = {getattr(config, f.name)!r}' for f in _sizes(config)]
+  return '\n'.join(lines) + '\n'
+
+
+@contextlib.contextmanager
+def _written_whole(output: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder that takes its name when the block ends, and is gone if that fails."""
+  if output.exists():
+    raise UserError(f'--output {output} exists already: name a new folder')
+  try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))
+  except OSError as error:
+    raise UserError(f'--output {output} cannot be written: {error}') from error
+  try:
+    yield temporary
+    temporary.chmod(0o777 & ~_umask())
+    temporary.rename(output)
+  except OSError as error:
+    raise UserError(f'--output {output} cannot be written: {error}') from error
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+  """The process's mask, which temporary folders do not follow."""
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask

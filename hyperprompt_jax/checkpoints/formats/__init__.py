@@ -1,0 +1,1 @@
+"""Formats of checkpoints that other libraries write and read."""

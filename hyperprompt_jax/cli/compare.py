@@ -1,0 +1,53 @@
+"""`hyperprompt eval --compare`: methods beside each other, over tasks and seeds.
+
+It reads what training recorded, and evaluates nothing again.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+
+from hyperprompt_jax.cli import arguments
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import intervals
+from hyperprompt_jax.evaluation.comparison import compare, markdown, rows
+
+
+def main(words: Sequence[str]) -> None:
+  """`hyperprompt eval --compare`."""
+  parser = arguments.Parser('eval --compare', __doc__)
+  parser.add_argument(
+    '--compare',
+    nargs='+',
+    required=True,
+    metavar='MODEL_DIR',
+    help='folders of runs; those that differ in RANDOM_SEED alone are one method',
+  )
+  parser.add_argument(
+    '--step',
+    default='best',
+    help="scores of the step of the 'best' average (the default), 'best_per_task', or of "
+    "the 'latest' evaluation",
+  )
+  parser.add_argument('--csv', metavar='FILE', help='writes the numbers there, too')
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  flags, _ = arguments.parse_arguments(parser, words)
+  methods = compare(flags.compare, flags.step)
+  found = rows(methods)
+  if flags.csv:
+    try:
+      with open(flags.csv, 'w', encoding='utf-8', newline='') as file:
+        table = csv.DictWriter(file, list(found[0]))
+        table.writeheader()
+        table.writerows(found)
+    except OSError as error:
+      raise UserError(f'--csv {flags.csv} cannot be written: {error}') from error
+  if flags.json:
+    print(json.dumps({'step': flags.step, 'scores': found}))
+    return
+  print(markdown(methods), end='')
+  print(
+    f'\nValidation scores x 100 ({flags.step}), mean ± standard deviation over seeds. '
+    f'Bold: the {100 * intervals.LEVEL:.0f} % interval of the difference from every other '
+    'method, paired by seed, lies above zero.'
+  )

@@ -1,0 +1,60 @@
+"""`hyperprompt convert`: a T5 from T5X, Hugging Face or a run, to T5X or Hugging Face."""
+
+import json
+from collections.abc import Sequence
+
+from hyperprompt_jax.checkpoints.convert import HUGGING_FACE, T5X, convert
+from hyperprompt_jax.cli import arguments
+from hyperprompt_jax.errors import UserError
+
+
+def main(words: Sequence[str]) -> None:
+  """`hyperprompt convert`."""
+  parser = arguments.Parser('convert', __doc__)
+  parser.add_argument(
+    '--input',
+    required=True,
+    metavar='PATH',
+    help='a T5X checkpoint (local or gs://), a Hugging Face folder, or a MODEL_DIR (its '
+    'latest checkpoint) or MODEL_DIR/checkpoints/STEP',
+  )
+  parser.add_argument('--output', required=True, help='folder to write; must not exist')
+  parser.add_argument(
+    '--to', required=True, choices=(T5X, HUGGING_FACE), help='the format to write'
+  )
+  parser.add_argument(
+    '--vocab_size',
+    type=int,
+    metavar='ROWS',
+    help='pad or cut the rows of the vocabulary (T5 has 32100 ids, its checkpoints 32128 '
+    'rows); default: as they are',
+  )
+  parser.add_argument(
+    '--dtype', choices=('float32', 'bfloat16'), help='default: as the arrays are'
+  )
+  parser.add_argument(
+    '--drop_method',
+    action='store_true',
+    help='leave out the parameters of the method of task-conditioning',
+  )
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  flags, bindings = arguments.parse_arguments(parser, words)
+  if bindings:
+    raise UserError(f'convert takes no gin bindings, but --gin.{bindings[0]} was given')
+  if flags.vocab_size is not None and flags.vocab_size < 1:
+    raise UserError(f'--vocab_size must be a positive integer, not {flags.vocab_size}')
+  report = convert(
+    flags.input,
+    flags.output,
+    flags.to,
+    vocab_size=flags.vocab_size,
+    dtype=flags.dtype,
+    drop_method=flags.drop_method,
+  )
+  if flags.json:
+    print(json.dumps(report))
+  else:
+    print(
+      f'{report["checkpoint"]}: {report["parameters"]:,} parameters, '
+      f'{report["bytes"] / 1e9:.2f} GB, step {report["step"]}'
+    )

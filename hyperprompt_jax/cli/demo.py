@@ -1,0 +1,136 @@
+"""`hyperprompt demo`: HyperPrompt-Global beside multi-task learning, on a CPU, in minutes.
+
+Both train on the built-in mixture, whose tasks share their inputs and conflict in their
+outputs: the same text, model, steps and batches, and only the method differs.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.cli import arguments
+from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.evaluation import summary
+from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.training import train
+
+MIXTURE = 'hp_builtin'
+METHODS = {'mtl': 'MTL', 'hyperprompt_global': 'HyperPrompt'}
+
+# The method's defaults are for T5's sizes, and would nearly double the tiny network.
+_BINDINGS = {
+  'mtl': [],
+  'hyperprompt_global': [
+    'conditioning.HyperPromptGlobal.prompt_length=8',
+    'conditioning.HyperPromptGlobal.bottleneck_dim=8',
+    'conditioning.HyperPromptGlobal.task_embed_dim=16',
+  ],
+}
+
+# Told apart in grey and by the colour-blind (Okabe & Ito), and by their lines.
+_STYLES = {'mtl': ('#0072B2', '--'), 'hyperprompt_global': ('#D55E00', '-')}
+
+
+def demo(
+  output_dir: str, files: Sequence[str] = (), bindings: Sequence[str] = ()
+) -> dict[str, Any]:
+  """Trains each method, from the start or from where `output_dir` has got to.
+
+  Args:
+    output_dir: gets a run's folder for each method, and the picture.
+    files: gin files besides the demo's own.
+    bindings: gin bindings, for all methods.
+
+  Returns:
+    `chance` and, for each method, `scores` by task (x 100, at the last step), both with
+    an `average`; and the path of the picture, `curves`.
+  """
+  scores: dict[str, summary.ScoresByStep] = {}
+  for method, label in METHODS.items():
+    terminal.stderr_console().print(f'\n{label}: methods/{method}.gin')
+    model_dir = str(pathlib.Path(output_dir) / method)
+    gin_files.parse(
+      ['models/tiny.gin', f'methods/{method}.gin', 'runs/demo.gin', *files],
+      [f'MODEL_DIR={model_dir!r}', *_BINDINGS[method], *bindings],
+    )
+    scores[method] = summary.scores_by_step(gin_files.call(train.train))
+  chance = {
+    task: hyperprompt_tasks.chance(task) for task in hyperprompt_tasks.task_list(MIXTURE)
+  }
+  chance[AVERAGE] = sum(chance.values()) / len(chance)
+  picture = pathlib.Path(output_dir) / 'learning_curves.png'
+  _draw(scores, chance, picture)
+  return {
+    'chance': chance,
+    'scores': {method: scores[method][max(scores[method])] for method in METHODS},
+    'curves': str(picture),
+  }
+
+
+def _draw(
+  scores: Mapping[str, summary.ScoresByStep],
+  chance: Mapping[str, float],
+  path: pathlib.Path,
+) -> None:
+  """Draws each task's score over the steps, and the average's, a panel each."""
+  matplotlib.use('Agg')
+  import matplotlib.pyplot as plt
+
+  figure, axes = plt.subplots(3, 3, figsize=(9, 7.5), sharex=True, sharey=True)
+  names = [*(name for name in chance if name != AVERAGE), AVERAGE]
+  for axis, name in zip(axes.flat, names, strict=True):
+    for method, (color, line) in _STYLES.items():
+      steps = sorted(scores[method])
+      axis.plot(
+        steps,
+        [scores[method][step][name] for step in steps],
+        line,
+        color=color,
+        label=METHODS[method],
+      )
+    axis.axhline(chance[name], color='0.5', linewidth=1, linestyle=':', label='chance')
+    axis.set_title(name, fontweight='bold' if name == AVERAGE else None)
+    axis.set_ylim(-3, 103)
+  for axis in axes[:, 0]:
+    axis.set_ylabel('exact match (%)')
+  for axis in axes[-1]:
+    axis.set_xlabel('training step')
+  handles, labels = axes.flat[0].get_legend_handles_labels()
+  figure.legend(handles, labels, frameon=False, loc='upper center', ncols=len(labels))
+  figure.tight_layout(rect=(0, 0, 1, 0.96))
+  figure.savefig(path, dpi=150)
+  plt.close(figure)
+
+
+def main(words: Sequence[str]) -> None:
+  """`hyperprompt demo`."""
+  parser = arguments.Parser('demo', __doc__)
+  arguments.add_arguments(parser)
+  parser.add_argument(
+    '--output_dir',
+    default='runs/demo',
+    help='folder for the runs and the picture; a demo that was stopped goes on from there '
+    '(default: %(default)s)',
+  )
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  flags, bindings = arguments.parse_arguments(parser, words)
+  started = time.monotonic()
+  report = demo(flags.output_dir, flags.gin_file, bindings)
+  if flags.json:
+    print(json.dumps(report))
+    return
+  columns = [report['chance'], *(report['scores'][method] for method in METHODS)]
+  terminal.print_table(
+    'Exact match (x 100) on the validation split, after the same number of steps',
+    ('task', 'chance', *METHODS.values()),
+    [(task, *(f'{column[task]:.1f}' for column in columns)) for task in report['chance']],
+    ruled=1,
+  )
+  print(f'learning curves: {report["curves"]}')
+  terminal.stderr_console().print(f'took {terminal.duration(time.monotonic() - started)}')

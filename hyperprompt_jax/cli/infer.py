@@ -1,0 +1,55 @@
+"""`hyperprompt infer`: predictions for a file, a SeqIO task, or a benchmark's server."""
+
+from collections.abc import Sequence
+
+from hyperprompt_jax.cli import arguments
+from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import runs
+from hyperprompt_jax.evaluation.infer import infer, submit
+from hyperprompt_jax.runtime import distributed, terminal
+
+
+def main(words: Sequence[str]) -> None:
+  """`hyperprompt infer`."""
+  parser = arguments.Parser('infer', __doc__)
+  arguments.add_run_arguments(parser)
+  distributed.add_arguments(parser)
+  source = parser.add_mutually_exclusive_group(required=True)
+  source.add_argument(
+    '--input', help='JSONL with "task" (of the model\'s list) and "inputs" on each line'
+  )
+  source.add_argument('--task', help='a SeqIO task of the same task list')
+  source.add_argument(
+    '--submission',
+    action='store_true',
+    help="the test splits of the run's benchmark, as a zip that its server takes",
+  )
+  parser.add_argument('--split', help="of --task; 'validation' by itself")
+  parser.add_argument('--output', required=True, help='JSONL file, or zip, to write')
+  parser.add_argument(
+    '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
+  )
+  flags, bindings = arguments.parse_arguments(parser, words)
+  distributed.start(flags)
+  runs.configure(flags.model_dir, 'runs/infer.gin', flags.gin_file, bindings)
+  distributed.check_agreement(f'--step={flags.step}', f'--input={flags.input}')
+  console = terminal.stderr_console()
+  if flags.submission:
+    if flags.split not in (None, 'test'):
+      raise UserError(f'--split={flags.split}: --submission is of the test split')
+    strange = gin_files.call(submit, output=flags.output, step=flags.step)
+    for name, number in strange.items():
+      if number:
+        console.print(f'{name}: {number} answers are no label, and written as its first')
+    console.print(f'{", ".join(strange)} in {flags.output}')
+    return
+  number = gin_files.call(
+    infer,
+    output=flags.output,
+    step=flags.step,
+    input_file=flags.input,
+    task_name=flags.task,
+    split=flags.split or 'validation',
+  )
+  console.print(f'{number} predictions in {flags.output}')

@@ -1,0 +1,128 @@
+"""`hyperprompt params`: how many parameters a model has, and how many a method adds.
+
+Counted from abstract shapes: no weights are made, whatever the size.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hyperprompt_jax.cli import arguments
+from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.inspection.parameter_count import SIZES, TASKS, Counts, count, draw
+from hyperprompt_jax.runtime import terminal
+
+
+def _count_files(files: Sequence[str], bindings: Sequence[str], num_tasks: int) -> Counts:
+  """Counts what gin files of a model and a method compose."""
+  gin_files.parse([*files, 'runs/params.gin'], bindings)
+  return gin_files.call(count, num_tasks=num_tasks)
+
+
+def _row(size: str, method: str, counts: Counts) -> dict[str, Any]:
+  return {
+    'size': size,
+    'method': method,
+    'backbone': counts.backbone,
+    'task': counts.task,
+    'per_task': counts.per_task,
+    'ratio': counts.ratio,
+    'growth': {
+      str(tasks): {'task': task, 'ratio': task / counts.backbone}
+      for tasks, task in counts.growth.items()
+    },
+  }
+
+
+def _name(files: Sequence[str], folder: str, otherwise: int) -> str:
+  """The stem of the gin file from a folder, or of the first or last of all files."""
+  paths = [pathlib.Path(file) for file in files]
+  within = [path for path in paths if path.parent.name == folder]
+  return (within[-1] if within else paths[otherwise]).stem
+
+
+def _rows(
+  files: Sequence[str], bindings: Sequence[str], num_tasks: int, *, everything: bool
+) -> list[dict[str, Any]]:
+  """A row for the composed run, or one for each size and method there is."""
+  if not everything:
+    counts = _count_files(files, bindings, num_tasks)
+    return [_row(_name(files, 'models', 0), _name(files, 'methods', -1), counts)]
+  methods = sorted(
+    path.stem for path in (gin_files.gin_directory() / 'methods').glob('*.gin')
+  )
+  return [
+    _row(
+      size,
+      method,
+      _count_files(
+        [f'models/{size}.gin', f'methods/{method}.gin', *files], bindings, num_tasks
+      ),
+    )
+    for size in SIZES
+    for method in methods
+  ]
+
+
+def _print(rows: Sequence[Mapping[str, Any]], num_tasks: int) -> None:
+  terminal.print_table(
+    f'Parameters with {num_tasks} conditioned task(s)',
+    ('size', 'method', 'backbone', 'task', 'per task', 'task / backbone'),
+    [
+      (
+        row['size'],
+        row['method'],
+        *(f'{row[name]:,}' for name in ('backbone', 'task', 'per_task')),
+        _percent(row['ratio']),
+      )
+      for row in rows
+    ],
+  )
+  terminal.print_table(
+    'task / backbone by the number of tasks',
+    ('size', 'method', *map(str, TASKS)),
+    [
+      (
+        row['size'],
+        row['method'],
+        *(_percent(of['ratio']) for of in row['growth'].values()),
+      )
+      for row in rows
+    ],
+  )
+
+
+def _percent(ratio: float) -> str:
+  return f'{100 * ratio:.3f} %'
+
+
+def main(words: Sequence[str]) -> None:
+  """`hyperprompt params`."""
+  parser = arguments.Parser('params', __doc__)
+  arguments.add_arguments(parser)
+  parser.add_argument(
+    '--all',
+    action='store_true',
+    help=f'a row for each of the sizes {", ".join(SIZES)} and each method; otherwise '
+    'name a --gin_file of models/ and one of methods/',
+  )
+  parser.add_argument(
+    '--num_tasks',
+    type=int,
+    default=8,
+    help='conditioned tasks (default: %(default)s, as SuperGLUE has)',
+  )
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  parser.add_argument(
+    '--plot', metavar='FILE', help='draw task / backbone for 1 to 64 tasks (PNG, SVG, PDF)'
+  )
+  flags, bindings = arguments.parse_arguments(parser, words)
+  rows = _rows(flags.gin_file, bindings, flags.num_tasks, everything=flags.all)
+  if flags.plot:
+    draw(rows, flags.plot)
+  if flags.json:
+    report = {'rows': rows} if flags.all else rows[0]
+    print(json.dumps({'num_tasks': flags.num_tasks, **report}))
+  else:
+    _print(rows, flags.num_tasks)

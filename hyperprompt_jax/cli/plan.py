@@ -1,0 +1,108 @@
+"""`hyperprompt plan`: what a step needs on a TPU slice, by the TPU's own compiler.
+
+The step is compiled ahead of time from shapes alone, on any machine: no TPU is needed, no
+weights are made.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hyperprompt_jax.cli import arguments
+from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.nn.conditioning import MultiTaskLearning
+from hyperprompt_jax.planning import steps, tables
+from hyperprompt_jax.planning.plan import Plan
+from hyperprompt_jax.planning.planner import Planner, say_where, share_of
+from hyperprompt_jax.planning.steps import Batch
+from hyperprompt_jax.planning.sweep import Mesh
+from hyperprompt_jax.planning.topology import Slice
+from hyperprompt_jax.runtime import terminal
+
+SIZES = {
+  'batch_size': (128, 'rows over all chips'),
+  'inputs_length': (512, 'of the inputs'),
+  'targets_length': (64, 'of the targets'),
+  'num_partitions': (1, 'chips that share one copy of the model and one batch'),
+  'fsdp': (1, 'chips that share one copy of the model, each with its own batch'),
+  'num_tasks': (8, 'conditioned tasks'),
+}
+
+
+def _parser() -> arguments.Parser:
+  parser = arguments.Parser('plan', __doc__)
+  arguments.add_arguments(parser)
+  parser.add_argument(
+    '--topology',
+    help='a slice, as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8; with --sweep, a generation',
+  )
+  parser.add_argument(
+    '--sweep',
+    action='store_true',
+    help='find the smallest slice that the step fits on, and the best meshes there: of a '
+    'generation (--topology=v5p), of all, or the meshes of one slice',
+  )
+  parser.add_argument('--step', choices=(steps.TRAIN, steps.DECODE), default=steps.TRAIN)
+  for name, (default, text) in SIZES.items():
+    parser.add_argument(
+      f'--{name}', type=int, default=default, help=f'{text} (default: %(default)s)'
+    )
+  parser.add_argument(
+    '--share',
+    action='store_true',
+    help='compile mtl, too, and show what the method adds to it',
+  )
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  return parser
+
+
+def main(words: Sequence[str]) -> None:
+  """`hyperprompt plan`."""
+  flags, bindings = arguments.parse_arguments(_parser(), words)
+  for name in SIZES:
+    if getattr(flags, name) < 1:
+      raise UserError(f'--{name} must be a positive integer, not {getattr(flags, name)}')
+  mesh = Mesh(flags.num_partitions, flags.fsdp)
+  if flags.sweep and (flags.share or mesh != Mesh(1, 1)):
+    raise UserError('--sweep chooses the mesh: leave out --num_partitions, --fsdp, --share')
+  if not flags.sweep and flags.topology is None:
+    raise UserError('name a slice, --topology=v4:2x2x2, or let --sweep find one')
+  gin_files.parse([*flags.gin_file, 'runs/plan.gin'], bindings)
+  planner: Planner = gin_files.call(Planner)
+  batch = Batch(flags.batch_size, flags.inputs_length, flags.targets_length)
+  with terminal.stages() as progress:
+    if flags.sweep:
+      of_sweep = {'step': flags.step, 'num_tasks': flags.num_tasks, 'progress': progress}
+      done = lambda plan: progress.message(tables.line(plan))
+      plans = planner.sweep(flags.topology, batch, **of_sweep, done=done)
+    else:
+      where = Slice.parse(flags.topology)
+      plan, share = _plan_and_share(planner, where, mesh, batch, flags, progress)
+  if flags.sweep and flags.json:
+    print(json.dumps({'plans': [of.report() for of in plans]}))
+  elif flags.sweep:
+    tables.print_sweep(plans)
+  elif flags.json:
+    print(json.dumps({**plan.report(), 'share': share}))
+  else:
+    tables.print_plan(plan, share)
+
+
+def _plan_and_share(
+  planner: Planner,
+  where: Slice,
+  mesh: Mesh,
+  batch: Batch,
+  flags: Any,
+  progress: Callable[[str], None],
+) -> tuple[Plan, Mapping[str, float] | None]:
+  given = (where, mesh, batch, flags.step, flags.num_tasks)
+  plan = planner.plan(*given, functools.partial(say_where, progress, where.name))
+  if not (flags.share and plan.fits):
+    return plan, None
+  plain = dataclasses.replace(planner, method=MultiTaskLearning())
+  without = plain.plan(*given, functools.partial(say_where, progress, f'{where.name}, mtl'))
+  return plan, share_of(plan, without) if without.fits else None

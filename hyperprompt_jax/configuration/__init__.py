@@ -1,0 +1,1 @@
+"""Configuration by gin: files and bindings, parsed with clear errors."""

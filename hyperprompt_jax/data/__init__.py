@@ -1,0 +1,1 @@
+"""Training and validation data: SeqIO mixtures as batches of conditioned examples."""

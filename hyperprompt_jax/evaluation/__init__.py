@@ -1,0 +1,1 @@
+"""Evaluation: predictions, scores, their averages, and comparisons of runs."""

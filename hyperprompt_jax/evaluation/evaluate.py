@@ -1,0 +1,119 @@
+"""`hyperprompt eval`: evaluates checkpoints of a run: one, all, or each task's best."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import hyperprompt_tasks
+from hyperprompt_jax.data import datasets
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import runs, summary
+from hyperprompt_jax.evaluation.evaluator import Evaluator, Results, check_amounts
+from hyperprompt_jax.runtime import terminal
+
+ALL = 'all'
+BEST_PER_TASK = 'best_per_task'
+
+
+def evaluate(
+  run: runs.Run,
+  mixture_or_task_name: str,
+  task_feature_lengths: datasets.Lengths,
+  batch_size: int,
+  eval_steps: int,
+  choice: str,
+  use_cached: bool = False,
+  num_eval_examples: int | None = None,
+  rank_labels: bool = False,
+) -> dict[str, Any]:
+  """Evaluates checkpoints on the validation splits of a mixture.
+
+  Args:
+    run: whose checkpoints.
+    mixture_or_task_name: on what; its task list must be the run's.
+    task_feature_lengths: of `inputs` and `targets`; longer inputs are cut.
+    batch_size: rows of a batch.
+    eval_steps: batches of each task for the loss; 0 for none.
+    choice: a step, 'latest', 'best', 'all', or 'best_per_task'.
+    use_cached: whether to read SeqIO's cache in place of the sources.
+    num_eval_examples: of each task, to generate for; None for all.
+    rank_labels: whether tasks with a closed set of labels are answered with the likeliest
+      one, in place of what is generated.
+
+  Returns:
+    `checkpoints`, a list of `step`, `average`, `scores`, `metrics` and `losses` each;
+    with 'best_per_task' also `best_per_task`, of `step` and `score` by task, and
+    `best_per_task_average`.
+
+  Raises:
+    UserError: if there is no such checkpoint, mixture or split.
+  """
+  run.check_task_list(mixture_or_task_name)
+  datasets.check_mixture(mixture_or_task_name, 'validation', use_cached=use_cached)
+  datasets.check_lengths(task_feature_lengths)
+  check_amounts(eval_steps, num_eval_examples)
+  run.partitioner.check(batch_size=batch_size)
+  groups = hyperprompt_tasks.groups(mixture_or_task_name)
+  wanted = _wanted(run, choice, list(groups))
+  # Before the data is opened: of another benchmark it may have to be downloaded first.
+  run.checkpointer().check_task_list(min(wanted.values()))
+  progress = terminal.stderr_console()
+  with run.partitioner.activate():
+    evaluator = Evaluator(
+      run.model,
+      run.partitioner,
+      mixture_or_task_name,
+      task_feature_lengths,
+      batch_size=batch_size,
+      eval_steps=eval_steps,
+      use_cached=use_cached,
+      num_examples=num_eval_examples,
+      rank_labels=rank_labels,
+    )
+    results: dict[int, Results] = {}
+    for number, step in enumerate(sorted(set(wanted.values())), 1):
+      progress.print(f'step {step} ({number} of {len(set(wanted.values()))})')
+      results[step] = evaluator.evaluate(run.restore(step), step)
+  report: dict[str, Any] = {'checkpoints': [_report(s, results[s]) for s in results]}
+  if choice == BEST_PER_TASK:
+    best = {
+      task: {'step': step, 'score': results[step].scores[task]}
+      for task, step in wanted.items()
+    }
+    report[BEST_PER_TASK] = best
+    report['best_per_task_average'] = sum(b['score'] for b in best.values()) / len(best)
+  return report
+
+
+def _wanted(run: runs.Run, choice: str, tasks: Sequence[str]) -> dict[str, int]:
+  """The steps to evaluate, by what they are wanted for."""
+  steps = run.checkpointer().steps()
+  if choice == ALL:
+    if not steps:
+      raise UserError(f'no checkpoint in {run.model_dir}')
+    return {str(step): step for step in steps}
+  if choice != BEST_PER_TASK:
+    return {choice: run.step(choice)}
+  kept = {step: scores for step, scores in run.scores().items() if step in steps}
+  best = {task: summary.best_step(kept, task) for task in tasks}
+  missing = [task for task, step in best.items() if step is None]
+  if missing:
+    raise UserError(
+      f'no checkpoint of {run.model_dir} has a score of {", ".join(missing)} yet: '
+      'evaluate --step=all'
+    )
+  return {task: step for task, step in best.items() if step is not None}
+
+
+def _report(step: int, results: Results) -> dict[str, Any]:
+  return {
+    'step': step,
+    'average': results.average,
+    'scores': dict(results.scores),
+    # JSON has no word for a correlation of equal predictions, which is not a number.
+    'metrics': {
+      task: {name: None if math.isnan(value) else value for name, value in of.items()}
+      for task, of in results.metrics.items()
+    },
+    'losses': dict(results.losses),
+  }

@@ -1,0 +1,278 @@
+"""Evaluating parameters: each task's own metrics on what is generated, and its loss."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import seqio
+import tensorflow as tf
+from etils import epath
+
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.checkpoints.storage import writing
+from hyperprompt_jax.data import datasets, features
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Batch, Model
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.runtime import distributed
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """What an evaluation found.
+
+  Attributes:
+    metrics: by SeqIO task and metric.
+    losses: mean loss of a target token, by SeqIO task.
+    scores: by conditioned task: the mean of its metrics.
+    average: mean of the scores; None if one is missing.
+  """
+
+  metrics: Mapping[str, Mapping[str, float]]
+  losses: Mapping[str, float]
+  scores: Mapping[str, float]
+  average: float | None
+
+  def scalars(self) -> dict[str, float]:
+    """All of it as flat names: `TASK/METRIC`, `TASK/loss`, `score/TASK`, `average`."""
+    flat = {f'{task}/{k}': v for task, of in self.metrics.items() for k, v in of.items()}
+    flat |= {f'{task}/loss': loss for task, loss in self.losses.items()}
+    flat |= {f'score/{task}': score for task, score in self.scores.items()}
+    return flat | ({} if self.average is None else {AVERAGE: self.average})
+
+  def ranking(self) -> dict[str, float]:
+    """The scores by which checkpoints are ranked: each task's, and the average."""
+    overall = {} if self.average is None else {AVERAGE: self.average}
+    return {**self.scores, **overall}
+
+
+def check_amounts(eval_steps: int, num_examples: int | None) -> None:
+  """Checks how much is to be evaluated.
+
+  Raises:
+    UserError: for a number that means nothing.
+  """
+  if eval_steps < 0:
+    raise UserError(f'EVAL_STEPS must be 0 or more, not {eval_steps}')
+  if num_examples is not None and num_examples < 1:
+    raise UserError(
+      f'EVALUATOR_NUM_EXAMPLES must be positive, or None for all, not {num_examples}'
+    )
+
+
+class Evaluator:
+  """Evaluates parameters on the validation splits of a mixture.
+
+  Args:
+    model: what to evaluate.
+    partitioner: where; the caller has activated it.
+    mixture_or_task_name: whose tasks with a validation split and metrics are evaluated.
+    task_feature_lengths: longer inputs are cut, as in training, and so much is
+      generated at most.
+    batch_size: rows of a batch.
+    eval_steps: batches of each task for the loss; 0 for none.
+    use_cached: whether to read SeqIO's cache in place of the sources.
+    num_examples: of each task, for generation; None for all.
+    rank_labels: whether a task with a closed set of labels is answered with the likeliest
+      label in place of what is generated.
+    log_dir: where SeqIO writes predictions and metrics; None for nowhere.
+    between_batches: called before each batch; may raise to end the evaluation.
+  """
+
+  def __init__(
+    self,
+    model: Model,
+    partitioner: Partitioner,
+    mixture_or_task_name: str,
+    task_feature_lengths: datasets.Lengths,
+    *,
+    batch_size: int,
+    eval_steps: int,
+    use_cached: bool = False,
+    num_examples: int | None = None,
+    rank_labels: bool = False,
+    log_dir: str | None = None,
+    between_batches: Callable[[], None] = lambda: None,
+  ):
+    self._name = mixture_or_task_name
+    self._task_list = model.task_list
+    self._partitioner = partitioner
+    self._batch_size = batch_size
+    self._between_batches = between_batches
+    self._losses = (
+      datasets.validation_datasets(
+        mixture_or_task_name,
+        task_feature_lengths,
+        batch_size=batch_size,
+        num_batches=eval_steps,
+        use_cached=use_cached,
+      )
+      if eval_steps
+      else {}
+    )
+    writes = log_dir is not None and distributed.is_first()
+    if log_dir and writes:
+      with writing(log_dir):
+        epath.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
+    self._evaluator = seqio.Evaluator(
+      mixture_or_task_name,
+      feature_converter=features.ConditionedEncDecFeatureConverter(),
+      eval_split='validation',
+      use_cached=use_cached,
+      sequence_length=dict(task_feature_lengths),
+      num_examples=num_examples,
+      logger_cls=[_Logger] if writes else [],
+      log_dir=log_dir if writes else None,
+    )
+    self._labels = (
+      {task.name: _labels(task) for task in self._evaluator.eval_tasks}
+      if rank_labels
+      else {}
+    )
+    # Every host has all the results: XLA gathers them.
+    everywhere = partitioner.replicated
+    # While they are trained, parameters are spread over devices that share no model.
+    self._gather = jax.jit(
+      lambda params: params, out_shardings=partitioner.shardings(model.param_axes())
+    )
+    self._condition = jax.jit(model.condition)
+    self._loss = jax.jit(
+      functools.partial(model.loss, dropout_rng=None), out_shardings=everywhere
+    )
+    self._predict = jax.jit(
+      model.predict, static_argnames='max_decode_length', out_shardings=everywhere
+    )
+    self._rank = jax.jit(model.rank, out_shardings=everywhere)
+
+  def evaluate(self, params: Any, step: int) -> Results:
+    """Evaluates one state of the parameters.
+
+    Args:
+      params: of the network.
+      step: that they are of, for the files in `log_dir`.
+    """
+    params = self._gather(params)
+    # The hypernetworks run here, once; decoding only reads what they made.
+    conditioning = self._condition(params)
+    losses = {name: self._mean_loss(params, ds) for name, ds in self._losses.items()}
+    metrics: Mapping[str, Mapping[str, float]] = {}
+    if self._evaluator.eval_tasks:
+      future, _ = self._evaluator.evaluate(
+        compute_metrics=True,
+        step=step,
+        predict_fn=functools.partial(self._predict_all, params, conditioning),
+      )
+      metrics = {task: _numbers(of) for task, of in future.result().items()}
+    return Results(
+      metrics=metrics,
+      losses=losses,
+      scores=hyperprompt_tasks.task_scores(self._name, metrics),
+      average=hyperprompt_tasks.average(self._name, metrics),
+    )
+
+  def _mean_loss(self, params: Any, dataset: tf.data.Dataset) -> float:
+    loss = tokens = 0.0
+    for batch in dataset.as_numpy_iterator():
+      self._between_batches()
+      _, sums = self._loss(params, self._put(batch))
+      loss, tokens = loss + float(sums['loss']), tokens + float(sums['tokens'])
+    return loss / max(tokens, 1.0)
+
+  def _predict_all(
+    self, params: Any, conditioning: Any, dataset: tf.data.Dataset
+  ) -> list[tuple[int, list[int]]]:
+    """Decodes an enumerated dataset of model features (SeqIO's `predict_fn`)."""
+    results: list[tuple[int, list[int]]] = []
+    labels = self._labels_of(dataset)
+    examples = list(dataset.as_numpy_iterator())
+    tokens_of = lambda of: int(np.count_nonzero(of['encoder_input_tokens']))
+    lengths = [tokens_of(of) for _, of in examples]
+    for rows in datasets.rows_by_length(lengths, self._batch_size):
+      self._between_batches()
+      indices = [int(examples[row][0]) for row in rows]
+      length = examples[rows[0]][1]['decoder_target_tokens'].shape[0]
+      on_devices = self._put(
+        {
+          name: np.stack([examples[row][1][name] for row in rows])
+          for name in ('encoder_input_tokens', features.TASK_IDS)
+        }
+      )
+      if labels is None:
+        tokens = np.asarray(
+          self._predict(params, conditioning, on_devices, max_decode_length=length)
+        )
+      else:
+        likelihood = self._rank(params, conditioning, on_devices, labels)
+        tokens = labels[np.asarray(likelihood).argmax(1)]
+      results.extend(zip(indices, tokens[: len(indices)].tolist(), strict=True))
+    return results
+
+  def _labels_of(self, dataset: tf.data.Dataset) -> np.ndarray | None:
+    """The labels of the task that SeqIO's dataset is of, `[n, q]` int32, if it has any."""
+    for task, of_task in self._evaluator.cached_model_datasets.items():
+      if of_task is dataset:
+        return self._labels.get(task)
+    raise LookupError('SeqIO evaluates a dataset that it has not made')
+
+  def _put(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    """Puts a batch on the devices: filled up with rows, its inputs cut to their bucket."""
+    features.check_task_ids(batch, self._task_list)
+    batch = features.cut_padding(features.fill_rows(batch, self._batch_size))
+    return self._partitioner.put(batch)
+
+
+class _Logger(seqio.JSONLogger):
+  """SeqIO's, in whose files an evaluation that is done again stands once."""
+
+  def __call__(self, task_name: str, step: int | None, *args: Any, **kwargs: Any) -> None:
+    """Writes the metrics and what was generated."""
+    path = epath.Path(self.output_dir) / f'{task_name}-metrics.jsonl'
+    with writing(self.output_dir):
+      if path.exists():
+        lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+        others = [line for line in lines if json.loads(line)['step'] != step]
+        if others != lines:
+          temporary = path.with_name(f'{path.name}.tmp')  # as SeqIO's
+          temporary.write_text(''.join(others), encoding='utf-8')
+          temporary.replace(path)
+      super().__call__(task_name, step, *args, **kwargs)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+  """The metrics that are numbers; SeqIO writes texts and pictures to `log_dir`."""
+  values = {
+    name: value.value if isinstance(value, seqio.metrics.Scalar) else value
+    for name, value in metrics.items()
+  }
+  return {
+    name: float(value)
+    for name, value in values.items()
+    if not isinstance(value, seqio.metrics.MetricValue)
+  }
+
+
+def _labels(task: seqio.Task) -> np.ndarray | None:
+  """The tokens of a task's closed set of labels, EOS included, `[n, q]` int32; or None.
+
+  Raises:
+    UserError: if the vocabulary cannot say a label.
+  """
+  labels = hyperprompt_tasks.labels(task.name)
+  if labels is None:
+    return None
+  vocabulary = task.output_features['targets'].vocabulary
+  tokens = [vocabulary.encode(label) for label in labels]
+  for label, ids in zip(labels, tokens, strict=True):
+    if vocabulary.decode(ids) != label:
+      raise UserError(
+        f'RANK_LABELS=True: VOCABULARY cannot say the label {label!r} of {task.name}'
+      )
+  found = np.zeros((len(tokens), 1 + max(map(len, tokens))), np.int32)
+  for row, ids in enumerate(tokens):
+    found[row, : len(ids) + 1] = [*ids, vocabulary.eos_id]
+  return found

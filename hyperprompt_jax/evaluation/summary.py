@@ -1,0 +1,137 @@
+"""The scores of a run over its steps, and the table that closes it."""
+
+from collections.abc import Mapping, Sequence
+
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.runtime import terminal
+
+EVAL = 'eval'
+_SCORE = f'{EVAL}/score/'
+
+# By step, the scores of each conditioned task and, under AVERAGE, their mean.
+ScoresByStep = dict[int, dict[str, float]]
+
+
+def scores_by_step(records: Sequence[Mapping[str, float]]) -> ScoresByStep:
+  """The scores in the records of a `metrics.jsonl`; of evaluated steps alone."""
+  result: ScoresByStep = {}
+  for record in records:
+    scores = {
+      name.removeprefix(_SCORE): value
+      for name, value in record.items()
+      if name.startswith(_SCORE)
+    }
+    if f'{EVAL}/{AVERAGE}' in record:
+      scores[AVERAGE] = record[f'{EVAL}/{AVERAGE}']
+    if scores:
+      result[int(record['step'])] = scores
+  return result
+
+
+def merge(
+  records_by_task: Mapping[str, Sequence[Mapping[str, float]]],
+) -> list[dict[str, float]]:
+  """Puts the evaluations of single-task runs together, as if they were of one run.
+
+  Args:
+    records_by_task: of each run's `metrics.jsonl`, by conditioned task.
+
+  Returns:
+    A record for each step that was evaluated, with an average where all tasks have a
+    score.
+  """
+  merged: dict[int, dict[str, float]] = {}
+  for records in records_by_task.values():
+    for record in records:
+      at_step = merged.setdefault(int(record['step']), {'step': record['step']})
+      at_step.update(
+        {
+          name: value
+          for name, value in record.items()
+          if name.startswith(f'{EVAL}/') and name != f'{EVAL}/{AVERAGE}'
+        }
+      )
+  for record in merged.values():
+    names = [f'{_SCORE}{task}' for task in records_by_task]
+    if record.keys() >= {*names}:
+      record[f'{EVAL}/{AVERAGE}'] = sum(record[name] for name in names) / len(names)
+  return [merged[step] for step in sorted(merged)]
+
+
+def best_step(scores: Mapping[int, Mapping[str, float]], name: str) -> int | None:
+  """The step of the highest score of that name, the first of equals."""
+  steps = [step for step in scores if name in scores[step]]
+  return max(steps, key=lambda step: (scores[step][name], -step), default=None)
+
+
+def print_summary(
+  records: Sequence[Mapping[str, float]],
+  groups: Mapping[str, Sequence[tuple[str, str]]],
+) -> None:
+  """Prints, for each task, its metrics at the best single checkpoint and its best score.
+
+  Args:
+    records: of `metrics.jsonl`.
+    groups: for each conditioned task, the `(SeqIO task, metric)` that its score means.
+  """
+  scores = scores_by_step(records)
+  if not scores:
+    return
+  # Without an average (a task was not evaluated) the last step stands in.
+  single = best_step(scores, AVERAGE)
+  shown = max(scores) if single is None else single
+  values = {
+    name: value
+    for record in records
+    if record['step'] == shown
+    for name, value in record.items()
+  }
+  rows, best_scores = [], []
+  for task, metrics in groups.items():
+    step = best_step(scores, task)
+    if step is None:
+      continue
+    best_scores.append(scores[step][task])
+    of_tasks = {name: _metrics(values, name) for name, _ in metrics}
+    detail = '  '.join(
+      f'{metric} {of_tasks[name].get(metric, float("nan")):.2f}'
+      for name, metric in hyperprompt_tasks.expanded(metrics, of_tasks)
+    )
+    at_shown = scores[shown].get(task)
+    rows.append(
+      (
+        task,
+        detail,
+        '-' if at_shown is None else f'{at_shown:.2f}',
+        f'{best_scores[-1]:.2f}',
+        str(step),
+      )
+    )
+  averaged = single is not None
+  rows.append(
+    (
+      AVERAGE,
+      '',
+      f'{scores[shown][AVERAGE]:.2f}' if averaged else '-',
+      f'{sum(best_scores) / len(best_scores):.2f}' if averaged else '-',
+      '',
+    )
+  )
+  name = 'best single checkpoint' if averaged else 'last evaluation'
+  terminal.print_table(
+    f'Validation scores (x 100), {name}: step {shown}',
+    ('task', 'metrics', f'step {shown}', 'best of task', 'at step'),
+    rows,
+    ruled=1,
+  )
+
+
+def _metrics(values: Mapping[str, float], seqio_task: str) -> dict[str, float]:
+  """The metrics of a SeqIO task in a record of an evaluation; its loss is none."""
+  prefix = f'{EVAL}/{seqio_task}/'
+  return {
+    name.removeprefix(prefix): value
+    for name, value in values.items()
+    if name.startswith(prefix) and name != f'{prefix}loss'
+  }

@@ -1,0 +1,1 @@
+"""A look inside: attention on prompts, entropy, similarity of tasks, parameters."""

@@ -1,0 +1,129 @@
+"""`hyperprompt params`: how many parameters a model has, and how many a method adds.
+
+Counted from abstract shapes: no weights are made, whatever the size.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import Method, MultiTaskLearning
+from hyperprompt_jax.nn.config import Config
+
+SIZES = ('small', 'base', 'large', 'xl', 'xxl')
+# The numbers of tasks that growth is shown at.
+TASKS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """Numbers of parameters.
+
+  Attributes:
+    backbone: of the network that the tasks share.
+    task: what the method adds to one backbone, for all tasks.
+    per_task: what one more task adds.
+    growth: what the method adds, by the number of tasks.
+  """
+
+  backbone: int
+  task: int
+  per_task: int
+  growth: Mapping[int, int]
+
+  @property
+  def ratio(self) -> float:
+    """`task / backbone`."""
+    return self.task / self.backbone
+
+
+def count(config: Config, method: Method, num_tasks: int) -> Counts:
+  """Counts the parameters of a network and a method.
+
+  Args:
+    config: of the network.
+    method: of task-conditioning.
+    num_tasks: t.
+
+  Raises:
+    UserError: for a number of tasks or an option of the method that cannot be.
+  """
+  if num_tasks < 1:
+    raise UserError(f'--num_tasks must be a positive integer, not {num_tasks}')
+  backbone = _size(Model(config, MultiTaskLearning(), ('task',)).param_shapes())
+  embedding = jax.ShapeDtypeStruct((config.vocab_size, config.emb_dim), jnp.float32)
+
+  def added(tasks: int) -> int:
+    if not method.shared_backbone:
+      return (tasks - 1) * backbone
+    init = lambda rng, table: method.init(rng, config, tasks, table)
+    return _size(jax.eval_shape(init, jax.random.key(0), embedding).get('params', {}))
+
+  growth = {tasks: added(tasks) for tasks in {*TASKS, num_tasks, num_tasks + 1}}
+  return Counts(
+    backbone=backbone,
+    task=growth[num_tasks],
+    per_task=growth[num_tasks + 1] - growth[num_tasks],
+    growth={tasks: growth[tasks] for tasks in TASKS},
+  )
+
+
+def _size(shapes: Any) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: str) -> None:
+  """Draws the growth of the ratio, a panel for each size and a line for each method."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  import matplotlib.pyplot as plt
+
+  if not any(row['task'] for row in rows):
+    raise UserError(f'--plot {path}: {rows[0]["method"]} adds nothing that could be drawn')
+  sizes = list(dict.fromkeys(row['size'] for row in rows))
+  methods = list(dict.fromkeys(row['method'] for row in rows))
+  styles = dict(zip(methods, _styles(), strict=False))
+  figure, axes = plt.subplots(
+    1, len(sizes), figsize=(3 * len(sizes) + 2, 4), sharey=True, squeeze=False
+  )
+  for axis, size in zip(axes[0], sizes, strict=True):
+    for row in rows:
+      if row['size'] != size or not row['task']:
+        continue  # what adds nothing has no place on a logarithmic axis
+      # Of one task alone, single-task fine-tuning adds nothing either.
+      shown = {int(t): 100 * of['ratio'] for t, of in row['growth'].items() if of['task']}
+      axis.plot(
+        list(shown), list(shown.values()), label=row['method'], **styles[row['method']]
+      )
+    axis.set(title=size, xscale='log', yscale='log', xlabel='conditioned tasks')
+    axis.set_xticks(TASKS, labels=map(str, TASKS))
+    axis.minorticks_off()
+    axis.grid(color='0.9')
+  axes[0, 0].set_ylabel('added parameters (% of the backbone)')
+  figure.tight_layout()
+  handles, labels = axes[0, -1].get_legend_handles_labels()
+  figure.legend(handles, labels, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
+  try:
+    figure.savefig(path, dpi=150, bbox_inches='tight')
+  except (OSError, ValueError) as error:
+    raise UserError(f'--plot {path} cannot be written: {error}') from error
+  finally:
+    plt.close(figure)
+
+
+def _styles() -> list[dict[str, Any]]:
+  """Styles told apart in grey and by the colour-blind (Okabe & Ito), and by markers."""
+  colors = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+  markers = ('o', 's', '^', 'D', 'v', 'P', 'X')
+  lines = ('-', '--')
+  return [
+    {'color': color, 'marker': marker, 'linestyle': line, 'markersize': 4}
+    for line in lines
+    for color, marker in zip(colors, markers, strict=True)
+  ]

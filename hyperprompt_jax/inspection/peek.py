@@ -1,0 +1,99 @@
+"""`hyperprompt peek`: looks inside a checkpoint, and beside a second one.
+
+How much attention goes to the prompts in each layer, how spread out it is over tokens,
+and how alike tasks are to the network: numbers (CSV, JSON), pictures (PNG, SVG), and one
+page with all of it.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from hyperprompt_jax.data import datasets
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import runs
+from hyperprompt_jax.inspection.look import Look, look
+from hyperprompt_jax.runtime import terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class Peek:
+  """A look at one checkpoint.
+
+  Attributes:
+    name: of the run, for legends.
+    method: the class of its method.
+    step: of the checkpoint.
+    look: the numbers.
+  """
+
+  name: str
+  method: str
+  step: int
+  look: Look
+
+  def report(self) -> dict:
+    """As JSON."""
+    return {
+      'run': self.name,
+      'method': self.method,
+      'step': self.step,
+      **self.look.report(),
+    }
+
+
+def peek(
+  run: runs.Run,
+  mixture_or_task_name: str,
+  task_feature_lengths: datasets.Lengths,
+  batch_size: int,
+  choice: str = 'latest',
+  num_examples: int = 100,
+  use_cached: bool = False,
+) -> Peek:
+  """Looks at a checkpoint with examples of a mixture's validation splits.
+
+  Args:
+    run: whose checkpoint.
+    mixture_or_task_name: of the run's task list.
+    task_feature_lengths: longer inputs are cut.
+    batch_size: rows of a batch.
+    choice: a step, 'latest' or 'best'.
+    num_examples: of each SeqIO task, the first.
+    use_cached: whether to read SeqIO's cache in place of the sources.
+
+  Raises:
+    UserError: if there is no such checkpoint, mixture or split.
+  """
+  if num_examples < 1:
+    raise UserError(f'--num_examples must be a positive integer, not {num_examples}')
+  run.check_task_list(mixture_or_task_name)
+  datasets.check_mixture(mixture_or_task_name, 'validation', use_cached=use_cached)
+  datasets.check_lengths(task_feature_lengths)
+  run.partitioner.check(batch_size=batch_size)
+  step = run.step(choice)
+  # Before the data is opened: of another benchmark it may have to be downloaded first.
+  run.checkpointer().check_task_list(step)
+  splits = datasets.validation_datasets(
+    mixture_or_task_name,
+    task_feature_lengths,
+    batch_size=batch_size,
+    num_batches=-(-num_examples // batch_size),
+    use_cached=use_cached,
+  )
+
+  def batches() -> Iterator[Mapping[str, np.ndarray]]:
+    for name, dataset in splits.items():
+      terminal.stderr_console().print(f'looking at {name}')
+      left = num_examples
+      for batch in dataset.as_numpy_iterator():
+        yield {key: x[:left] for key, x in batch.items()}
+        left -= len(batch['task_ids'])
+
+  with run.partitioner.activate():
+    found = look(run.model, run.partitioner, run.restore(step), batches(), batch_size)
+  return Peek(
+    pathlib.PurePath(run.model_dir).name, type(run.model.method).__name__, step, found
+  )

@@ -1,1 +1,0 @@
-"""Looking inside: what a network's attention and its prompts are like, in pictures too."""

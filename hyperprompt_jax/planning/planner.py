@@ -1,0 +1,259 @@
+"""`hyperprompt plan`: what a step needs on a TPU slice, by the TPU's own compiler.
+
+The step is compiled ahead of time from shapes alone, on any machine: no TPU is needed, no
+weights are made.
+"""
+
+import dataclasses
+import functools
+import re
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import Method
+from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.planning import cost, hlo, steps, sweep
+from hyperprompt_jax.planning.plan import Plan
+from hyperprompt_jax.planning.steps import Batch
+from hyperprompt_jax.planning.sweep import Mesh
+from hyperprompt_jax.planning.topology import Slice
+from hyperprompt_jax.training import trainable
+from hyperprompt_jax.training.train_step import abstract_params, abstract_state
+
+# On one slice so many meshes that hold least are tried before it is given up.
+_ATTEMPTS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Planner:
+  """Plans steps of one network; gin makes it.
+
+  Attributes:
+    config: of the network.
+    method: of task-conditioning.
+    optimizer: of the training step.
+    num_microbatches: parts that a batch is worked through in.
+    tuned: which parameters are trained.
+  """
+
+  config: Config
+  method: Method
+  optimizer: optax.GradientTransformation
+  num_microbatches: int = 1
+  tuned: str = trainable.ALL
+
+  def check(self, num_tasks: int, batch: Batch) -> None:
+    """Checks what no slice can change.
+
+    Raises:
+      UserError: if nothing is to be trained, or microbatches do not divide the batch.
+    """
+    trainable.choose(self.model(num_tasks).param_axes(), self.tuned)
+    if batch.size % self.num_microbatches:
+      raise UserError(
+        f'--batch_size={batch.size} is not divided by '
+        f'num_microbatches={self.num_microbatches}'
+      )
+
+  def model(self, num_tasks: int) -> Model:
+    """The network for so many tasks."""
+    return Model(
+      self.config, self.method, tuple(f'task_{number}' for number in range(num_tasks))
+    )
+
+  def partitioner(self, where: Slice, mesh: Mesh, batch: Batch) -> Partitioner:
+    """The devices of a slice as a mesh.
+
+    Raises:
+      UserError: if there is no such slice, or the mesh does not divide what is laid out.
+    """
+    if where.num_chips % (mesh.num_partitions * mesh.fsdp):
+      raise UserError(
+        f'{where.name} has {where.num_chips} chips, which num_partitions='
+        f'{mesh.num_partitions} times fsdp={mesh.fsdp} does not divide'
+      )
+    partitioner = Partitioner(mesh.num_partitions, mesh.fsdp, devices=where.devices())
+    partitioner.check(
+      batch_size=batch.size // self.num_microbatches,
+      emb_dim=self.config.emb_dim,
+      num_heads=self.config.num_heads,
+      mlp_dim=self.config.mlp_dim,
+      vocab_size=self.config.vocab_size,
+    )
+    return partitioner
+
+  def held_bytes(
+    self, model: Model, partitioner: Partitioner, step: str
+  ) -> tuple[int, int]:
+    """What each chip holds all the time: bytes of parameters, and of the optimizer."""
+    if step == steps.DECODE:
+      return steps.bytes_per_chip(abstract_params(model, partitioner)), 0
+    state = abstract_state(model, self.optimizer, partitioner, self.tuned)
+    return steps.bytes_per_chip(state.params), steps.bytes_per_chip(state.opt_state)
+
+  def plan(
+    self,
+    where: Slice,
+    mesh: Mesh,
+    batch: Batch,
+    step: str = steps.TRAIN,
+    num_tasks: int = 8,
+    progress: Callable[[str], None] = lambda stage: None,
+  ) -> Plan:
+    """Compiles a step for a slice, and adds up what it needs.
+
+    Args:
+      where: the slice.
+      mesh: of its chips.
+      batch: its shape.
+      step: 'train' or 'decode'.
+      num_tasks: t.
+      progress: called with what is being done.
+
+    Raises:
+      UserError: if there is no such slice, or the mesh does not divide what is laid out.
+    """
+    self.check(num_tasks, batch)
+    model = self.model(num_tasks)
+    partitioner = self.partitioner(where, mesh, batch)
+    params_bytes, optimizer_bytes = self.held_bytes(model, partitioner, step)
+    plan = Plan(
+      topology=where.name,
+      mesh=dict(partitioner.mesh.shape),
+      step=step,
+      hbm_bytes=where.chip.hbm_bytes,
+      params_bytes=params_bytes,
+      optimizer_bytes=optimizer_bytes,
+    )
+    start = time.monotonic()
+    progress('tracing')
+    if step == steps.TRAIN:
+      lowered = steps.lower_train(
+        model,
+        self.optimizer,
+        partitioner,
+        batch,
+        num_microbatches=self.num_microbatches,
+        tuned=self.tuned,
+      )
+    else:
+      lowered = steps.lower_decode(model, partitioner, batch)
+    progress('compiling')
+    compiled = _compile(lowered)
+    took = time.monotonic() - start
+    if isinstance(compiled, int):
+      return dataclasses.replace(plan, peak_bytes=compiled, compile_seconds=took)
+    progress('reading the program')
+    found = cost.analyse(hlo.parse(compiled.as_text()))
+    asked = steps.train_flops(model, batch, self.tuned) if step == steps.TRAIN else None
+    return dataclasses.replace(
+      plan,
+      fits=True,
+      peak_bytes=compiled.memory_analysis().peak_memory_in_bytes,
+      compile_seconds=took,
+      cost=found,
+      carried_whole=steps.carried_whole(model, partitioner, found.carried),
+      **plan.seconds(where.chip, found, asked and asked / where.num_chips),
+    )
+
+  def sweep(
+    self,
+    topology: str | None,
+    batch: Batch,
+    step: str = steps.TRAIN,
+    num_tasks: int = 8,
+    progress: Callable[[str], None] = lambda stage: None,
+    done: Callable[[Plan], None] = lambda plan: None,
+  ) -> list[Plan]:
+    """Finds the smallest slice that a step fits on, and the meshes that do there.
+
+    Args:
+      topology: a generation, or a slice whose meshes are compared; None for all.
+      batch: its shape.
+      step: 'train' or 'decode'.
+      num_tasks: t.
+      progress: called with what is being done.
+      done: called with each plan.
+
+    Returns:
+      Plans for the meshes that fit, those of the shortest estimate first.
+
+    Raises:
+      UserError: if there is no such slice, or it fits on none.
+    """
+    self.check(num_tasks, batch)
+    model, config = self.model(num_tasks), self.config
+    divided = (config.num_heads, config.mlp_dim, config.vocab_size)
+    rows = batch.size // self.num_microbatches
+    tried = 0
+    for where in sweep.slices(topology):
+      progress(f'{where.name}: looking for meshes')
+      held = {
+        mesh: sum(self.held_bytes(model, self.partitioner(where, mesh, batch), step))
+        for mesh in sweep.meshes(where, rows, config.emb_dim, divided)
+      }
+      plans: list[Plan] = []
+      for number, mesh in enumerate(sweep.order(held, where.chip.hbm_bytes)):
+        if number >= _ATTEMPTS and not any(plan.fits for plan in plans):
+          break
+        at = f'{where.name}, model {mesh.num_partitions}, fsdp {mesh.fsdp}'
+        say = functools.partial(say_where, progress, at)
+        plans.append(self.plan(where, mesh, batch, step, num_tasks, say))
+        done(plans[-1])
+      tried += len(plans)
+      if fitting := [plan for plan in plans if plan.fits]:
+        return sorted(fitting, key=lambda plan: plan.step_seconds or 0)
+    raise UserError(
+      f'--sweep: nothing fits, of {tried} meshes that were compiled; use a smaller batch, '
+      'NUM_MICROBATCHES, or REMAT_POLICY="full"'
+    )
+
+
+def say_where(progress: Callable[[str], None], where: str, stage: str) -> None:
+  """Reports a stage of planning with the name of the slice."""
+  progress(f'{where}: {stage}')
+
+
+def _compile(lowered: Any) -> Any:
+  """The compiled program; or, if it does not fit, how many bytes it needs."""
+  try:
+    with warnings.catch_warnings():
+      # Where JAX has a cache, it cannot read back programs of machines that are not here.
+      warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
+      return lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    needed = _needed_bytes(str(error))
+    if needed is None:
+      raise
+    return needed
+
+
+def _needed_bytes(message: str) -> int | None:
+  """How much memory the compiler says that is needed; None if that is not what it says."""
+  found = re.search(
+    r'Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm'
+    r'|HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds',
+    message,
+  )
+  if found is None:
+    return None
+  number, unit = found[1] or found[3], found[2] or found[4]
+  return int(float(number) * 1024 ** ' KMGT'.index(unit or ' '))
+
+
+def share_of(of: Plan, without: Plan) -> dict[str, float]:
+  """What a method adds to a plan of `mtl`, relative to it."""
+  assert of.cost and without.cost
+  return {
+    'flops': of.cost.flops / without.cost.flops - 1,
+    'hbm_bytes': of.cost.hbm_bytes / without.cost.hbm_bytes - 1,
+    'peak_bytes': of.peak_bytes / without.peak_bytes - 1,
+  }

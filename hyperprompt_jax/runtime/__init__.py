@@ -1,0 +1,1 @@
+"""What a process needs around its work: hosts, interrupts, locks, the terminal."""

@@ -1,0 +1,107 @@
+"""A run's metric files."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from clu import metric_writers
+from etils import epath
+
+from hyperprompt_jax.checkpoints.storage import writing
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.runtime import distributed
+
+METRICS_FILE = 'metrics.jsonl'
+
+Scalars = Mapping[str, float]
+
+
+class JsonlWriter(metric_writers.MetricWriter):
+  """Appends scalars to a file, one JSON object `{"step": …, name: value}` a line."""
+
+  def __init__(self, path: epath.Path):
+    self._path = path
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Appends one line, whole."""
+    record = {'step': step, **{name: float(x) for name, x in scalars.items()}}
+    with self._path.open('a', encoding='utf-8') as file:
+      file.write(json.dumps(record) + '\n')
+
+  def flush(self) -> None:
+    """Nothing is buffered."""
+
+  def close(self) -> None:
+    """Nothing is held open."""
+
+  def _unsupported(self, *args, **kwargs) -> None:
+    raise TypeError(f'{METRICS_FILE} holds scalars only')
+
+  write_summaries = write_images = write_videos = write_audios = _unsupported
+  write_texts = write_histograms = write_pointcloud = write_hparams = _unsupported
+
+
+class Metrics:
+  """A run's metrics, in `MODEL_DIR/metrics.jsonl` and for TensorBoard.
+
+  Of several hosts the first one writes them, and all read the same.
+
+  Args:
+    model_dir: the run's folder.
+    restored_step: the step the run goes on from; what was recorded of later steps is
+      dropped, since those steps are about to be done again.
+  """
+
+  def __init__(self, model_dir: str, restored_step: int):
+    self._path = epath.Path(model_dir) / METRICS_FILE
+    writers: list[metric_writers.MetricWriter] = []
+    if distributed.is_first():
+      with writing(model_dir):
+        self._drop_after(restored_step)
+        writers = [JsonlWriter(self._path), metric_writers.SummaryWriter(model_dir)]
+    distributed.wait_for_all('metrics of later steps are dropped')
+    self._writer = metric_writers.MultiWriter(writers)
+
+  def write(self, step: int, kind: str, scalars: Scalars) -> None:
+    """Writes `kind/name` for each name."""
+    named = {f'{kind}/{name}': value for name, value in scalars.items()}
+    with writing(self._path.parent):
+      self._writer.write_scalars(step, named)
+      self._writer.flush()
+
+  def read(self) -> list[dict[str, float]]:
+    """All records so far; a last line that a kill cut short is left out."""
+    return read_metrics(self._path)
+
+  def close(self) -> None:
+    """Closes the files."""
+    with writing(self._path.parent):
+      self._writer.close()
+
+  def _drop_after(self, step: int) -> None:
+    kept = [record for record in self.read() if record['step'] <= step]
+    temporary = self._path.with_suffix('.tmp')
+    temporary.write_text(''.join(json.dumps(record) + '\n' for record in kept))
+    temporary.replace(self._path)
+
+
+def read_metrics(path: epath.Path) -> list[dict[str, float]]:
+  """The records of a `metrics.jsonl`; without a last line that was cut short.
+
+  Raises:
+    UserError: for a line before the last that is no record.
+  """
+  if not path.exists():
+    return []
+  records = []
+  lines = path.read_bytes().splitlines()
+  for number, line in enumerate(lines, 1):
+    try:
+      record = json.loads(line)
+    except ValueError:
+      record = None
+    if isinstance(record, dict) and isinstance(record.get('step'), int):
+      records.append(record)
+    elif number < len(lines):
+      raise UserError(f'{path}, line {number} is no record of a step: mend or remove it')
+  return records

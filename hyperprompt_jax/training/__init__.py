@@ -1,0 +1,1 @@
+"""Training: settings, the step, the loop, optimizers and trainable parameters."""

@@ -1,0 +1,146 @@
+"""The loop of training: steps, reports, evaluations, checkpoints, each when it is due."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from hyperprompt_jax.checkpoints import Checkpointer, TrainState
+from hyperprompt_jax.data import features
+from hyperprompt_jax.data.datasets import TrainingBatches
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import summary
+from hyperprompt_jax.evaluation.evaluator import Evaluator
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.runtime import distributed, reporting, terminal
+from hyperprompt_jax.runtime.interrupts import Interrupted, Interrupts
+from hyperprompt_jax.training import step_metrics
+from hyperprompt_jax.training.train_step import StepFn
+
+
+@dataclasses.dataclass
+class TrainingLoop:
+  """The loop and what it holds; `train.train` makes it."""
+
+  train_step: StepFn
+  evaluator: Evaluator
+  partitioner: Partitioner
+  checkpointer: Checkpointer
+  metrics: reporting.Metrics
+  progress: terminal.Progress
+  scores: summary.ScoresByStep
+  task_list: Sequence[str]
+  interrupts: Interrupts
+  batches: TrainingBatches
+  first_step: int
+  last_step: int
+  eval_period: int
+  checkpoint_period: int
+  log_period: int
+
+  def run(self, state: TrainState) -> None:
+    """Trains from `state` to the last step."""
+    step = int(state.step)
+    pending: list[Any] = []  # metrics of the steps since the last report
+    compiled = False
+    try:
+      # An evaluation that the last start did not live to finish.
+      self._evaluate_if_due(state, step)
+      while step < self.last_step:
+        self.interrupts.check()
+        state, sums = self.train_step(state, self._next_batch())
+        pending.append(sums)
+        step += 1
+        if not compiled:
+          jax.block_until_ready(sums)
+          self.progress.restart(step)
+          compiled = True
+        if self._due(step, self.log_period) or self._at_boundary(step):
+          self._report(step, pending)
+        self._evaluate_if_due(state, step)
+        if self._due(step, self.checkpoint_period):
+          self._save(state)
+      self.checkpointer.wait()
+    except Interrupted as interrupted:
+      self._report(step, pending)
+      self._save(state)
+      self.checkpointer.wait()
+      self.progress.message(
+        f'{interrupted}: saved step {step}; the same command goes on from there'
+      )
+      raise
+    except Exception as error:
+      distributed.end_if_lost(error)
+      raise
+
+  def close(self) -> None:
+    """Waits for the last checkpoint, and closes files."""
+    self.checkpointer.close()
+    self.metrics.close()
+    self.progress.close()
+
+  def _due(self, step: int, period: int) -> bool:
+    return step > self.first_step and (step % period == 0 or step == self.last_step)
+
+  def _at_boundary(self, step: int) -> bool:
+    return self._due(step, self.eval_period) or self._due(step, self.checkpoint_period)
+
+  def _next_batch(self) -> Any:
+    batch = next(self.batches)
+    features.check_task_ids(batch, self.task_list)
+    return self.partitioner.put(batch)
+
+  def _report(self, step: int, pending: list[Any]) -> None:
+    """Writes the means over the pending steps; refuses to go on from what is no number."""
+    if not pending:
+      return
+    steps: list[step_metrics.Sums] = jax.device_get(pending)
+    pending.clear()
+    for number, sums in enumerate(steps, step - len(steps) + 1):
+      if not step_metrics.is_finite(sums):
+        raise UserError(self._not_finite(number, sums))
+      if sums.get('skipped'):
+        said = step_metrics.describe(sums, self.task_list)
+        self.progress.message(f'step {number} skipped: {said}')
+    taken = [sums for sums in steps if not sums.get('skipped')]
+    scalars = step_metrics.means(taken, self.task_list)
+    skipped = int(steps[-1].get('skipped_steps', 0))
+    if 'skipped_steps' in steps[-1]:
+      scalars['skipped_steps'] = skipped
+    examples = sum(float(sums['examples']) for sums in steps) / len(steps)
+    loss = scalars.get('loss', math.nan)
+    scalars |= self.progress.report(step, loss, examples, skipped)
+    self.metrics.write(step, 'train', scalars)
+
+  def _not_finite(self, step: int, sums: step_metrics.Sums) -> str:
+    """The error that ends a run at a step."""
+    saved = [at for at in self.checkpointer.steps() if at < step]
+    # Good is what a step has gone on from, and come out finite.
+    good = max((at for at in saved if at < step - 1), default=None)
+    rest = (
+      'no good checkpoint' if good is None else f'the last good checkpoint: step {good}'
+    )
+    if step - 1 in saved:
+      suspect = self.checkpointer.directory / str(step - 1)
+      rest += f'; if {suspect} leads here again, delete it'
+    return (
+      f'step {step} is not finite ({step_metrics.describe(sums, self.task_list)}), nothing '
+      f'of it is saved: lower LEARNING_RATE, or set an OPTIMIZER that skips it; {rest}'
+    )
+
+  def _evaluate_if_due(self, state: TrainState, step: int) -> None:
+    if not self._due(step, self.eval_period) or step in self.scores:
+      return
+    self.progress.pause()
+    results = self.evaluator.evaluate(state.params, step)
+    self.metrics.write(step, summary.EVAL, results.scalars())
+    self.scores[step] = results.ranking()
+    average = '-' if results.average is None else f'{results.average:.2f}'
+    self.progress.message(f'step {step}: validation average {average}')
+    self.progress.resume()
+
+  def _save(self, state: TrainState) -> None:
+    if int(state.step) not in self.checkpointer.steps():
+      self.checkpointer.save(state, self.batches)

@@ -1,0 +1,104 @@
+"""Numbers of parameters, against published sizes and against parameters that are made."""
+
+import json
+
+import jax
+import pytest
+
+from hyperprompt_jax import cli
+from hyperprompt_jax.inspection import parameter_count
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.conditioning import SingleTask
+from tests import tiny
+
+# Of T5 1.1 (Raffel et al. 2020; the checkpoints' own counts).
+PUBLISHED = {
+  'small': 76_961_152,
+  'base': 247_577_856,
+  'large': 783_150_080,
+  'xl': 2_849_757_184,
+  'xxl': 11_135_332_352,
+}
+METHODS = {*tiny.METHODS, 'single_task'}
+# What hyperprompt_global may add, with SuperGLUE's eight tasks.
+MOST = {'base': 0.02, 'xxl': 0.0014}
+
+
+def report(capsys, *arguments):
+  capsys.readouterr()
+  assert cli.main(['params', *arguments, '--json']) == 0
+  return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope='module')
+def rows(tmp_path_factory):
+  """All rows, by size and method, and the picture that was drawn of them."""
+  picture = tmp_path_factory.mktemp('params') / 'growth.png'
+  found = parameter_count._rows([], [], 8, everything=True)
+  parameter_count._draw(found, str(picture))
+  return {(row['size'], row['method']): row for row in found}, picture
+
+
+def test_all_lists_every_size_and_every_method(rows):
+  assert rows[0].keys() == {(size, method) for size in PUBLISHED for method in METHODS}
+
+
+def test_backbones_have_the_published_numbers_of_parameters(rows):
+  for (size, _), row in rows[0].items():
+    assert row['backbone'] == PUBLISHED[size]
+
+
+@pytest.mark.parametrize('size', MOST)
+def test_hyperprompt_global_adds_no_more_than_the_paper_says(rows, size):
+  row = rows[0][size, 'hyperprompt_global']
+  assert row['task'] / row['backbone'] == row['ratio']
+  assert 0 < row['ratio'] <= MOST[size]
+
+
+def test_growth_is_per_task_and_the_methods_keep_their_order(rows):
+  for row in rows[0].values():
+    of = {int(tasks): entry['task'] for tasks, entry in row['growth'].items()}
+    assert [*of] == [1, 2, 4, 8, 16, 32, 64]
+    assert of[8] == row['task'] and of[64] - of[1] == 63 * row['per_task']
+  of_base = {method: rows[0]['base', method]['per_task'] for method in METHODS}
+  assert of_base['mtl'] == 0 and of_base['single_task'] == PUBLISHED['base']
+  assert of_base['hyperformer'] < of_base['hyperprompt_share']
+  assert of_base['hyperprompt_global'] < of_base['hyperprompt_sep'] < of_base['adapter']
+
+
+def test_the_picture_is_drawn(rows):
+  assert rows[1].read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize('method', tiny.METHODS)
+def test_what_is_counted_is_what_is_made(method):
+  counts = parameter_count.count(tiny.config(), tiny.METHODS[method], 4)
+  made = Model(tiny.config(), tiny.METHODS[method], tiny.TASKS).param_shapes()
+  sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in made.items()}
+  assert counts.task == sizes.pop('method', 0)
+  assert counts.backbone == sum(sizes.values())
+
+
+def test_single_task_copies_the_backbone_for_every_further_task():
+  counts = parameter_count.count(tiny.config(), SingleTask(), 4)
+  assert counts.task == 3 * counts.backbone and counts.growth[1] == 0
+
+
+def test_one_model_and_method_are_one_object_named_after_their_files(capsys):
+  files = ['--gin_file=methods/hyperprompt_sep.gin', '--gin_file=models/tiny.gin']
+  row = report(capsys, *files, '--num_tasks=3')
+  assert (row['num_tasks'], row['size'], row['method']) == (3, 'tiny', 'hyperprompt_sep')
+  assert row.keys() >= {'backbone', 'task', 'per_task', 'ratio', 'growth'}
+  assert report(capsys, *files, '--num_tasks=4')['task'] - row['task'] == row['per_task']
+  wider = report(
+    capsys, *files, '--num_tasks=3', '--gin.conditioning.HyperPromptSep.bottleneck_dim=48'
+  )
+  assert wider['task'] > row['task']
+
+
+def test_the_table_goes_to_standard_output(capsys):
+  files = ['--gin_file=models/tiny.gin', '--gin_file=methods/adapter.gin']
+  assert cli.main(['params', *files]) == 0
+  out, err = capsys.readouterr()
+  assert 'adapter' in out and '246,784' in out
+  assert err == ''

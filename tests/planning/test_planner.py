@@ -1,0 +1,228 @@
+"""`hyperprompt plan`, with the TPU's own compiler."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from hyperprompt_jax import cli
+from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.planning import hlo, planner, tables
+from hyperprompt_jax.planning.plan import Plan
+from hyperprompt_jax.planning.planner import Planner
+from hyperprompt_jax.planning.steps import Batch
+from tests import tiny_run
+
+pytest.importorskip('libtpu', reason="the TPU's compiler comes with the test extra")
+
+SMALL = ('--batch_size=8', '--inputs_length=16', '--targets_length=8')
+FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin')
+
+
+def arguments(*more, topology='v5e:2x2', files=FILES, sizes=SMALL, network=None):
+  network = tiny_run.NETWORK if network is None else network
+  return [
+    'plan',
+    *(f'--gin_file={file}' for file in files),
+    *(f'--gin.{name}={value}' for name, value in network.items()),
+    f'--topology={topology}',
+    *sizes,
+    *more,
+  ]
+
+
+def json_of(capsys, *args, **kwargs):
+  capsys.readouterr()
+  assert cli.main(arguments(*args, '--json', **kwargs)) == 0
+  return json.loads(capsys.readouterr().out)
+
+
+# Heads of 64 and whole lanes of keys, for which attention is one kernel.
+LAYERS, VOCAB, EMB, MLP = 6, 384, 128, 256
+FUSED = {
+  'config.Config.emb_dim': EMB,
+  'config.Config.num_heads': 2,
+  'config.Config.head_dim': 64,
+  'config.Config.mlp_dim': MLP,
+  'config.Config.num_encoder_layers': LAYERS,
+  'config.Config.num_decoder_layers': LAYERS,
+}
+BATCH = ('--batch_size=32', '--inputs_length=256', '--targets_length=32')
+
+
+def test_a_step_on_four_chips(capsys, monkeypatch):
+  programs, parse = [], hlo.parse
+  monkeypatch.setattr(hlo, 'parse', lambda text: programs.append(text) or parse(text))
+  found = json_of(capsys, topology='v4:2x2x1', sizes=BATCH, network=FUSED)
+  assert found['fits'] and found['mesh'] == {'data': 4, 'fsdp': 1, 'model': 1}
+  # Parameters are float32, and spread over the chips but for a few: layer norms, position
+  # biases, prompts.
+  attention, mlp = 4 * EMB * EMB, 3 * EMB * MLP
+  matrices = LAYERS * (3 * attention + 2 * mlp) + 2 * VOCAB * EMB
+  whole = 4 * matrices
+  assert 0.25 < found['params_bytes'] / whole < 0.4
+  assert 0 < found['optimizer_bytes'] < 0.2 * whole
+  # Two operations for each matrix' element and token of 8 rows, forward, and four backward.
+  encoder, decoder = (attention + mlp) * LAYERS * 256, (attention + mlp) * LAYERS * 32
+  flops = 6 * 8 * (encoder + decoder)
+  assert flops < found['cost']['flops'] < 2 * flops
+  # Gradients are summed over the chips, and a copy of the parameters gathered to work with,
+  # most of it in bfloat16.
+  kinds = found['cost']['collective_bytes']
+  assert kinds.keys() == {'all-reduce', 'all-gather', 'reduce-scatter'}
+  assert kinds['all-gather'] < 0.7 * whole
+  assert found['cost']['unknown_loops'] == 0
+  # Attention: forward and backward, of the encoder and of the decoder to the encoder.
+  assert found['cost']['unestimated'] == 4 * LAYERS
+  assert found['compute_seconds'] < found['compiler_seconds'] < 1
+  # Around a ring twice: what all chips have to know whole.
+  sent = 2 * kinds['all-reduce'] + kinds['all-gather'] + kinds['reduce-scatter']
+  assert found['cost']['link_bytes'] == sent
+  assert found['communication_seconds'] == pytest.approx(sent / 300e9)
+  assert found['step_seconds'] == pytest.approx(
+    found['compiler_seconds'] + found['kernels_seconds'] + found['communication_seconds']
+  )
+  assert 0 < found['kernels_seconds'] < found['compute_seconds']
+  # What is worked out twice does not count.
+  at_peak = found['utilisation'] * found['step_seconds']
+  assert 0.9 < at_peak / found['compute_seconds'] < 1
+  assert found['carried_whole'] == {}
+  # What the backward pass needs of 6 layers, 8 rows and 256 positions has its memory, which
+  # nothing fills before the layers do.
+  stack = rf' = bf16\[{LAYERS},8,256,\d+\]\S* '
+  assert re.search(rf'{stack}custom-call\(.*AllocateBuffer', programs[0])
+  assert not re.search(rf'{stack}broadcast\(', programs[0])
+
+
+def test_chips_that_share_a_model_spread_the_positions(capsys):
+  found = json_of(
+    capsys, '--num_partitions=2', topology='v4:2x2x1', sizes=BATCH, network=FUSED
+  )
+  # What products leave is summed to each chip's own positions, not to all of them.
+  carried = found['cost']['collective_bytes']
+  assert carried['all-reduce'] < 0.1 * carried['reduce-scatter']
+
+
+def test_parameters_and_optimizer_are_sharded(capsys):
+  whole = json_of(capsys, '--step=decode')  # which holds them on every chip
+  # With an optimizer that is more than that of runs/plan.gin.
+  skipping = '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()'
+  fsdp = json_of(capsys, '--fsdp=2', '--num_partitions=2', skipping)
+  assert fsdp['mesh'] == {'data': 1, 'fsdp': 2, 'model': 2}
+  # Layer norms, position biases and what prompts add are not: some is left.
+  assert fsdp['params_bytes'] < 0.5 * whole['params_bytes']
+  assert fsdp['cost']['collectives']['all-gather'] > 0
+  assert fsdp['optimizer_bytes'] > 2 * 128 * 4  # of which the history
+  assert whole['carried_whole'] == {} and fsdp['carried_whole']
+
+
+def test_decoding(capsys):
+  found = json_of(capsys, '--step=decode')
+  assert found['step'] == 'decode' and found['optimizer_bytes'] == 0
+  assert found['cost']['flops'] > 0
+
+
+def test_what_the_method_adds(capsys):
+  """Of decoding: nothing in the loop but keys and values more to look at."""
+  found = json_of(capsys, '--step=decode', '--share')
+  assert 0 < found['share']['flops'] < 1
+
+
+def test_the_table(capsys):
+  assert cli.main(arguments('--step=decode')) == 0
+  out = capsys.readouterr().out
+  assert 'decode step on v5e:2x2 (data 4 x fsdp 1 x model 1)' in out
+  for row in ('parameters', 'optimizer', 'peak', 'fits', 'arithmetic', 'all-reduce ('):
+    assert row in out
+
+
+def test_what_does_not_fit_is_said_with_its_size(capsys):
+  sizes = ('--batch_size=4096', '--inputs_length=2048', '--targets_length=8')
+  found = json_of(capsys, '--gin.REMAT_POLICY="none"', topology='v5e:1x1', sizes=sizes)
+  assert not found['fits'] and found['cost'] is None
+  # The logits of one layer's attention alone.
+  assert found['peak_bytes'] > 4096 * 2 * 2048 * 2048 * 2
+  assert found['hbm_bytes'] == 16 * 2**30
+  message = (
+    'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.53G of 15.75G hbm. '
+    'Exceeded hbm capacity by 4.78G.'
+  )
+  assert planner._needed_bytes(message) == int(20.53 * 2**30)
+  assert planner._needed_bytes('INTERNAL: something else') is None
+
+
+def test_a_sweep_ranks_the_meshes_of_a_slice(capsys):
+  found = json_of(capsys, '--sweep', '--step=decode')['plans']
+  meshes = [tuple(plan['mesh'].values()) for plan in found]
+  assert sorted(meshes) == [(1, 2, 2), (1, 4, 1), (2, 1, 2), (4, 1, 1)]
+  seconds = [plan['step_seconds'] for plan in found]
+  assert seconds == sorted(seconds) and seconds[0] < seconds[-1]
+  assert all(plan['fits'] for plan in found)
+
+
+def test_a_sweep_goes_on_to_the_smallest_slice_that_fits(monkeypatch):
+  """No compiler is asked: here four chips are too few, and of eight two share a model."""
+  tried = []
+
+  def plan(self, where, mesh, *_):
+    tried.append((where.name, mesh))
+    return Plan(
+      topology=where.name,
+      mesh=dataclasses.asdict(mesh),
+      step='train',
+      hbm_bytes=1,
+      params_bytes=0,
+      optimizer_bytes=0,
+      fits=where.num_chips > 4 and mesh.num_partitions == 2,
+      step_seconds=mesh.fsdp,
+    )
+
+  monkeypatch.setattr(Planner, 'plan', plan)
+  files = [*FILES, 'runs/plan.gin']
+  gin_files.parse(files, [f'{k}={v}' for k, v in tiny_run.NETWORK.items()])
+  planner = gin_files.call(Planner)
+  found = planner.sweep('v5e', Batch(8, 16, 8))
+  assert [of.topology for of in found] == ['v5e:2x4'] * 2
+  assert [of.mesh for of in found] == [
+    {'num_partitions': 2, 'fsdp': 1},
+    {'num_partitions': 2, 'fsdp': 4},
+  ]
+  # Of a slice on which the two that hold least do not fit, no others are tried.
+  assert [name for name, _ in tried] == ['v5e:1x1', *['v5e:2x2'] * 2, *['v5e:2x4'] * 4]
+  lines = []
+  with pytest.raises(UserError, match='nothing fits, of 2 meshes'):
+    planner.sweep('v5e:2x2', Batch(8, 16, 8), done=lambda of: lines.append(tables.line(of)))
+  assert len(lines) == 2 and all('does not fit' in line for line in lines)
+
+
+def test_a_sweep_in_a_table(capsys):
+  assert cli.main(arguments('--sweep', '--step=decode', topology='v5e:1x1')) == 0
+  out, err = capsys.readouterr()
+  assert 'best: --topology=v5e:1x1 --num_partitions=1 --fsdp=1' in out
+  assert 'v5e:1x1, model 1, fsdp 1: compiling' in err
+
+
+@pytest.mark.parametrize(
+  ('more', 'said'),
+  [
+    (('--sweep', '--topology=v9'), '--topology=v9: --sweep takes a generation (v4, '),
+    (('--sweep', '--fsdp=2'), '--sweep chooses the mesh: leave out --num_partitions'),
+    (('--topology=v4',), 'expected a generation'),
+    (('--batch_size=6',), 'BATCH_SIZE=6 is not divided by the 4 data-parallel device(s)'),
+    (('--num_partitions=3',), 'v5e:2x2 has 4 chips, which num_partitions=3'),
+    (('--fsdp=0',), '--fsdp must be a positive integer, not 0'),
+    (('--num_partitions=4',), 'num_heads=2 is not divided by Partitioner.num_partitions=4'),
+    (('--fsdp=4', '--gin.config.Config.emb_dim=18'), 'emb_dim=18 is not divided by'),
+    (('--gin.NUM_MICROBATCHES=3',), 'is not divided by num_microbatches=3'),
+    (('--gin.TUNED_PARAMETERS=\'some\'',), 'TUNED_PARAMETERS must be'),
+    (('--topology=v7:2x2',), 'expected a generation'),
+    (('--step=eval',), "invalid choice: 'eval'"),
+  ],
+)  # fmt: skip
+def test_what_cannot_be(capsys, more, said):
+  capsys.readouterr()
+  assert cli.main(arguments(*more)) == 2
+  out, err = capsys.readouterr()
+  assert out == '' and said in err and len(err.splitlines()) == 1

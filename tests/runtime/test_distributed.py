@@ -1,0 +1,334 @@
+"""Several hosts: here processes of this machine, with four CPU devices each."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from hyperprompt_jax import cli
+from hyperprompt_jax.data.datasets import TrainingBatches
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.runtime import distributed, libtpu, reporting, run_lock
+from tests import tiny_run
+
+STEPS, SAVED = 12, 4
+# Sizes of the axes of the mesh besides `data`.
+ONE_DEVICE = {}
+THREE_AXES = {'num_partitions': 2, 'fsdp': 2}
+
+
+def arguments(folder, mesh, **macros):
+  return tiny_run.train_arguments(
+    folder,
+    *(f'--gin.partitioning.Partitioner.{axis}={size}' for axis, size in mesh.items()),
+    **{
+      'MIXTURE_OR_TASK_NAME': tiny_run.TWO_TASKS,
+      'TRAIN_STEPS': STEPS,
+      'BATCH_SIZE': 16,
+      'EVAL_PERIOD': STEPS,
+      'CHECKPOINT_PERIOD': SAVED,
+      'NUM_DATA_SHARDS': 2,
+      **macros,
+    },
+  )
+
+
+START = """
+from hyperprompt_jax.cli import command
+command._quieten_libraries()  # before anything else is imported, as the command does
+with command._without_notes():
+  from tests.runtime import test_distributed as t
+"""
+
+
+@dataclasses.dataclass
+class Ended:
+  """How a process ended, and what it wrote."""
+
+  status: int
+  stdout: str
+  stderr: str
+
+
+def run(code, devices, compiled, *argv):
+  """`start_two`, with this module at hand as `t`."""
+  return start_two(START + code, devices, compiled, *argv)
+
+
+def start_two(code, devices, compiled, *argv):
+  """Runs code in two processes at once, which get `argv` and the flags to meet by."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  environment = {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_COMPILATION_CACHE_DIR': str(compiled),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} '
+    f'--xla_force_host_platform_device_count={devices}',
+  }
+  started = []
+  for index in range(2):
+    meet = [
+      f'--coordinator_address={address}',
+      '--process_count=2',
+      f'--process_index={index}',
+    ]
+    command = [sys.executable, '-c', code]
+    started.append(
+      subprocess.Popen(
+        [*command, *map(str, argv), *meet],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+    )
+  with_output = [(process, *process.communicate()) for process in started]
+  return [Ended(process.returncode, out, err) for process, out, err in with_output]
+
+
+def train_and_be_stopped(whole, stopped, held, *meet):
+  """What each host does: one run, then another, which a signal to one host ends."""
+  status = cli.main([*arguments(whole, THREE_AXES), *meet])
+  if status:
+    sys.exit(status)
+  with pytest.raises(UserError) as refused, run_lock.held(held):
+    pass
+  pathlib.Path(held, f'told to host {meet[-1][-1]}').write_text(str(refused.value))
+  take = TrainingBatches.__next__
+
+  def take_slowly(batches):
+    time.sleep(0.5)  # JAX looks for the signal once in a second
+    return take(batches)
+
+  TrainingBatches.__next__ = take_slowly
+  if meet[-1].endswith('=1'):
+    threading.Thread(target=_stop_after, args=(stopped, SAVED + 2), daemon=True).start()
+  sys.exit(cli.main([*arguments(stopped, THREE_AXES), *meet]))
+
+
+def _stop_after(folder, step):
+  path = pathlib.Path(folder) / reporting.METRICS_FILE
+  there = lambda: any(record['step'] >= step for record in reporting.read_metrics(path))
+  while there():  # of the run that is gone on with
+    time.sleep(0.05)
+  while not there():
+    time.sleep(0.05)
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(scope='module')
+def one_device(tmp_path_factory, compile_once):
+  folder = tmp_path_factory.mktemp('one_device')
+  assert cli.main(arguments(folder, ONE_DEVICE)) == 0
+  return folder
+
+
+def back_to(folder, step, copy):
+  """A copy of a run as it was at a step."""
+  shutil.copytree(folder, copy)
+  for checkpoint in (copy / 'checkpoints').iterdir():
+    if int(checkpoint.name) > step:
+      shutil.rmtree(checkpoint)
+  return copy
+
+
+@pytest.fixture(scope='module')
+def two_hosts(tmp_path_factory, compile_once, one_device):
+  """A run of two hosts; one that they took over from one device; a folder in which they
+  meet another run; how they ended.
+  """
+  whole = tmp_path_factory.mktemp('two_hosts')
+  stopped = back_to(one_device, SAVED, tmp_path_factory.mktemp('back') / 'stopped')
+  held = tmp_path_factory.mktemp('held')
+  with run_lock.held(str(held)):
+    folders = (whole, stopped, held)
+    ended = run('t.train_and_be_stopped(*t.sys.argv[1:])', 4, compile_once, *folders)
+  return *folders, ended
+
+
+def records(folder):
+  return [
+    {name: x for name, x in record.items() if 'per_second' not in name}
+    for record in reporting.read_metrics(folder / reporting.METRICS_FILE)
+  ]
+
+
+def assert_same_run(folder, other):
+  """The same losses, of each step and task, and the same evaluation."""
+  found, expected = records(folder), records(other)
+  assert [r['step'] for r in found] == [*range(1, STEPS + 1), STEPS]
+  for record, wanted in zip(found, expected, strict=True):
+    assert record == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+
+
+def test_two_hosts_train_as_one_device(two_hosts, one_device):
+  whole, *_ = two_hosts
+  assert_same_run(whole, one_device)
+  losses = {record['train/loss'] for record in records(whole)[:STEPS]}
+  assert len(losses) == STEPS
+
+
+def test_another_run_is_told_to_all_hosts(two_hosts):
+  *_, held, _ = two_hosts
+  for host in range(2):
+    said = (held / f'told to host {host}').read_text()
+    assert said.startswith(
+      f'MODEL_DIR {held} is in use by another run (process {os.getpid()}'
+    )
+
+
+def test_each_host_saves_its_part(two_hosts):
+  whole, *_ = two_hosts
+  checkpoint = whole / 'checkpoints' / str(STEPS)
+  assert {p.stem for p in (checkpoint / 'data').glob('shard_*')} == {'shard_0', 'shard_1'}
+  assert (checkpoint / 'params' / 'ocdbt.process_1').is_dir()
+
+
+def test_one_host_prints(two_hosts):
+  *_, (first, second) = two_hosts
+  assert first.stdout.startswith('Validation scores')
+  assert f'step {STEPS}/{STEPS}' in first.stderr
+  assert second.stdout == '' and second.stderr == ''
+
+
+def test_a_signal_to_one_host_stops_all_at_the_same_step(two_hosts):
+  _, stopped, _, (first, second) = two_hosts
+  assert (first.status, second.status) == (143, 143)
+  assert f'resuming from step {SAVED} of {stopped}' in first.stderr
+  (saved,) = re.findall(r'SIGTERM: saved step (\d+)', first.stderr)
+  assert SAVED + 2 <= int(saved) < STEPS
+  assert (stopped / 'checkpoints' / saved).is_dir()
+
+
+def test_one_device_goes_on_where_two_hosts_were_stopped(two_hosts, one_device):
+  """With the data: from one device to two hosts and their mesh, and back."""
+  _, stopped, *_ = two_hosts
+  assert cli.main(arguments(stopped, ONE_DEVICE, NUM_DATA_SHARDS=None)) == 0
+  assert_same_run(stopped, one_device)
+
+
+def train_otherwise(folder, *meet):
+  """What each host does: the same command with another seed."""
+  host = int(meet[-1][-1])
+  sys.exit(cli.main([*arguments(folder, ONE_DEVICE, RANDOM_SEED=host), *meet]))
+
+
+def test_hosts_that_disagree_end_at_once_and_say_in_what(tmp_path, compile_once):
+  folder = tmp_path / 'run'
+  ended = run('t.train_otherwise(*t.sys.argv[1:])', 1, compile_once, folder)
+  for host, one in enumerate(ended):
+    assert one.status == 2 and one.stdout == ''
+    assert one.stderr == (
+      f"hyperprompt: host {host} of 2: hosts disagree: host 1 has 'RANDOM_SEED = 1', "
+      "host 0 has 'RANDOM_SEED = 0'; start the same command, of the same installation, "
+      'on all\n'
+    )
+  assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+  ('error', 'lost'),
+  [
+    (ValueError('UNKNOWN: Gloo all-reduce failed: Connection closed by peer'), True),
+    (RuntimeError('UNAVAILABLE: Task 1 heartbeat timeout'), True),
+    (ValueError('shapes differ'), False),
+    (UserError('the barrier reef is no task'), False),
+  ],
+)
+def test_a_host_that_loses_another_ends_at_once_and_says_so(
+  monkeypatch, capsys, error, lost
+):
+  ended = []
+  monkeypatch.setattr(distributed, '_is_one_of_several', lambda: True)
+  monkeypatch.setattr(distributed, 'leave', ended.append)
+  distributed.end_if_lost(error)
+  assert ended == ([1] if lost else [])
+  assert ('another host is lost' in capsys.readouterr().err) == lost
+
+
+@pytest.mark.parametrize(
+  ('when', 'said'),
+  [
+    ('the start', r'2 hosts have not met at \S+ within 4 seconds, .*; start the same .*'),
+    ('a save', 'host 0 of 2: another host is lost .*; start the same command on all .*'),
+    ('the end', 'host 0 of 2: another host is lost .*; start the same command on all .*'),
+  ],
+)
+def test_where_one_host_is_killed_the_other_ends_with_one_line(compile_once, when, said):
+  code = 'import sys\nfrom tests.runtime import lost_host\nlost_host.run(*sys.argv[1:])'
+  first, second = start_two(code, 1, compile_once, when)
+  assert (first.status, second.status) == (1, -signal.SIGKILL)
+  assert re.fullmatch(f'hyperprompt: {said}\n', first.stderr) and first.stdout == ''
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (['--process_count=2'], 'give all three, or --process_count=1 where'),
+    (['--coordinator_address=h:1', '--process_count=2'], 'go together'),
+    (
+      ['--coordinator_address=h', '--process_count=2', '--process_index=0'],
+      '--coordinator_address=h must be like 10.0.0.1:8476',
+    ),
+    (
+      ['--coordinator_address=h:1', '--process_count=2', '--process_index=2'],
+      '--process_index=2 of --process_count=2: hosts count from 0',
+    ),
+    (['--device_count=8'], '--device_count=8: there are 1 device(s), on 1 host(s)'),
+  ],
+)
+def test_flags_that_cannot_be(tmp_path, capsys, flags, said):
+  assert cli.main([*arguments(tmp_path / 'run', ONE_DEVICE), *flags]) == 2
+  out, err = capsys.readouterr()
+  assert out == '' and said in err and len(err.splitlines()) == 1
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(('vendor', 'device', 'found'), [
+  ('0x1ae0', '0x0063', True),
+  ('0x1ae0', '0x0042', False),  # a network card of Google's
+  ('0x10de', '0x0063', False),
+])  # fmt: skip
+def test_a_tpu_is_told_from_other_devices(tmp_path, vendor, device, found):
+  assert not libtpu.has_tpu(tmp_path)
+  (tmp_path / 'one').mkdir()
+  (tmp_path / 'one' / 'vendor').write_text(f'{vendor}\n')
+  (tmp_path / 'one' / 'device').write_text(f'{device}\n')
+  assert libtpu.has_tpu(tmp_path) == found
+
+
+def test_on_a_tpu_hosts_meet_without_flags(tmp_path, capsys, monkeypatch):
+  met = []
+
+  def initialize(**flags):
+    met.append(flags)
+    raise RuntimeError('no metadata\nand a long story')
+
+  monkeypatch.setattr(libtpu, 'has_tpu', lambda: True)
+  monkeypatch.setattr('jax.distributed.initialize', initialize)
+  monkeypatch.delenv('JAX_PLATFORMS', raising=False)
+  command = arguments(tmp_path / 'run', ONE_DEVICE)
+  assert cli.main(command) == 2
+  said = 'the hosts do not find each other: no metadata; where there is but this one'
+  assert said in capsys.readouterr().err
+  assert len(met) == 1 and 'coordinator_address' not in met[0]
+  assert cli.main([*command, '--process_count=1', '--device_count=2']) == 2
+  assert len(met) == 1
+
+
+def test_a_run_keeps_the_shards_of_its_data(one_device, tmp_path, capsys):
+  copy = back_to(one_device, SAVED, tmp_path / 'copy')
+  assert cli.main(arguments(copy, ONE_DEVICE, NUM_DATA_SHARDS=1)) == 2
+  assert 'NUM_DATA_SHARDS=2; this run has 1: keep the old value' in capsys.readouterr().err

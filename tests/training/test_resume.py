@@ -1,0 +1,384 @@
+"""Runs that are cut off, by whatever means, and started again."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from hyperprompt_jax import cli
+from hyperprompt_jax.checkpoints import AVERAGE, Retention
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.runtime import reporting
+from tests import tiny_run
+
+# Checkpoints at 3, 6, …; evaluations at 20 and 34; no signal comes at a multiple of 3.
+STEPS, SAVED, EVALUATED = 34, 3, 20
+METRICS = reporting.METRICS_FILE
+# The command, where the mixture of these tests is known.
+START = """
+import sys
+from hyperprompt_jax import cli
+from hyperprompt_jax.cli import command
+with command._without_notes():
+  from tests import tiny_run
+sys.exit(cli.main(sys.argv[1:]))
+"""
+# Many more, and worse: `make chaos`.
+KILLED = random.Random(7).choice((7, 8, 10))
+
+
+# With steps that are skipped: by chance, as a limit so near the mean is of no use.
+SKIPPING = (
+  '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()',
+  '--gin.optimizers.skip_step_on_spikes.interval=8',
+  '--gin.optimizers.skip_step_on_spikes.scaling_factor=1.5',
+)
+
+
+def arguments(folder):
+  return tiny_run.train_arguments(
+    folder,
+    *SKIPPING,
+    MIXTURE_OR_TASK_NAME=tiny_run.TWO_TASKS,
+    TRAIN_STEPS=STEPS,
+    CHECKPOINT_PERIOD=SAVED,
+    EVAL_PERIOD=EVALUATED,
+    EVAL_STEPS=0,
+    EVALUATOR_NUM_EXAMPLES=4,
+  )
+
+
+@dataclasses.dataclass
+class Start:
+  """One start of the command: the signal that ended it and what it said."""
+
+  sent: int | None
+  at: int | None
+  status: int
+  stdout: str
+  stderr: list[str]
+
+  @property
+  def steps(self) -> list[int]:
+    return self.numbers(r'step (\d+)/')
+
+  def numbers(self, pattern: str) -> list[int]:
+    return [int(m[1]) for m in map(re.compile(pattern).match, self.stderr) if m]
+
+
+def kill(folder, compiled, at) -> Start:
+  """Starts a process of the command, and kills it once it has reported a step."""
+  environment = {
+    **os.environ,
+    'JAX_COMPILATION_CACHE_DIR': str(compiled),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
+  process = subprocess.Popen(
+    [sys.executable, '-c', START, *arguments(folder)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=environment,
+  )
+  assert process.stdout
+  assert process.stderr
+  lines = []
+  for line in process.stderr:
+    lines.append(line.rstrip('\n'))
+    if line.startswith(f'step {at}/'):
+      process.kill()
+  stdout = process.stdout.read()
+  return Start(signal.SIGKILL, at, process.wait(), stdout, lines)
+
+
+def interrupt(folder, at=None, sent=None, delay=0.0) -> Start:
+  """Runs the command here, where it starts faster; sends a signal after a step."""
+  ended = threading.Event()
+
+  def send():
+    while not any(r['step'] >= at for r in reporting.read_metrics(folder / METRICS)):
+      if ended.wait(0.005):
+        return
+    if not ended.wait(delay):
+      os.kill(os.getpid(), sent)
+
+  watch = threading.Thread(target=send)
+  out, err = io.StringIO(), io.StringIO()
+  if sent:
+    watch.start()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    status = cli.main(arguments(folder))
+  ended.set()
+  if sent:
+    watch.join()
+  return Start(sent, at, status, out.getvalue(), err.getvalue().splitlines())
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory, compile_once):
+  folder = tmp_path_factory.mktemp('unbroken')
+  first = interrupt(folder)
+  assert first.status == 0, first.stderr
+  assert first.steps == [*range(1, STEPS + 1)]
+  return folder
+
+
+@pytest.fixture(scope='module')
+def broken(tmp_path_factory, compile_once, unbroken):
+  """The run's folder, and its starts: all but the last are cut off."""
+  folder = tmp_path_factory.mktemp('broken')
+  starts = [
+    kill(folder, compile_once, KILLED),
+    interrupt(folder, 17, signal.SIGTERM),
+    # A moment after the report of the step that is evaluated.
+    interrupt(folder, EVALUATED, signal.SIGTERM, delay=0.3),
+    interrupt(folder, 31, signal.SIGINT),
+    interrupt(folder),
+  ]
+  return folder, starts
+
+
+def arrays(folder, step):
+  """Every array of parameters and optimizer of a checkpoint, by its path."""
+  found = {}
+  for item in ('params', 'optimizer'):
+    path = folder / 'checkpoints' / str(step) / item
+    with ocp.PyTreeCheckpointer() as checkpointer:
+      tree = checkpointer.metadata(path).item_metadata.tree
+      plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+      restored = checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=plain))
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(restored):
+      found[item + jax.tree_util.keystr(keys)] = np.asarray(leaf)
+  return found
+
+
+def records(folder):
+  lines = (folder / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+  return [
+    {name: x for name, x in json.loads(line).items() if 'per_second' not in name}
+    for line in lines
+  ]
+
+
+def test_a_run_killed_at_random_steps_ends_with_the_parameters_of_the_unbroken_one(
+  unbroken, broken
+):
+  folder, _ = broken
+  expected, found = arrays(unbroken, STEPS), arrays(folder, STEPS)
+  assert len(expected) > 40
+  assert any(name.startswith('optimizer') and x.size > 1 for name, x in expected.items())
+  assert found.keys() == expected.keys()
+  for name, array in expected.items():
+    assert found[name].dtype == array.dtype, name
+    assert found[name].tobytes() == array.tobytes(), name
+
+
+def test_each_step_and_each_evaluation_is_recorded_once_and_alike(unbroken, broken):
+  folder, _ = broken
+  found = records(folder)
+  steps = [r['step'] for r in found if 'train/skipped_steps' in r]
+  assert steps == [*range(1, STEPS + 1)]
+  assert [r['step'] for r in found if 'eval/average' in r] == [EVALUATED, STEPS]
+  assert found == records(unbroken)
+
+
+def test_steps_that_are_skipped_are_counted_over_all_starts(unbroken, broken):
+  folder, starts = broken
+  counts = {
+    r['step']: r['train/skipped_steps']
+    for r in records(folder)
+    if 'train/skipped_steps' in r
+  }
+  grown = [step for step in counts if step > 1 and counts[step] > counts[step - 1]]
+  assert len(grown) == counts[STEPS] > 2
+  # Before the kill and after it, too.
+  assert grown[0] < KILLED < grown[-1]
+  told = {step for start in starts for step in start.numbers(r'step (\d+) skipped: loss')}
+  assert told == {*grown}
+  saved = arrays(folder, STEPS)["optimizer['skipped_steps']"]
+  assert saved == counts[STEPS]
+
+
+def test_a_run_that_skips_nothing_has_nothing_of_it(trained):
+  names = [name for name in arrays(trained, 4) if 'skip' in name or 'history' in name]
+  assert names == []
+  assert not any('skip' in name for record in records(trained) for name in record)
+
+
+def test_steps_depend_on_what_was_before(unbroken):
+  """So that equal ends mean something: nothing stands still, nothing repeats."""
+  losses = [r['train/loss'] for r in records(unbroken) if 'train/loss' in r]
+  assert len(set(losses)) == len(losses) > STEPS / 2
+  before, after = arrays(unbroken, STEPS - 1), arrays(unbroken, STEPS)
+  still = [name for name in after if before[name].tobytes() == after[name].tobytes()]
+  assert [name for name in still if name.startswith('params')] == []
+
+
+def test_every_start_goes_on_from_the_last_checkpoint(broken):
+  _, starts = broken
+  for previous, this in itertools.pairwise(starts):
+    (resumed,) = this.numbers(r'resuming from step (\d+) ')
+    assert this.steps[0] == resumed + 1
+    if previous.sent == signal.SIGKILL:
+      # What was being saved when the kill came may be lost, with the one before at most.
+      assert max(0, previous.steps[-1] - 2 * SAVED - 1) <= resumed <= previous.steps[-1]
+    else:
+      assert resumed == previous.steps[-1]
+
+
+def test_the_kill_comes_where_it_should(broken):
+  _, starts = broken
+  (killed,) = [s for s in starts if s.sent == signal.SIGKILL]
+  assert killed.status == -signal.SIGKILL
+  assert KILLED == killed.at <= killed.steps[-1] < STEPS
+
+
+@pytest.mark.parametrize(
+  ('sent', 'at', 'status'),
+  [
+    (signal.SIGTERM, 17, 143),
+    (signal.SIGTERM, EVALUATED, 143),
+    (signal.SIGINT, 31, 130),
+  ],
+)
+def test_a_signal_saves_before_it_ends_the_run(broken, sent, at, status):
+  _, starts = broken
+  (ended,) = [s for s in starts if (s.sent, s.at) == (sent, at)]
+  assert ended.status == status
+  assert ended.stdout == ''
+  step, name = ended.steps[-1], signal.Signals(sent).name
+  assert (
+    ended.stderr[-1] == f'{name}: saved step {step}; the same command goes on from there'
+  )
+  assert 'Traceback' not in '\n'.join(ended.stderr)
+
+
+def test_a_signal_does_not_wait_for_the_evaluation_that_it_meets(broken):
+  _, starts = broken
+  position = [(s.sent, s.at) for s in starts].index((signal.SIGTERM, EVALUATED))
+  ended, following = starts[position : position + 2]
+  assert ended.steps[-1] == EVALUATED
+  assert not any('validation average' in line for line in ended.stderr)
+  # The next start does the evaluation before all else.
+  assert following.stderr[0].startswith(f'resuming from step {EVALUATED} ')
+  assert following.stderr[1].startswith(f'step {EVALUATED}: validation average')
+
+
+def contents(folder):
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in folder.rglob('*')
+    if p.is_file() and 'tfevents' not in p.name
+  }
+
+
+def test_a_finished_run_started_again_does_nothing_but_print_its_table(trained, capsys):
+  before = contents(trained)
+  capsys.readouterr()
+  assert cli.main(tiny_run.train_arguments(trained)) == 0
+  out, err = capsys.readouterr()
+  assert out.startswith('Validation scores (x 100), best single checkpoint: step')
+  assert 'first' in out
+  assert err == f'resuming from step 4 of {trained}; nothing is left of 4\n'
+  assert contents(trained) == before
+
+
+# ---- Which checkpoints are kept ----
+
+
+def kept(retention, scores):
+  steps = sorted(scores)
+  preserved = retention.should_preserve(steps, scores)
+  return [step for step, keep in zip(steps, preserved, strict=True) if keep]
+
+
+SCORES = {
+  10: {AVERAGE: 50.0, 'a': 90.0, 'b': 10.0},
+  20: {AVERAGE: 70.0, 'a': 60.0, 'b': 80.0},
+  30: {AVERAGE: 70.0, 'a': 59.0, 'b': 81.0},
+  40: {},
+  50: {AVERAGE: 60.0, 'a': 60.0, 'b': 60.0},
+  60: {},
+}
+
+
+@pytest.mark.parametrize(
+  ('retention', 'expected'),
+  [
+    (Retention(keep=2, keep_best=0, keep_best_per_task=False), [50, 60]),
+    (Retention(keep=0, keep_best=0, keep_best_per_task=False), []),
+    (Retention(keep=9, keep_best=0, keep_best_per_task=False), [10, 20, 30, 40, 50, 60]),
+    (Retention(keep=None, keep_best=0, keep_best_per_task=False), [10, 20, 30, 40, 50, 60]),
+    # Of equals the first, as the tables show it.
+    (Retention(keep=0, keep_best=1, keep_best_per_task=False), [20]),
+    (Retention(keep=0, keep_best=3, keep_best_per_task=False), [20, 30, 50]),
+    (Retention(keep=0, keep_best=0, keep_best_per_task=True), [10, 30]),
+    (Retention(keep=1, keep_best=1, keep_best_per_task=True), [10, 20, 30, 60]),
+  ],
+)
+def test_retention_keeps_the_latest_the_best_and_the_best_of_each_task(retention, expected):
+  assert kept(retention, SCORES) == expected
+
+
+def test_retention_judges_by_the_checkpoints_that_are_there():
+  retention = Retention(keep=0, keep_best=1, keep_best_per_task=False)
+  assert retention.should_preserve([10, 50], SCORES) == [False, True]
+  assert retention.should_preserve([], SCORES) == []
+
+
+def test_a_run_keeps_what_its_retention_says(trained, tmp_path):
+  folder = tmp_path / 'run'
+  keep = ['--gin.checkpoints.Retention.keep=1', '--gin.checkpoints.Retention.keep_best=0']
+  none = '--gin.checkpoints.Retention.keep_best_per_task=False'
+  assert cli.main(tiny_run.train_arguments(folder, *keep, none, EVAL_STEPS=0)) == 0
+  assert [p.name for p in (folder / 'checkpoints').iterdir()] == ['4']
+
+
+# ---- metrics.jsonl ----
+
+
+def write_records(folder, tail=''):
+  lines = [json.dumps({'step': step, 'train/loss': 1.5}) for step in (1, 2, 3)]
+  (folder / 'metrics.jsonl').write_text('\n'.join(lines) + '\n' + tail, encoding='utf-8')
+
+
+@pytest.mark.parametrize(
+  'tail', ['{"step": 4, "train/lo', '{', '{"step": 4, "train/loss": ']
+)
+def test_a_record_that_a_kill_cut_short_is_dropped(tmp_path, tail):
+  write_records(tmp_path, tail)
+  metrics = reporting.Metrics(str(tmp_path), restored_step=3)
+  assert [record['step'] for record in metrics.read()] == [1, 2, 3]
+  metrics.write(4, 'train', {'loss': 2.5})
+  metrics.close()
+  lines = (tmp_path / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+  assert json.loads(lines[3]) == {'step': 4, 'train/loss': 2.5}
+  assert len(lines) == 4
+
+
+@pytest.mark.parametrize('bad', ['{"step": 2, "train/lo', '[2]', '{"loss": 1.5}', '\xff'])
+def test_a_bad_record_before_the_last_is_named_and_nothing_is_dropped(tmp_path, bad):
+  write_records(tmp_path, f'{bad}\n{{"step": 4}}\n')
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
+  with pytest.raises(UserError, match=r'metrics\.jsonl, line 4 is no record of a step: '):
+    reporting.Metrics(str(tmp_path), restored_step=3)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_records_of_steps_that_are_done_again_are_dropped(tmp_path):
+  write_records(tmp_path)
+  reporting.Metrics(str(tmp_path), restored_step=1).close()
+  assert [r['step'] for r in reporting.read_metrics(tmp_path / 'metrics.jsonl')] == [1]

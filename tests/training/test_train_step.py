@@ -1,0 +1,151 @@
+"""The training step: scanned as unrolled, microbatches, determinism, sharding."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hyperprompt_jax.checkpoints import TrainState
+from hyperprompt_jax.nn import layers
+from hyperprompt_jax.nn.config import PLAIN
+from hyperprompt_jax.nn.stacking import stack_layers
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.training import optimizers
+from hyperprompt_jax.training.train_step import (
+  abstract_state,
+  initial_state,
+  make_train_step,
+)
+from tests import tiny
+
+ADAFACTOR = optimizers.adafactor(0.01)
+SGD = optax.sgd(0.1)
+
+
+@functools.cache
+def compiled_step(model, optimizer, num_microbatches=1, seed=0):
+  """A training step on all devices."""
+  partitioner = Partitioner()
+  like = abstract_state(model, optimizer, partitioner)
+  return make_train_step(
+    model, optimizer, partitioner, like, seed=seed, num_microbatches=num_microbatches
+  )
+
+
+def train(model, params, optimizer, steps=5, **options):
+  """The parameters and the losses after some steps on random batches."""
+  with Partitioner().activate():
+    copied = jax.tree.map(lambda x: x.copy(), params)  # the step takes it over
+    state = TrainState(np.int32(0), copied, optimizer.init(params))
+    losses = []
+    for step in range(steps):
+      step_fn = compiled_step(model, optimizer, **options)
+      state, sums = step_fn(state, tiny.batch(rows=6, seed=step))
+      losses.append(float(sums['loss'] / sums['tokens']))
+  assert int(state.step) == steps
+  return state.params, losses
+
+
+def test_scanned_equals_unrolled_after_five_training_steps():
+  depth = {'num_decoder_layers': 2}
+  unrolled, scanned = tiny.model(scan_layers=False, **depth), tiny.model(**depth)
+  params = tiny.init(unrolled)
+  want, want_losses = train(unrolled, params, ADAFACTOR)
+  got, got_losses = train(scanned, stack_layers(params), ADAFACTOR)
+  np.testing.assert_allclose(got_losses, want_losses, rtol=1e-5)
+  for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(stack_layers(want)), strict=True):
+    # Adafactor divides each gradient by its own size, and so makes whole steps, of 1e-2,
+    # of what rounding leaves of the few that are nearly zero.
+    assert np.quantile(np.abs(g - w), 0.995) < 1e-4
+
+
+@pytest.mark.parametrize('num_microbatches', [2, 3])
+def test_microbatches_change_nothing_but_rounding(num_microbatches):
+  model = tiny.model()
+  params = tiny.init(model)
+  # One step: gradients of a random network are steep, and rounding grows with steps.
+  want, _ = train(model, params, SGD, steps=1)
+  got, _ = train(model, params, SGD, steps=1, num_microbatches=num_microbatches)
+  jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got, want)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+  model = tiny.model(dropout_rate=0.2)
+  params = tiny.init(model)
+  first, losses = train(model, params, SGD, steps=2)
+  second, _ = train(model, params, SGD, steps=2)
+  jax.tree.map(np.testing.assert_array_equal, first, second)
+  assert train(model, params, SGD, steps=2, seed=1)[1] != losses
+  assert losses[0] != train(tiny.model(), params, SGD, steps=1)[1][0]
+
+
+def test_training_lowers_the_loss_on_one_batch():
+  model, partitioner = tiny.model(), Partitioner()
+  with partitioner.activate():
+    like = abstract_state(model, ADAFACTOR, partitioner)
+    state = initial_state(model, ADAFACTOR, like, seed=0)
+    losses = []
+    for _ in range(30):
+      state, sums = compiled_step(model, ADAFACTOR)(state, tiny.batch())
+      losses.append(float(sums['loss'] / sums['tokens']))
+  assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_mesh_of_devices_trains_as_one_device_does():
+  code = (
+    'import json; from tests.training.test_train_step import *;'
+    'found = train_on_packed_rows(num_partitions=2, fsdp=2, attention="fused");'
+    'print(json.dumps([*found, sharding_of_positions(16), sharding_of_positions(1)]))'
+  )
+  flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
+  result = subprocess.run(
+    [sys.executable, '-c', code],
+    env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  sharding, losses, positions, position = json.loads(result.stdout)
+  assert sharding == [None, ['data', 'fsdp'], 'model']
+  assert positions == [['data', 'fsdp'], 'model'] and position == [['data', 'fsdp']]
+  np.testing.assert_allclose(losses, train_on_packed_rows()[1], rtol=1e-5)
+
+
+def sharding_of_positions(length):
+  """How two devices that share a model spread the residual stream, were they TPUs."""
+  partitioner = Partitioner(num_partitions=2, fsdp=2)
+  with partitioner.activate(), mock.patch.object(layers, 'platform', lambda: 'tpu'):
+    x = jax.device_put(jnp.zeros((8, length, 4)), partitioner.batch_sharding)
+    return list(jax.jit(layers.spread_positions)(x).sharding.spec)
+
+
+def train_on_packed_rows(num_partitions=1, fsdp=1, attention=PLAIN):
+  """The sharding of a query kernel and the losses of three steps, on all devices."""
+  model = tiny.model(num_heads=4, attention=attention)
+  partitioner = Partitioner(num_partitions, fsdp)
+  with partitioner.activate():
+    like = abstract_state(model, ADAFACTOR, partitioner)
+    # Values that do not depend on the mesh.
+    state = jax.device_put(
+      TrainState(np.int32(0), tiny.init(model), ADAFACTOR.init(tiny.init(model))),
+      jax.tree.map(lambda leaf: leaf.sharding, like),
+    )
+    step_fn = make_train_step(
+      model, ADAFACTOR, partitioner, like, seed=0, num_microbatches=2
+    )
+    losses = []
+    for _ in range(3):
+      rows = [(row, row + 8) for row in range(8)]
+      batch = tiny.pack(tiny.batch(rows=16), rows, least=128)
+      state, sums = step_fn(state, jax.device_put(batch, partitioner.batch_sharding))
+      losses.append(float(sums['loss'] / sums['tokens']))
+  query = state.params['encoder']['layers']['attention']['query']['kernel']
+  return list(query.sharding.spec), losses

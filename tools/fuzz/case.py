@@ -1,0 +1,156 @@
+"""What a target of fuzzing is, and what one case of it may do."""
+
+import dataclasses
+import pathlib
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints.differences import DIFFERS
+from hyperprompt_jax.errors import UserError
+
+MISTAKES = (
+  UserError,
+  hyperprompt_tasks.DataError,
+  hyperprompt_tasks.TaskError,
+  hyperprompt_tasks.UnknownNameError,
+  hyperprompt_tasks.VocabularyError,
+)
+# What readers stumble over: sizes, nesting, encodings, ends of lines, ways out of a folder.
+ODD = (
+  b'\x00',
+  b'\n',
+  b'\r',
+  b'\t',
+  b'"',
+  b"'",
+  b'\\',
+  b',',
+  b'\xff',
+  b'\xef\xbb\xbf',
+  b'\xe2\x80\xa8',
+  b'\x1b[2J',
+  b'\\ud800',
+  b'null',
+  b'true',
+  b'NaN',
+  b'-Infinity',
+  b'1e999',
+  b'-1',
+  b'0',
+  b'4294967296',
+  b'9' * 40,
+  b'9' * 5_000,
+  b'[' * 2_000,
+  b'{"a":' * 2_000,
+  b'[]',
+  b'{}',
+  b'""',
+  b'../../etc/passwd',
+  b'/etc/passwd',
+  b'%s',
+)
+# Of a processor, as the machine may be busy with something else.
+SECONDS = 1.0
+# A loop in Python is ended after so long, to go on with the next case; of a processor, or
+# on the clock, should a case wait for something.
+_GIVE_UP_SECONDS, _GIVE_UP_WAITING_SECONDS = 5, 120
+# Of a message; what a file holds is quoted in part.
+_LONGEST = 2_000
+# What gin appends to an error says through which configurable it came; `cli` cuts it off.
+_GIN = '\n  In call to '
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What is fuzzed.
+
+  Attributes:
+    seeds: cases that are right, which others are made of.
+    run: reads a case, with a folder for its files; raises nothing but `MISTAKES`.
+    words: what is put in now and then, besides `ODD`.
+    is_json: whether seeds are JSON, in which values are exchanged.
+    prefix: how many bytes at the front of a case choose between readers; they stay as
+      some seed has them.
+  """
+
+  seeds: Sequence[bytes]
+  run: Callable[[bytes, pathlib.Path], None]
+  words: Sequence[bytes] = ()
+  is_json: bool = False
+  prefix: int = 0
+
+
+@dataclasses.dataclass
+class Findings:
+  """Cases run, and what went wrong with some: the first of each kind."""
+
+  cases: int = 0
+  slowest: float = 0.0
+  refused: int = 0
+  found: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+  def try_case(self, target: Target, case: bytes, folder: pathlib.Path) -> None:
+    """Runs a case."""
+    self.cases += 1
+    wrong, seconds = self._run(target, case, folder)
+    # What is imported or prepared once may take a second.
+    if wrong is None and seconds > SECONDS:
+      seconds = min(seconds, self._run(target, case, folder)[1])
+    self.slowest = max(self.slowest, seconds)
+    if wrong is None and seconds > SECONDS:
+      wrong = 'takes over a second'
+    if wrong is not None:
+      self.found.setdefault(wrong, {'what': wrong, 'case': repr(case[:2_000])})
+
+  def _run(
+    self, target: Target, case: bytes, folder: pathlib.Path
+  ) -> tuple[str | None, float]:
+    """What is wrong with a case, if anything, and how long it took."""
+    start = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, _GIVE_UP_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, _GIVE_UP_WAITING_SECONDS)
+    try:
+      target.run(case, folder)
+      wrong = None
+    except MISTAKES as mistake:
+      self.refused += 1
+      wrong = _wrong_message(str(mistake))
+    except _GivenUp:
+      wrong = 'does not end'
+    except Exception as error:
+      frame = traceback.extract_tb(error.__traceback__)[-1]
+      place = f'{pathlib.Path(frame.filename).name}:{frame.lineno}'
+      wrong = f'{type(error).__name__} at {place} ({frame.name})'
+    finally:
+      signal.setitimer(signal.ITIMER_PROF, 0)
+      signal.setitimer(signal.ITIMER_REAL, 0)
+    return wrong, time.process_time() - start
+
+
+class _GivenUp(BaseException):
+  """Raised in a case that does not end."""
+
+
+def _give_up(*_: Any) -> None:
+  raise _GivenUp
+
+
+signal.signal(signal.SIGALRM, _give_up)
+signal.signal(signal.SIGPROF, _give_up)
+
+
+def _wrong_message(message: str) -> str | None:
+  """What is wrong with the message of a mistake."""
+  own, *_ = message.split(_GIN)
+  first, *table = own.split('\n')
+  if not first.strip():
+    return 'an empty message'
+  if (table and DIFFERS not in first) or len(own.splitlines()) != 1 + len(table):
+    return f'a message of several lines: {first[:40]!r}'
+  if len(own) > _LONGEST:
+    return f'a message of {len(own)} characters: {first[:40]!r}'
+  return None

@@ -1,0 +1,32 @@
+"""Hugging Face's `config.json`, beside weights that are right."""
+
+import pathlib
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from hyperprompt_jax.checkpoints.formats import huggingface
+from hyperprompt_jax.checkpoints.source import open_source
+from tools.fuzz.case import Target
+
+_GOLDEN = pathlib.Path(__file__).parents[3] / 'tests' / 'golden' / 'huggingface'
+SEEDS = tuple(path.read_bytes() for path in sorted(_GOLDEN.glob('*/config.json')))
+# Something of each layer that the seeds have.
+WEIGHTS = {
+  f'{side}.block.{number}.layer.0.layer_norm.weight': np.ones(2, 'f4')
+  for side in ('encoder', 'decoder')
+  for number in range(3)
+}
+
+
+def _run(case: bytes, folder: pathlib.Path) -> None:
+  weights = folder / huggingface.WEIGHTS_FILE
+  if not weights.exists():
+    save_file(WEIGHTS, weights)
+  (folder / huggingface.CONFIG_FILE).write_bytes(case)
+  found = open_source(str(folder))
+  assert found.config is not None
+  found.check_depth(found.config)
+
+
+TARGET = Target(SEEDS, _run, is_json=True)

@@ -1,0 +1,34 @@
+"""The input of `hyperprompt infer`: an example for every line, or an error."""
+
+import json
+import pathlib
+
+import seqio
+
+from hyperprompt_jax.evaluation import infer
+from tools.fuzz.case import Target
+
+SEEDS = (
+  b'{"task": "copy", "inputs": "a"}',
+  b'{"task": "copy", "inputs": "\xc3\xa9"}\n\n{"task": "last", "inputs": "", "id": 3}\r\n',
+)
+TASKS = ('copy', 'last', 'max')
+VOCABULARY = seqio.ByteVocabulary()
+
+
+def _run(case: bytes, folder: pathlib.Path) -> None:
+  path = folder / 'questions.jsonl'
+  path.write_bytes(case)
+  examples = infer._read_jsonl(str(path), TASKS, VOCABULARY)
+  assert len(examples) == len([line for line in case.split(b'\n') if line.strip()])
+  for record, task_id, tokens in examples:
+    assert record['task'] == TASKS[task_id] and tokens
+    written = json.dumps(record, ensure_ascii=False).encode()
+    json.loads(written, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> None:
+  raise ValueError(f'{name} is no JSON')
+
+
+TARGET = Target(SEEDS, _run, (b'"task"', b'"inputs"'), is_json=True)

@@ -1,0 +1,145 @@
+"""What a run refuses: numbers that are none, a second run; and what it does not mind.
+
+A number of the state is made NaN or infinite before a step: the run must end at that step,
+with nothing of it saved. A second run is started in the folder of one: it must be refused.
+Of the older checkpoints files are deleted, as by a cleaning that was cut off: the run must
+go on. Each run must end, then, as the one does that was not disturbed.
+"""
+
+import functools
+import math
+import pathlib
+import random
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints import TrainState
+from tools.reliability import small_run, subject
+from tools.reliability.small_run import SAVED, STEPS
+
+# How often each is tried; numbers, for each of what is put in.
+NUMBERS, SECOND_RUNS, HALF_DELETED = 2, 2, 3
+# Where, and what. (An infinite second moment only makes an update zero.)
+POISONS = (('params', math.nan), ('params', math.inf), ('opt_state', math.nan))
+
+
+def _poison(
+  part: str, value: float, rng: random.Random
+) -> Callable[[TrainState], TrainState]:
+  """Puts a value at a random place of the parameters or of the optimizer's state."""
+
+  def put(state: TrainState) -> TrainState:
+    leaves, structure = jax.tree.flatten(getattr(state, part))
+    # Those of one number are placeholders, and counts.
+    used = [i for i, x in enumerate(leaves) if x.size > 1 and x.dtype == jnp.float32]
+    chosen = rng.choice(used)
+    place = tuple(rng.randrange(size) for size in leaves[chosen].shape)
+    leaves[chosen] = leaves[chosen].at[place].set(value)
+    return state.replace(**{part: jax.tree.unflatten(structure, leaves)})
+
+  return put
+
+
+def _numbers(run: pathlib.Path, step: int, act: Callable) -> Iterator[str]:
+  """What is wrong with how a run ended in which a number was none from a step on."""
+  with small_run.before_step(step, act):
+    status, said = small_run.train_here(run)
+  # Good is what a step has gone on from.
+  good = max(0, (step - 2) // SAVED * SAVED)
+  last = f'last good checkpoint: step {good}' if good else 'no good checkpoint'
+  if status != 2 or len(said) != 1:
+    yield f'status {status}: {said[-3:]}'
+  elif not said[0].startswith(f'hyperprompt: step {step} is not finite ('):
+    yield f'it does not name step {step}: {said[0]}'
+  elif 'tasks in its batch: ' not in said[0] or last not in said[0]:
+    yield f'it does not name tasks and {last!r}: {said[0]}'
+  for saved in (run / 'checkpoints').glob('[0-9]*'):
+    for path, array in small_run.arrays(run, int(saved.name)).items():
+      if int(saved.name) >= step or not np.isfinite(array.read()).all():
+        yield f'{path} of step {saved.name} was saved'
+
+
+def _second_run(run: pathlib.Path, step: int, compiled: pathlib.Path) -> Iterator[str]:
+  """What is wrong with what a run was told that was started beside another."""
+  told = []
+
+  def start_another(state: TrainState) -> None:
+    del state
+    (host,) = small_run.start(run, 1, compiled)
+    host.wait(small_run.HUNG_HERE_SECONDS)
+    told.append((host.status, host.said))
+
+  with small_run.before_step(step, start_another):
+    status, said = small_run.train_here(run)
+  if status or said:
+    yield f'the first run ended with {status}: {said[-3:]}'
+  (status, said), *_ = told
+  refused = f'hyperprompt: MODEL_DIR {run} is in use by another run'
+  if status != 2 or len(said) != 1 or not said[0].startswith(refused):
+    yield f'the second run ended with {status}: {said[-3:]}'
+
+
+def _half_deleted(
+  run: pathlib.Path, unbroken: pathlib.Path, rng: random.Random
+) -> Iterable[str]:
+  """Takes a run's last checkpoint away, and of all before the one before it some files."""
+  shutil.copytree(unbroken, run)
+  *older, _, last = sorted((run / 'checkpoints').iterdir(), key=lambda p: int(p.name))
+  shutil.rmtree(last)
+  for step in older:
+    for file in sorted(p for p in step.rglob('*') if p.is_file()):
+      if rng.random() < 0.5:
+        file.unlink()
+  return ()  # whether that is right the run itself shows
+
+
+def campaign(folder: pathlib.Path, compiled: pathlib.Path, seed: int) -> dict[str, Any]:
+  """All of it.
+
+  Args:
+    folder: an empty one.
+    compiled: JAX's cache.
+    seed: of steps, places and files.
+
+  Returns:
+    `tried`: how often, by what; `wrong`: what must not be.
+  """
+  subject.add_mixture()
+  hyperprompt_tasks.use_vocabulary('bytes')  # to compare positions in the data
+  rng = random.Random(f'{seed} guards')
+  unbroken = folder / 'unbroken'
+  status, said = small_run.train_here(unbroken)
+  assert status == 0, said
+  tried: dict[str, int] = {}
+  wrong: list[str] = []
+
+  def try_it(kind: str, case: str, problems: Callable[[pathlib.Path], Iterable[str]]):
+    run = folder / f'{kind} {tried.get(kind, 0)}'
+    found = [*problems(run)]
+    status, said = small_run.train_here(run)
+    if status or said:
+      found.append(f'afterwards the command ended with {status}: {said[-3:]}')
+    else:
+      found += small_run.differences(run, unbroken)
+    tried[kind] = tried.get(kind, 0) + 1
+    wrong.extend(f'{case}: {problem}' for problem in found)
+    print(f'{case}: {found or "right"}', flush=True)
+
+  for part, value in POISONS * NUMBERS:
+    step, act = rng.randint(1, STEPS), _poison(part, value, rng)
+    case = f'{value} in {part} before step {step}'
+    try_it('numbers', case, functools.partial(_numbers, step=step, act=act))
+  for _ in range(SECOND_RUNS):
+    step = rng.randint(1, STEPS)
+    another = functools.partial(_second_run, step=step, compiled=compiled)
+    try_it('second runs', f'a second run before step {step}', another)
+  for _ in range(HALF_DELETED):
+    half_deleted = functools.partial(_half_deleted, unbroken=unbroken, rng=rng)
+    try_it('half deleted', 'older steps deleted in part', half_deleted)
+  return {'tried': tried, 'wrong': wrong}

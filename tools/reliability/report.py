@@ -1,0 +1,40 @@
+"""Puts what the campaigns found into docs/reliability.md; no number in it is typed.
+
+    python -m tools.reliability.report
+
+Every file of tools/results with `rows` gives the table its rows: what was tried, how
+often, what happened, what was lost, and the command with its seed that does it again.
+"""
+
+import json
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = ROOT / 'tools/results'
+PAGE = ROOT / 'docs/reliability.md'
+HEAD = ('what was tried', 'how often', 'what happened', 'lost', 'again by')
+# The order of the rows; what has another name comes after these.
+ORDER = ('chaos', 'fuzz', 'endurance', 'matrix')
+
+
+def table() -> str:
+  """The table, in Markdown."""
+  found = {path.stem: json.loads(path.read_bytes()) for path in RESULTS.glob('*.json')}
+  place = lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)
+  rows = [row for name in sorted(found, key=place) for row in found[name].get('rows', ())]
+  lines = [HEAD, ['---'] * len(HEAD), *([*row[:-1], f'`{row[-1]}`'] for row in rows)]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def write() -> None:
+  """Writes the table between its markers."""
+  begin, end = '<!-- measured -->', '<!-- /measured -->'
+  page = PAGE.read_text(encoding='utf-8')
+  whole = re.compile(f'{begin}.*?{end}', re.DOTALL)
+  written = whole.sub(lambda _: f'{begin}\n{table()}\n{end}', page)
+  PAGE.write_text(written, encoding='utf-8')
+
+
+if __name__ == '__main__':
+  write()

@@ -1,0 +1,348 @@
+"""The small run that the campaigns break: its command, its processes, and its end."""
+
+import collections
+import contextlib
+import dataclasses
+import faulthandler
+import io
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from hyperprompt_jax import cli
+from hyperprompt_jax.checkpoints import TrainState
+from hyperprompt_jax.checkpoints.formats import t5x
+from hyperprompt_jax.checkpoints.iterator import IteratorHandler, IteratorRestore
+from hyperprompt_jax.checkpoints.lazy import LazyArray
+from hyperprompt_jax.checkpoints.storage import Folder
+from hyperprompt_jax.data import datasets
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.runtime import reporting
+from hyperprompt_jax.training.loop import TrainingLoop
+from tools.fast_compilation import XLA_FLAGS
+from tools.reliability import subject
+
+STEPS, SAVED, EVALUATED = 40, 4, 10
+# A host that lost another must have ended after so long.
+LOST_SECONDS = 60
+HUNG_SECONDS = 600
+# In this process.
+HUNG_HERE_SECONDS = 240
+# What the subject announces, and notes of TensorFlow's import.
+_NOT_FOR_PEOPLE = r'@ |WARNING: All log messages before absl|[IWE]\d{4} |[IWE]0000 '
+# Of each run's progress.
+_OF_A_RUN = ('step ', 'resuming ')
+FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
+# One layer each way, 16 wide; dropout is on, as finetune.gin has it.
+BINDINGS = {
+  'config.Config.emb_dim': 16,
+  'config.Config.mlp_dim': 16,
+  'config.Config.num_heads': 2,
+  'config.Config.head_dim': 4,
+  'config.Config.num_encoder_layers': 1,
+  'config.Config.num_decoder_layers': 1,
+  'conditioning.HyperPromptGlobal.prompt_length': 2,
+  'MIXTURE_OR_TASK_NAME': subject.MIXTURE,
+  'TASK_FEATURE_LENGTHS': {'inputs': 20, 'targets': 8},
+  'TRAIN_STEPS': STEPS,
+  'BATCH_SIZE': 4,
+  'EVAL_PERIOD': EVALUATED,
+  'CHECKPOINT_PERIOD': SAVED,
+  'EVAL_STEPS': 1,
+  'EVALUATOR_NUM_EXAMPLES': 4,
+  'LOG_PERIOD': 1,
+  'DATA_REPORT_EXAMPLES': 0,
+}
+
+
+def arguments(model_dir: pathlib.Path, **macros: Any) -> list[str]:
+  """The arguments of `hyperprompt train` for the small run."""
+  bindings = {**BINDINGS, 'MODEL_DIR': str(model_dir), **macros}
+  return [
+    'train',
+    *(f'--gin_file={file}' for file in FILES),
+    *(f'--gin.{name}={value!r}' for name, value in bindings.items()),
+  ]
+
+
+def environment(compiled: pathlib.Path | None) -> dict[str, str]:
+  """That of a process that compiles fast, and what was compiled before not again.
+
+  Args:
+    compiled: JAX's cache; None compiles everything.
+  """
+  cache = {
+    'JAX_COMPILATION_CACHE_DIR': str(compiled),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+  }
+  return {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': XLA_FLAGS,
+    **(cache if compiled else {}),
+  }
+
+
+@dataclasses.dataclass
+class Line:
+  """What a process wrote to standard error, and when (by the monotonic clock)."""
+
+  at: float
+  text: str
+
+
+class Host:
+  """A process of the run that is watched.
+
+  Args:
+    command: its arguments.
+    env: its environment.
+    on_line: called with each line that it writes.
+  """
+
+  def __init__(
+    self, command: Sequence[str], env: Mapping[str, str], on_line: Callable[[str], None]
+  ):
+    self.started = time.monotonic()
+    self.lines: list[Line] = []
+    self.process = subprocess.Popen(
+      command, env=dict(env), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    self._on_line = on_line
+    self._reader = threading.Thread(target=self._read, daemon=True)
+    self._reader.start()
+
+  def _read(self) -> None:
+    for text in self.process.stderr or ():
+      self.lines.append(Line(time.monotonic(), text.rstrip('\n')))
+      self._on_line(self.lines[-1].text)
+
+  def wait(self, seconds: float) -> bool:
+    """Waits for its end; ends it, and returns False, if that takes longer."""
+    try:
+      self.process.wait(seconds)
+      return True
+    except subprocess.TimeoutExpired:
+      self.process.kill()
+      self.process.wait()
+      return False
+    finally:
+      self.ended = time.monotonic()
+      self._reader.join()
+
+  @property
+  def status(self) -> int:
+    """How it ended."""
+    return self.process.returncode
+
+  @property
+  def said(self) -> list[str]:
+    """What it wrote for people."""
+    texts = (line.text for line in self.lines)
+    return [text for text in texts if not re.match(_NOT_FOR_PEOPLE, text)]
+
+  def numbers(self, pattern: str) -> list[int]:
+    """The numbers that a pattern finds at the beginnings of lines."""
+    found = (re.match(pattern, text) for text in self.said)
+    return [int(match[1]) for match in found if match]
+
+  @property
+  def phase(self) -> str:
+    """What it was about when it ended."""
+    phase = 'start'
+    for word, name in self._phases():
+      phase = name if word == 'begin' else 'between phases'
+    return phase
+
+  def _phases(self) -> list[tuple[str, str]]:
+    announced = (line.text.split() for line in self.lines if line.text.startswith('@ '))
+    return [(word, name) for _, word, name in announced]
+
+  def durations(self) -> dict[str, float]:
+    """The longest time that each phase took, seconds."""
+    longest: dict[str, float] = collections.defaultdict(float)
+    begun = {}
+    for line in self.lines:
+      if line.text.startswith('@ begin '):
+        begun.setdefault('first', line.at)
+        begun[line.text.removeprefix('@ begin ')] = line.at
+      elif line.text.startswith('@ end '):
+        phase = line.text.removeprefix('@ end ')
+        longest[phase] = max(longest[phase], line.at - begun[phase])
+    longest['start'] = begun.get('first', self.ended) - self.started
+    longest['whole'] = self.ended - self.started
+    return dict(longest)
+
+
+def start(
+  model_dir: pathlib.Path,
+  hosts: int,
+  compiled: pathlib.Path | None,
+  on_line: Callable[[str], None] = lambda text: None,
+  **macros: Any,
+) -> list[Host]:
+  """Starts the command, on so many hosts of this machine.
+
+  Args:
+    model_dir: MODEL_DIR.
+    hosts: processes that train as one.
+    compiled: JAX's cache; None compiles everything.
+    on_line: called with each line that the first host writes.
+    **macros: in place of the small run's.
+  """
+  command = [sys.executable, '-m', 'tools.reliability.subject']
+  command += arguments(model_dir, **macros)
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  started = []
+  for index in range(hosts):
+    meet = [
+      f'--coordinator_address=127.0.0.1:{port}',
+      f'--process_count={hosts}',
+      f'--process_index={index}',
+    ]
+    command_here = [*command, *(meet if hosts > 1 else ())]
+    watch = on_line if index == 0 else lambda text: None
+    started.append(Host(command_here, environment(compiled), watch))
+  return started
+
+
+# ---- In this process ----
+
+
+def train_here(model_dir: pathlib.Path, **macros: Any) -> tuple[int, list[str]]:
+  """Runs the command in this process.
+
+  Args:
+    model_dir: MODEL_DIR.
+    **macros: in place of the small run's.
+
+  Returns:
+    Its status, and what it wrote to standard error for people.
+  """
+  said = io.StringIO()
+  faulthandler.dump_traceback_later(HUNG_HERE_SECONDS, exit=True)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+      status = cli.main(arguments(model_dir, **macros))
+  except Exception as error:  # which users would see as a traceback
+    status = 1
+    said.write(f'{error!r}\n')
+  finally:
+    faulthandler.cancel_dump_traceback_later()
+  lines = said.getvalue().splitlines()
+  return status, [line for line in lines if not line.startswith(_OF_A_RUN)]
+
+
+@contextlib.contextmanager
+def before_step(
+  step: int, act: Callable[[TrainState], TrainState | None]
+) -> Iterator[None]:
+  """Has something done before a step of the runs of this process.
+
+  Args:
+    step: which one.
+    act: gets the state; returns another for the step, or None.
+  """
+  run = TrainingLoop.run
+
+  def run_and_act(loop: TrainingLoop, state: TrainState) -> None:
+    train_step = loop.train_step
+
+    def act_and_step(state: TrainState, batch: Any) -> Any:
+      acted = act(state) if int(state.step) + 1 == step else None
+      return train_step(state if acted is None else acted, batch)
+
+    loop.train_step = act_and_step
+    run(loop, state)
+
+  TrainingLoop.run = run_and_act
+  try:
+    yield
+  finally:
+    TrainingLoop.run = run
+
+
+# ---- What a run leaves ----
+
+
+def arrays(model_dir: pathlib.Path, step: int) -> dict[str, LazyArray]:
+  """Every array of parameters and optimizer, by its path."""
+  found = {}
+  for item in ('params', 'optimizer'):
+    folder = Folder(str(model_dir / f'checkpoints/{step}/{item}'))
+    described = folder.read(t5x.ORBAX_FILE)
+    of_item = t5x.read_orbax(folder, described) if described else {}
+    found |= {f'{item}/{path}': array for path, array in of_item.items()}
+  return found
+
+
+def _next_batches(model_dir: pathlib.Path, step: int) -> list[dict[str, Any]]:
+  """The batches that a run would read next."""
+  checkpoint = epath.Path(model_dir / f'checkpoints/{step}')
+  run = json.loads((checkpoint / 'run/metadata').read_bytes())
+  batches = datasets.TrainingBatches(
+    subject.MIXTURE,
+    BINDINGS['TASK_FEATURE_LENGTHS'],
+    Partitioner(),
+    batch_size=BINDINGS['BATCH_SIZE'],
+    num_shards=run['num_data_shards'],
+    seed=0,
+    use_cached=False,
+  )
+  IteratorHandler().restore(checkpoint / 'data', IteratorRestore(batches.readers))
+  return [{name: array.tolist() for name, array in next(batches).items()} for _ in range(8)]
+
+
+def _files(folder: pathlib.Path) -> dict[str, bytes]:
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def records(model_dir: pathlib.Path) -> list[dict[str, float]]:
+  """The lines of `metrics.jsonl`, all of them, without rates."""
+  path = model_dir / reporting.METRICS_FILE
+  lines = path.read_text(encoding='utf-8').splitlines()
+  return [
+    {name: x for name, x in json.loads(line).items() if 'per_second' not in name}
+    for line in lines
+  ]
+
+
+def differences(model_dir: pathlib.Path, unbroken: pathlib.Path) -> list[str]:
+  """What two finished runs differ in; nothing, if one is as good as the other."""
+  found = []
+  here, there = arrays(model_dir, STEPS), arrays(unbroken, STEPS)
+  for path in sorted({*here, *there}):
+    if path not in here or path not in there:
+      found.append(f'{path} is in one alone')
+    elif here[path].dtype != there[path].dtype or (
+      here[path].read().tobytes() != there[path].read().tobytes()
+    ):
+      found.append(f'{path} has other bits')
+  if _next_batches(model_dir, STEPS) != _next_batches(unbroken, STEPS):
+    found.append('another position in the data')
+  if _files(model_dir / 'inference_eval') != _files(unbroken / 'inference_eval'):
+    found.append('other predictions or scores in inference_eval')
+  if records(model_dir) != records(unbroken):
+    found.append('other metrics')
+  steps = [record['step'] for record in records(model_dir) if 'train/loss' in record]
+  if steps != [*range(1, STEPS + 1)]:
+    found.append(f'steps are recorded as {steps}')
+  leftovers = [
+    str(path.relative_to(model_dir))
+    for path in (*model_dir.iterdir(), *(model_dir / 'checkpoints').iterdir())
+    if path.name.startswith('.') or 'tmp' in path.name
+  ]
+  return found + [f'left over: {name}' for name in leftovers]

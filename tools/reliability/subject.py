@@ -1,0 +1,79 @@
+"""`hyperprompt`, which tells what it is about to do, so that kills can be aimed.
+
+    python -m tools.reliability.subject VERB [flags]
+
+Before and after each phase it writes a line `@ begin PHASE` or `@ end PHASE` to standard
+error. It also knows a mixture of two tasks: the built-in one's eight take long to open.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+
+MIXTURE = 'hp_chaos_two'
+
+
+def say(what: str) -> None:
+  """Writes a line at once, in one piece."""
+  os.write(2, f'@ {what}\n'.encode())
+
+
+def announced(phase: str, of: Callable) -> Callable:
+  """A function that says when it begins and ends."""
+
+  @functools.wraps(of)
+  def call(*args, **kwargs):
+    say(f'begin {phase}')
+    try:
+      return of(*args, **kwargs)
+    finally:
+      say(f'end {phase}')
+
+  return call
+
+
+def _first_announced(phase: str, of: Callable) -> Callable:
+  """A function that says when it begins and ends for the first time."""
+  calls = iter([announced(phase, of)])
+  return lambda *args: next(calls, of)(*args)
+
+
+def add_mixture() -> None:
+  """Registers the mixture."""
+  import hyperprompt_tasks
+
+  hyperprompt_tasks.add_mixture(MIXTURE, {'hp_builtin_copy': 1.0, 'hp_builtin_first': 2.0})
+
+
+def announce_phases() -> None:
+  """Makes the phases of a training run known."""
+  from hyperprompt_jax.checkpoints import Checkpointer
+  from hyperprompt_jax.evaluation.evaluator import Evaluator
+  from hyperprompt_jax.training.loop import TrainingLoop
+
+  run = TrainingLoop.run
+
+  def run_announced(loop, state):
+    loop.train_step = _first_announced('compile', loop.train_step)
+    return run(loop, state)
+
+  TrainingLoop.run = run_announced
+  for owner, name, phase in (
+    (Checkpointer, 'restore_latest', 'resume'),
+    (Checkpointer, 'save', 'save'),
+    (Evaluator, 'evaluate', 'evaluate'),
+    (TrainingLoop, 'close', 'close'),
+  ):
+    setattr(owner, name, announced(phase, getattr(owner, name)))
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  from hyperprompt_jax import cli
+  from hyperprompt_jax.cli import command
+
+  command._quieten_libraries()  # which must come before they are loaded
+  add_mixture()
+  announce_phases()
+  sys.exit(cli.main())
