@@ -1,0 +1,1 @@
+"""A check of names and docstrings, `python -m tools.prose`."""

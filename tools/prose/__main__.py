@@ -1,0 +1,210 @@
+"""Checks names and docstrings; `make lint` runs it, and `--report` counts for each folder.
+
+Three rules hold in every Python file:
+
+- `name`: no variable, parameter, attribute or method is named `found`, `said`, `of`,
+  `moving` or `moved`. A name is a noun that says what it holds.
+- `noun`: no entry under "Args:" or "Attributes:" begins with a word that stands for a
+  missing noun, as "of the network" and "what was read" do.
+- `verb`: each of these entries has a finite verb. "The mesh of devices." has none; "Names
+  the mesh of devices.", "is the mesh" and "whether there is a mesh" have one.
+
+English verbs have no mark of their own, so the last rule goes by the list `verbs.txt`:
+
+- Auxiliaries ("is", "may") and third persons ("holds") count anywhere.
+- Third persons that are plural nouns as well ("names"; a star in the list) count as the
+  first word ("Names the mesh") unless the next word shows a noun ("names of tasks",
+  "steps done"), and after `RELATIVES`.
+- Base forms and forms in -ed count after `RELATIVES` ("the rows that share a prompt").
+
+A verb that the list lacks is added to it.
+"""
+
+import argparse
+import ast
+import collections
+import dataclasses
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+
+FOLDERS = ('benchmarks', 'hyperprompt_jax', 'launch', 'studies', 'tasks', 'tests', 'tools')
+
+
+def words(text: str) -> frozenset[str]:
+  """Returns the set of the words of a text."""
+  return frozenset(text.split())
+
+
+FORBIDDEN_NAMES = words('found said of moving moved')
+WITHOUT_NOUN = words('by of that what whatever which who whoever whom whose')
+RELATIVES = words('also it that they which who')
+AFTER_NOUN = words(
+  ', . ; : ( ) and or as at between by done during for from given in made of on over per '
+  'that to under when where which while whose with without'
+)
+AUXILIARIES = words(
+  'am are can cannot could did do does had has have is may might must shall should was '
+  'were will would'
+)
+LISTED = words((pathlib.Path(__file__).parent / 'verbs.txt').read_text(encoding='utf-8'))
+SECTION = re.compile(r'(\s*)([A-Z][a-z]+):\s*$')
+ENTRY = re.compile(r'\s*([*\w`][\w.,*` ]*?)\s*(?:\([^)]*\))?:(?:\s+(.*))?$')
+
+
+def third_person(verb: str) -> str:
+  """Returns the third person singular: "carries" for "carry"."""
+  if verb.endswith(('s', 'x', 'z', 'ch', 'sh', 'go')):
+    return f'{verb}es'
+  if verb.endswith('y') and verb[-2] not in 'aeou':
+    return f'{verb[:-1]}ies'
+  return f'{verb}s'
+
+
+BASE_FORMS = frozenset(verb.rstrip('*') for verb in LISTED)
+VERBS_ALONE = frozenset(third_person(verb) for verb in LISTED if not verb.endswith('*'))
+NOUNS_TOO = frozenset(third_person(verb[:-1]) for verb in LISTED if verb.endswith('*'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Violation:
+  """A place that breaks a rule.
+
+  Attributes:
+    path: The file that holds the place.
+    line: The line of the place, which counts from 1.
+    rule: The rule's name is 'name', 'noun' or 'verb'.
+    message: Says what is wrong.
+  """
+
+  path: pathlib.Path
+  line: int
+  rule: str
+  message: str
+
+  def __str__(self) -> str:
+    return f'{self.path}:{self.line}: {self.message}'
+
+
+def has_finite_verb(text: str) -> bool:
+  """Returns whether the text of an entry has a finite verb, by this module's rules."""
+  text = re.sub(r"(n't|'s|')\b", '', re.sub(r'`[^`]*`', '`', text.lower()))
+  tokens = re.findall(r'[a-z]+|`|[.,;:()]', text)
+  for before, word, after in zip(['', *tokens], tokens, [*tokens[1:], ''], strict=False):
+    if word in AUXILIARIES or word in VERBS_ALONE or (word == 'whether' and not before):
+      return True
+    is_noun = not after or after in AFTER_NOUN or after.endswith('ed')
+    if word in NOUNS_TOO and not before and not is_noun:
+      return True
+    if before in RELATIVES and (word in BASE_FORMS | NOUNS_TOO or word.endswith('ed')):
+      return True
+  return False
+
+
+def entries(docstring: str) -> list[list]:
+  """Returns line offset, name and text of each entry under "Args:" and "Attributes:"."""
+  section = width = None
+  result: list[list] = []
+  for offset, line in enumerate(docstring.splitlines()):
+    indent = len(line) - len(line.lstrip())
+    if match := SECTION.match(line):
+      section = len(match[1]) if match[2] in ('Args', 'Attributes') else None
+      width = None
+    elif section is None or not line.strip():
+      continue
+    elif indent <= section:
+      section = None
+    else:
+      width = width or indent
+      if indent == width and (match := ENTRY.match(line)):
+        result.append([offset, match[1], match[2] or ''])
+      elif result:
+        result[-1][2] += f' {line.strip()}'
+  return result
+
+
+def documented(tree: ast.AST) -> Iterator[tuple[int, str]]:
+  """Yields first line and text of the docstrings of a file's classes and functions."""
+  for node in ast.walk(tree):
+    if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+      continue
+    if docstring := ast.get_docstring(node):
+      yield node.body[0].lineno, docstring
+
+
+def entry_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
+  """Yields the entries that begin without their noun, and the others that have no verb."""
+  for line, docstring in documented(tree):
+    for offset, name, text in entries(docstring):
+      quote = f'"{name}: {text if len(text) < 50 else text[:47] + "..."}"'
+      first = re.match(r'[A-Za-z]*', text)[0].lower()
+      if first in WITHOUT_NOUN:
+        message = f'{quote} begins with "{first}" where a noun is missing'
+        yield Violation(path, line + offset, 'noun', message)
+      elif not has_finite_verb(text):
+        yield Violation(path, line + offset, 'verb', f'{quote} has no verb (tools/prose)')
+
+
+def name_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
+  """Yields the forbidden names that a file gives to something."""
+  for node in ast.walk(tree):
+    match node:
+      case (
+        ast.Name(id=str(name), ctx=ast.Store())
+        | ast.Attribute(attr=str(name), ctx=ast.Store())
+        | ast.arg(arg=str(name))
+        | ast.alias(asname=str(name))
+        | ast.ExceptHandler(name=str(name))
+        | ast.MatchAs(name=str(name))
+        | ast.MatchStar(name=str(name))
+        | ast.FunctionDef(name=str(name))
+        | ast.AsyncFunctionDef(name=str(name))
+        | ast.ClassDef(name=str(name))
+      ) if name in FORBIDDEN_NAMES:
+        message = f'{name!r} is not a noun that says what it holds'
+        yield Violation(path, node.lineno, 'name', message)
+
+
+def check(path: pathlib.Path) -> tuple[int, list[Violation]]:
+  """Returns the number of entries in a file, and its violations in the order of lines."""
+  tree = ast.parse(path.read_text(encoding='utf-8'))
+  number = sum(len(entries(docstring)) for _, docstring in documented(tree))
+  violations = [*name_violations(path, tree), *entry_violations(path, tree)]
+  return number, sorted(violations, key=lambda violation: violation.line)
+
+
+def print_report(results: dict[pathlib.Path, tuple[int, list[Violation]]]) -> None:
+  """Prints how many names and entries break the rules in each folder, and in all."""
+  rows: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+  for path, (number, violations) in results.items():
+    for folder in {str(path.parent), path.parts[0], 'all'}:
+      rows[folder]['entries'] += number
+      rows[folder].update(violation.rule for violation in violations)
+  print(f'{"folder":36} {"names":>6} {"entries":>8} {"no noun":>12} {"no verb":>12}')
+  for folder, row in sorted(rows.items()):
+    noun, verb = (
+      f'{row[r]} {row[r] / max(row["entries"], 1):6.1%}' for r in ('noun', 'verb')
+    )
+    print(f'{folder:36} {row["name"]:6} {row["entries"]:8} {noun:>12} {verb:>12}')
+
+
+def main() -> int:
+  """Checks files, prints what breaks a rule, and returns the exit status."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('paths', nargs='*', type=pathlib.Path, help='files or folders')
+  parser.add_argument('--report', action='store_true', help='count violations by folder')
+  flags = parser.parse_args()
+  paths = flags.paths or [pathlib.Path(f) for f in FOLDERS if pathlib.Path(f).is_dir()]
+  files = sorted({f for p in paths for f in (p.rglob('*.py') if p.is_dir() else [p])})
+  results = {file: check(file) for file in files}
+  if flags.report:
+    print_report(results)
+    return 0
+  everything = [violation for _, violations in results.values() for violation in violations]
+  print(*everything, sep='\n', end='\n' if everything else '')
+  return 1 if everything else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
