@@ -29,10 +29,10 @@ from hyperprompt_jax.checkpoints.iterator import (
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.source import frozen_arrays
-from hyperprompt_jax.checkpoints.storage import leave_out_metrics, writing
+from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.errors import UserError, shown
-from hyperprompt_jax.runtime import distributed, terminal
+from hyperprompt_jax.runtime import distributed, terminal, workarounds
 from hyperprompt_jax.training import optimizers, trainable
 
 # The score by which the best single checkpoint is chosen; the others bear tasks' names.
@@ -134,8 +134,8 @@ class Checkpointer:
     data: Mapping[str, Any] | None = None,
     tuned: trainable.Tuned | None = None,
   ):
-    damage.leave_out_stragglers()
-    leave_out_metrics()
+    workarounds.silence_abandoned_reads()
+    workarounds.skip_tensorstore_metrics()
     self._model_dir = epath.Path(model_dir).absolute()
     self.directory = self._model_dir / SUBDIRECTORY
     self._task_list = list(task_list)

@@ -189,12 +189,3 @@ def writing(path: epath.PathLike) -> Iterator[None]:
       f'{path} cannot be written: {reason}; with that mended, the same command goes on '
       'from the last checkpoint'
     ) from error
-
-
-def leave_out_metrics() -> None:
-  """Keeps Orbax from asking TensorStore for its metrics, which it does at every save.
-
-  It only logs them, and TensorStore (0.1.86) keeps a list of each metric that it has told
-  for good: a tenth of a MiB for a checkpoint.
-  """
-  ts.experimental_collect_matching_metrics = lambda *args, **kwargs: []

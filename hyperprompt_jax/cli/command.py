@@ -1,20 +1,14 @@
 """The `hyperprompt` command: one verb for each module that it runs."""
 
-import contextlib
-import ctypes
-import gc
 import importlib
 import logging
 import os
-import platform
-import re
 import sys
-import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from hyperprompt_jax.runtime import libtpu
+from hyperprompt_jax.runtime import libtpu, workarounds
 
 # What each verb does. The module of a verb bears its name, and is imported when the verb is
 # run: the help must not wait for TensorFlow and JAX.
@@ -35,9 +29,6 @@ USAGE = 'usage: hyperprompt VERB [--help] [flags]\n\n' + '\n'.join(
   f'  {verb:8}{text}' for verb, text in VERBS.items()
 )
 
-# Of glibc's malloc.h.
-_M_ARENA_MAX = -8
-
 INTERRUPTED_STATUS = 130
 BROKEN_PIPE_STATUS = 141
 
@@ -51,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
   verb, *rest = arguments
   if verb not in VERBS:
     return _mistake(f'there is no verb {verb!r}; there are {", ".join(VERBS)}')
-  _keep_memory_together()
+  workarounds.limit_malloc_arenas()
   _quieten_libraries()
   from hyperprompt_jax.runtime.interrupts import Interrupted
 
   try:
-    with _collector_at_rest():
+    with workarounds.imports_without_collection():
       if verb not in WITHOUT_TENSORFLOW:
-        with _without_notes():
+        with workarounds.without_tensorflow_notes():
           import tensorflow  # noqa: F401
       module = importlib.import_module(f'hyperprompt_jax.cli.{verb}')
     try:
@@ -125,30 +116,14 @@ def _hosts() -> Any:
   return sys.modules.get('hyperprompt_jax.runtime.distributed')
 
 
-def _keep_memory_together() -> None:
-  """Lets glibc have two arenas of memory, where it has eight for each core by default.
-
-  What one of many threads frees is kept for its arena: a long run holds ever more.
-  """
-  if platform.libc_ver()[0] == 'glibc' and 'MALLOC_ARENA_MAX' not in os.environ:
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
-@contextlib.contextmanager
-def _collector_at_rest() -> Iterator[None]:
-  """Spares the garbage collector what is imported: a million objects, there for good.
-
-  It walks through them again and again: a fifth of the time that importing takes.
-  """
-  enabled, loaded = gc.isenabled(), len(sys.modules)
-  gc.disable()
-  try:
-    yield
-  finally:
-    if len(sys.modules) > loaded:  # else who calls this again freezes its own garbage
-      gc.freeze()
-    if enabled:
-      gc.enable()
+def _is_for_users(record: logging.LogRecord) -> bool:
+  """Whether a log record is shown: our own, JAX's on devices, and others' errors."""
+  # Absl's logger, which Orbax uses too, has one name for all who log through it; what
+  # Orbax logs as an error it raises as well.
+  if record.name == 'absl' and os.path.join('', 'orbax', '') in record.pathname:
+    return False
+  ours = ('hyperprompt_jax', 'hyperprompt_tasks', 'jax._src.xla_bridge')
+  return record.name.startswith(ours) or record.levelno >= logging.ERROR
 
 
 def _quieten_libraries() -> None:
@@ -158,32 +133,5 @@ def _quieten_libraries() -> None:
   os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
   libtpu.prepare()
   handler = logging.StreamHandler()
-  handler.addFilter(
-    lambda record: (
-      'hyperprompt' in record.pathname
-      # Orbax raises what it logs, in tracebacks from several threads.
-      or (record.levelno >= logging.ERROR and 'orbax' not in record.pathname)
-    )
-  )
+  handler.addFilter(_is_for_users)
   logging.basicConfig(level=logging.WARNING, handlers=[handler], format='%(message)s')
-
-
-@contextlib.contextmanager
-def _without_notes() -> Iterator[None]:
-  """Holds standard error back, and lets through what is no note of TensorFlow's.
-
-  On import it writes, from C++ and whatever the log level is, that it finds no GPU.
-  """
-  sys.stderr.flush()
-  kept = os.dup(2)
-  with tempfile.TemporaryFile() as held:
-    os.dup2(held.fileno(), 2)
-    try:
-      yield
-    finally:
-      os.dup2(kept, 2)
-      os.close(kept)
-      held.seek(0)
-      for line in held.read().decode('utf-8', 'replace').splitlines():
-        if not re.match(r'WARNING: All log messages before absl|[IW]\d{4} ', line):
-          print(line, file=sys.stderr)

@@ -11,20 +11,22 @@ from typing import Any
 import gin
 
 from hyperprompt_jax.errors import shown
+from hyperprompt_jax.runtime.workarounds import gin_bindings, gin_function
 
 _MACRO = 'gin.macro'
 
 
 def undefined_macros() -> list[str]:
   """Names of the macros that are used and that nothing sets."""
-  references = gin.config.iterate_references(_bound(), to=gin.get_configurable(_MACRO))
+  macro = gin.get_configurable(_MACRO)
+  references = gin.config.iterate_references(gin_bindings(), to=macro)
   used = {reference.config_key[0] for reference in references}
   return sorted(used - defined_macros())
 
 
 def defined_macros() -> set[str]:
   """Names of the macros that something sets."""
-  return {name for name, selector in _bound() if selector == _MACRO}
+  return {name for name, selector in gin_bindings() if selector == _MACRO}
 
 
 def circles() -> Iterator[str]:
@@ -34,7 +36,7 @@ def circles() -> Iterator[str]:
   """
   done: set[tuple[str, str]] = set()
   # Depth first, and no recursion: a file may have a long chain of macros.
-  for start in _bound():
+  for start in gin_bindings():
     path = {} if start in done else {start: _called_by(start)}
     while path:
       called, others = next(reversed(path.items()))
@@ -52,12 +54,15 @@ def circles() -> Iterator[str]:
 def _called_by(key: tuple[str, str]) -> Iterator[tuple[str, str]]:
   """Scopes and selectors of what is called for the parameters of one."""
   scope, selector = key
-  values = dict(_bound().get(key, {}))
+  values = dict(gin_bindings().get(key, {}))
   if selector != _MACRO:
     # What an outer scope binds, an inner one may bind anew.
     parts = scope.split('/')
     scopes = ['', *('/'.join(parts[:n]) for n in range(1, len(parts) + 1))]
-    values = {k: v for at in scopes for k, v in _bound().get((at, selector), {}).items()}
+    bindings = gin_bindings()
+    values = {}
+    for name in scopes:
+      values |= bindings.get((name, selector), {})
   for reference in gin.config.iterate_references(values):
     if reference.evaluate:
       inner, called = reference.config_key
@@ -73,10 +78,10 @@ def _name(key: tuple[str, str]) -> str:
 
 def wrong_types() -> Iterator[str]:
   """Says of each bound value that is not of its parameter's type what it should be."""
-  for (_, selector), values in _bound().items():
+  for (_, selector), values in gin_bindings().items():
     if selector == _MACRO:
       continue
-    function = gin.config._REGISTRY[selector].wrapped
+    function = gin_function(selector)
     hints = typing.get_type_hints(
       function.__init__ if inspect.isclass(function) else function
     )
@@ -110,14 +115,9 @@ def scopes(function: Callable[..., Any]) -> list[str]:
   """The gin scopes in which a parameter of a function is bound; '' is the outermost."""
   return [
     scope
-    for scope, selector in _bound()
-    if selector != _MACRO and gin.config._REGISTRY[selector].wrapped is function
+    for scope, selector in gin_bindings()
+    if selector != _MACRO and gin_function(selector) is function
   ]
-
-
-def _bound() -> dict[tuple[str, str], dict[str, Any]]:
-  """By scope and selector, the values of parameters; a macro's name is its scope."""
-  return gin.config._CONFIG
 
 
 def _resolve(name: str, value: Any) -> tuple[str, Any]:
@@ -126,7 +126,7 @@ def _resolve(name: str, value: Any) -> tuple[str, Any]:
     macro, selector = value.config_key
     if selector != _MACRO:
       break
-    name, value = macro, _bound()[macro, _MACRO]['value']
+    name, value = macro, gin_bindings()[macro, _MACRO]['value']
   return name, value
 
 

@@ -19,6 +19,7 @@ from etils import epath
 
 from hyperprompt_jax.configuration import bindings as gin_bindings
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.runtime import workarounds
 
 BINDING_PREFIX = '--gin.'
 
@@ -130,16 +131,13 @@ def _find(file: str) -> str:
 
 
 def _prepare_gin() -> None:
-  """Gives gin, once, our readers alone; it has no public way to take its own away.
-
-  gin's reader of resources takes a folder of the working directory, `runs` say, for a
-  package, and fails on it.
-  """
-  if gin.config._FILE_READERS[0][0] is not _open_once:
-    gin.config._FILE_READERS[:] = [
+  """Gives gin our readers of files in place of its own."""
+  workarounds.set_gin_file_readers(
+    [
       (_open_once, lambda file: _local_path(file) is not None),
       (_open_remote, _is_remote_file),
     ]
+  )
 
 
 # The files that are being read, each included by the one before.
@@ -230,7 +228,7 @@ def _explain(message: str, source: str) -> str:
     return f'there is no {match[1]}{nearest(match[1], _selectors())}'
   if match := re.match(r"Configurable '(.+)' doesn't have a parameter named '(.+)'", first):
     # Of the class itself: the signature of gin's subclass of it is (*args, **kwargs).
-    configurable = gin.config._REGISTRY.get_match(match[1]).wrapped
+    configurable = workarounds.gin_function(match[1])
     parameters = inspect.signature(configurable).parameters
     return f'{match[1]} has no parameter {match[2]}{nearest(match[2], parameters)}'
   name, _, value = source.removeprefix(BINDING_PREFIX).partition('=')

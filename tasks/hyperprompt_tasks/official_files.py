@@ -7,12 +7,12 @@ dict of its own. Rows keep the order of the file; TFDS shuffles.
 import abc
 import dataclasses
 import functools
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
-from absl import logging
 
 from hyperprompt_tasks import errors
 
@@ -94,4 +94,4 @@ class Format(abc.ABC):
 @functools.cache  # a file is read anew for every evaluation
 def warn_once(message: str) -> None:
   """Says what is left out of a file."""
-  logging.warning('%s', message)
+  logging.getLogger(__name__).warning('%s', message)

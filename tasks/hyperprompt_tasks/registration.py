@@ -1,11 +1,11 @@
 """Adds tasks and mixtures whose examples carry the id of their conditioned task."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import seqio
-from absl import logging
 from typing_extensions import override
 
 from hyperprompt_tasks import preprocessors, task_lists, vocabulary
@@ -63,7 +63,7 @@ class Mixture(seqio.Mixture):
       if self.get_rate(task) and split in getattr(task.source, 'absent_splits', ())
     ]
     if absent:
-      logging.warning(
+      logging.getLogger(__name__).warning(
         '%s: %s holds no %s data for %s; the mixture runs without.',
         self.name,
         ' and '.join(sorted({task.source.benchmark.variable for task in absent})),

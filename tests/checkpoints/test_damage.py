@@ -19,11 +19,11 @@ import tensorflow as tf
 import tensorstore as ts
 from etils import epath
 
-from hyperprompt_jax.checkpoints import damage, storage
+from hyperprompt_jax.checkpoints import storage
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path, weighted_sum
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import evaluator
-from hyperprompt_jax.runtime import reporting
+from hyperprompt_jax.runtime import reporting, workarounds
 from tools.reliability import files
 
 LAST = f'checkpoints/{files.STEPS[-1]}'
@@ -186,7 +186,7 @@ def test_what_orbax_leaves_behind_is_not_on_the_terminal(
 
 
 def test_a_failed_read_of_tensorstore_is_left_out_of_asyncios_notes(caplog):
-  damage.leave_out_stragglers()
+  workarounds.silence_abandoned_reads()
   log = logging.getLogger('asyncio').error
   log('Task exception was never retrieved\nfuture: <… [tensorstore_spec=…]>')
   log('Task exception was never retrieved\nfuture: <… of another>')

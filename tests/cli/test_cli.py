@@ -3,6 +3,7 @@ import importlib
 import io
 import itertools
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -19,8 +20,9 @@ import rich.console
 from hyperprompt_jax import cli
 from hyperprompt_jax.cli import command
 from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
-from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.runtime import terminal, workarounds
 from tests import tiny_run
 
 GIN = gin_files.gin_directory()
@@ -314,11 +316,58 @@ def test_what_is_imported_is_spared_the_garbage_collector(tmp_path, monkeypatch)
   (tmp_path / 'never_imported_before.py').write_text('HELD = [[] for _ in range(999)]')
   monkeypatch.syspath_prepend(tmp_path)
   before = gc.get_freeze_count()
-  with command._collector_at_rest():
+  with workarounds.imports_without_collection():
     assert not gc.isenabled()
     importlib.import_module('never_imported_before')
   assert gc.isenabled() and gc.get_freeze_count() > before + 999
   before = gc.get_freeze_count()
-  with command._collector_at_rest():
+  with workarounds.imports_without_collection():
     pass
   assert gc.isenabled() and gc.get_freeze_count() <= before
+
+
+def test_folders_of_the_working_directory_hide_no_gin_file(tmp_path, monkeypatch):
+  for folder in ('runs/demo', 'models', 'methods'):  # `make demo` leaves the first
+    (tmp_path / folder).mkdir(parents=True)
+  (tmp_path / 'runs' / 'finetune.gin').write_text("MODEL_DIR = 'of the user'")
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)  # as `python -m` does
+  files = [
+    'models/tiny.gin',
+    'methods/mtl.gin',
+    'runs/demo.gin',
+  ]  # it includes finetune.gin
+  gin_files.parse(files, ["MODEL_DIR='run'"])
+  assert gin_files.parameter('train.train.eval_period') == 100
+
+
+def test_an_include_is_found_beside_the_file_that_includes_it(tmp_path):
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'outer.gin').write_text("include 'inner.gin'")
+  (tmp_path / 'mine' / 'inner.gin').write_text('SEEN = 7\n')
+  gin_files.parse([str(tmp_path / 'mine' / 'outer.gin')], [])
+  assert gin.query_parameter('SEEN/macro.value') == 7
+
+
+def test_a_missing_include_is_named_whatever_folders_there_are(tmp_path, monkeypatch):
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'outer.gin').write_text("include 'runs/nothing.gin'")
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(UserError, match=r'outer.gin: .*runs/nothing.gin'):
+    gin_files.parse(['outer.gin'], [])
+
+
+@pytest.mark.parametrize(
+  'name, level, path, shown',
+  [
+    ('jax._src.xla_bridge', logging.WARNING, 'jax/_src/xla_bridge.py', True),
+    ('jax._src.compiler', logging.WARNING, 'hyperprompt/lib/jax/_src/compiler.py', False),
+    ('hyperprompt_tasks.registration', logging.WARNING, 'registration.py', True),
+    ('absl', logging.ERROR, 'lib/orbax/checkpoint/x.py', False),
+    ('tensorflow', logging.ERROR, 'lib/tensorflow/x.py', True),
+  ],
+)
+def test_jaxs_word_on_devices_is_shown_and_other_notes_are_not(name, level, path, shown):
+  record = logging.LogRecord(name, level, path, 1, 'a note', None, None)
+  assert command._is_for_users(record) is shown

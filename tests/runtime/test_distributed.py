@@ -44,8 +44,9 @@ def arguments(folder, mesh, **macros):
 
 START = """
 from hyperprompt_jax.cli import command
+from hyperprompt_jax.runtime import workarounds
 command._quieten_libraries()  # before anything else is imported, as the command does
-with command._without_notes():
+with workarounds.without_tensorflow_notes():
   from tests.runtime import test_distributed as t
 """
 

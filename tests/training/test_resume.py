@@ -31,8 +31,8 @@ METRICS = reporting.METRICS_FILE
 START = """
 import sys
 from hyperprompt_jax import cli
-from hyperprompt_jax.cli import command
-with command._without_notes():
+from hyperprompt_jax.runtime import workarounds
+with workarounds.without_tensorflow_notes():
   from tests import tiny_run
 sys.exit(cli.main(sys.argv[1:]))
 """
