@@ -1,12 +1,9 @@
 """`hyperprompt convert`: a T5 from T5X, Hugging Face or a run, to T5X or Hugging Face."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import hyperprompt_tasks
@@ -17,7 +14,7 @@ from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.runtime import files, terminal
 
 T5X, HUGGING_FACE = 't5x', 'huggingface'
 GIN_FILE = 'model.gin'
@@ -69,7 +66,7 @@ def convert(
   if to == HUGGING_FACE:
     huggingface.check_writable(config)
   total = sum(array.nbytes for array in source.arrays.values())
-  with _written_whole(pathlib.Path(output)) as folder:
+  with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
     checkpoint = folder
     if to == T5X:
       checkpoint = folder / f'checkpoint_{source.step}'
@@ -132,30 +129,3 @@ def _gin(path: str, output: str, config: Config, has_vocabulary: bool) -> str:
   lines.append('config.Config:')
   lines += [f'  {f.name} = {getattr(config, f.name)!r}' for f in _sizes(config)]
   return '\n'.join(lines) + '\n'
-
-
-@contextlib.contextmanager
-def _written_whole(output: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder that takes its name when the block ends, and is gone if that fails."""
-  if output.exists():
-    raise UserError(f'--output {output} exists already: name a new folder')
-  try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))
-  except OSError as error:
-    raise UserError(f'--output {output} cannot be written: {error}') from error
-  try:
-    yield temporary
-    temporary.chmod(0o777 & ~_umask())
-    temporary.rename(output)
-  except OSError as error:
-    raise UserError(f'--output {output} cannot be written: {error}') from error
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-  """The process's mask, which temporary folders do not follow."""
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask

@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import intervals
 from hyperprompt_jax.evaluation.comparison import compare, markdown, rows
+from hyperprompt_jax.runtime.files import whole_file, writing_output
 
 
 def main(words: Sequence[str]) -> None:
@@ -35,13 +35,10 @@ def main(words: Sequence[str]) -> None:
   methods = compare(flags.compare, flags.step)
   found = rows(methods)
   if flags.csv:
-    try:
-      with open(flags.csv, 'w', encoding='utf-8', newline='') as file:
-        table = csv.DictWriter(file, list(found[0]))
-        table.writeheader()
-        table.writerows(found)
-    except OSError as error:
-      raise UserError(f'--csv {flags.csv} cannot be written: {error}') from error
+    with writing_output(f'--csv {flags.csv}'), whole_file(flags.csv) as file:
+      table = csv.DictWriter(file, list(found[0]), lineterminator='\n')
+      table.writeheader()
+      table.writerows(found)
   if flags.json:
     print(json.dumps({'step': flags.step, 'scores': found}))
     return

@@ -11,8 +11,10 @@ import seqio
 from etils import epath
 
 import hyperprompt_tasks
+from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.data import datasets
 from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.runtime.files import write_whole
 
 FILE = 'data.json'
 
@@ -113,7 +115,8 @@ def write(found: Mapping[str, TaskData], model_dir: str) -> None:
   """Writes the numbers to `MODEL_DIR/data.json`."""
   values = {name: dataclasses.asdict(of) for name, of in found.items()}
   path = epath.Path(model_dir) / FILE
-  path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + '\n')
+  with writing(model_dir):
+    write_whole(path, json.dumps(values, ensure_ascii=False, indent=2) + '\n')
 
 
 def _share(part: int, whole: int) -> str:

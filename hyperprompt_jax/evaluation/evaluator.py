@@ -20,6 +20,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed
+from hyperprompt_jax.runtime.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,9 +238,7 @@ class _Logger(seqio.JSONLogger):
         lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
         others = [line for line in lines if json.loads(line)['step'] != step]
         if others != lines:
-          temporary = path.with_name(f'{path.name}.tmp')  # as SeqIO's
-          temporary.write_text(''.join(others), encoding='utf-8')
-          temporary.replace(path)
+          write_whole(path, ''.join(others))
       super().__call__(task_name, step, *args, **kwargs)
 
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import io
 import json
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from hyperprompt_jax.configuration.gin_files import nearest
 from hyperprompt_jax.data import datasets, features
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
-from hyperprompt_jax.runtime import distributed, terminal
+from hyperprompt_jax.runtime import distributed, files, terminal
 from hyperprompt_tasks import plain_json, submissions
 
 # An example to predict for: what is written besides the prediction, the conditioned
@@ -70,7 +69,7 @@ def infer(
   else:
     raise UserError('nothing to predict for: give --input or --task')
   chosen = run.step(step)
-  with _written_whole(output, 'w') as file, run.partitioner.activate():
+  with _output_file(output, 'w') as file, run.partitioner.activate():
     predict = _predictor(run, chosen, task_feature_lengths, batch_size)
     inputs = [(task_id, ids) for _, task_id, ids in examples]
     texts = predict(inputs, f'predicting with step {chosen}')
@@ -109,18 +108,18 @@ def submit(
   datasets.check_lengths(task_feature_lengths)
   run.partitioner.check(batch_size=batch_size)
   run.check_task_list(mixture_or_task_name)
-  files = submissions.files(mixture_or_task_name)
+  answer_files = submissions.files(mixture_or_task_name)
   chosen = run.step(step)
   examples = {}
-  for file in files:
+  for file in answer_files:
     examples[file] = list(_examples(file.task, 'test', run.model.task_list))
     # All of them before the first is answered, which may take an hour.
     submissions.check_rows(file, len(examples[file]))
   strange = {}
-  with _written_whole(output, 'wb') as whole, run.partitioner.activate():
+  with _output_file(output, 'wb') as whole, run.partitioner.activate():
     predict = _predictor(run, chosen, task_feature_lengths, batch_size)
     with zipfile.ZipFile(whole, 'w', zipfile.ZIP_DEFLATED) as zipped:
-      for file in files:
+      for file in answer_files:
         inputs = [
           (int(of[features.TASK_IDS][0]), of['inputs'].tolist()) for of in examples[file]
         ]
@@ -169,30 +168,13 @@ def _predictor(
 
 
 @contextlib.contextmanager
-def _written_whole(output: str, mode: str) -> Iterator[IO[Any]]:
-  """A file that takes its name when the block ends, and is gone if that fails.
-
-  Of several hosts the first one writes it.
-  """
+def _output_file(output: str, mode: str) -> Iterator[IO[Any]]:
+  """Opens the output, which appears whole; on hosts but the first, a buffer."""
   if not distributed.is_first():
     yield io.BytesIO() if 'b' in mode else io.StringIO()
     return
-  temporary = pathlib.Path(f'{output}.tmp')
-  try:
-    if os.path.isdir(output):
-      raise IsADirectoryError(f'{output} is a folder')
-    # In a folder where others write, a link of this name may lead to any file of ours.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    descriptor = os.open(temporary, flags, 0o666)
-    file = os.fdopen(descriptor, mode, encoding=None if 'b' in mode else 'utf-8')
-  except OSError as error:
-    raise UserError(f'--output {output} cannot be written: {error}') from error
-  try:
-    with file:
-      yield file
-    os.replace(temporary, output)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with files.writing_output(f'--output {output}'), files.whole_file(output, mode) as file:
+    yield file
 
 
 def _read_jsonl(

@@ -7,9 +7,9 @@ import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.inspection import pictures
 from hyperprompt_jax.inspection.pictures import Report
+from hyperprompt_jax.runtime.files import write_whole, writing_output
 
 PAGE = 'peek.html'
 Row = Sequence[object]
@@ -65,12 +65,10 @@ def write(folder: str, reports: Sequence[Report]) -> list[str]:
     **drawn,
   }
   paths = {name: pathlib.Path(folder) / name for name in contents}
-  try:
+  with writing_output(f'--output {folder}'):
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     for name, path in paths.items():
-      path.write_bytes(contents[name])
-  except OSError as error:
-    raise UserError(f'--output {folder} cannot be written: {error}') from error
+      write_whole(path, contents[name])
   return [str(path) for path in paths.values()]
 
 

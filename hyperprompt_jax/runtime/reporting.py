@@ -10,6 +10,7 @@ from etils import epath
 from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import distributed
+from hyperprompt_jax.runtime.files import write_whole
 
 METRICS_FILE = 'metrics.jsonl'
 
@@ -80,9 +81,7 @@ class Metrics:
 
   def _drop_after(self, step: int) -> None:
     kept = [record for record in self.read() if record['step'] <= step]
-    temporary = self._path.with_suffix('.tmp')
-    temporary.write_text(''.join(json.dumps(record) + '\n' for record in kept))
-    temporary.replace(self._path)
+    write_whole(self._path, ''.join(json.dumps(record) + '\n' for record in kept))
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, float]]:

@@ -22,7 +22,7 @@ from hyperprompt_jax.evaluation import runs, summary
 from hyperprompt_jax.evaluation.evaluator import Evaluator, check_amounts
 from hyperprompt_jax.model import Model, check_vocabulary
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.runtime import distributed, reporting, run_lock, terminal
+from hyperprompt_jax.runtime import distributed, files, reporting, run_lock, terminal
 from hyperprompt_jax.runtime.interrupts import Interrupts
 from hyperprompt_jax.training import trainable
 from hyperprompt_jax.training.loop import TrainingLoop
@@ -329,11 +329,8 @@ def _write_config(model_dir: str) -> None:
   """Writes the configuration, whole, for `eval` and `infer` to read."""
   if not distributed.is_first():
     return
-  path = epath.Path(model_dir) / runs.CONFIG_FILE
-  temporary = path.with_suffix('.tmp')
   with writing(model_dir):
-    temporary.write_bytes(gin.config_str().encode())
-    temporary.replace(path)
+    files.write_whole(epath.Path(model_dir) / runs.CONFIG_FILE, gin.config_str())
 
 
 def train_configured() -> list[dict[str, float]]:

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from hyperprompt_jax import cli
+from hyperprompt_jax.cli import params
 from hyperprompt_jax.inspection import parameter_count
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.conditioning import SingleTask
@@ -34,8 +35,8 @@ def report(capsys, *arguments):
 def rows(tmp_path_factory):
   """All rows, by size and method, and the picture that was drawn of them."""
   picture = tmp_path_factory.mktemp('params') / 'growth.png'
-  found = parameter_count._rows([], [], 8, everything=True)
-  parameter_count._draw(found, str(picture))
+  found = params._rows([], [], 8, everything=True)
+  parameter_count.draw(found, str(picture))
   return {(row['size'], row['method']): row for row in found}, picture
 
 

@@ -1,0 +1,126 @@
+"""Files and folders that are written whole, or not at all."""
+
+import contextlib
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from typing import IO, Any
+
+from etils import epath
+
+from hyperprompt_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path: epath.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
+  """Opens a file that takes its name when the block ends, and disappears if that fails.
+
+  Until then it has a unique name in the same folder, so that two writers never mix. What
+  exists under the name and is no regular file (a pipe, a device) is written to, and never
+  replaced. A link is followed: the file that it leads to is replaced, not the link.
+
+  Args:
+    path: names the file to write; it is local.
+    mode: is 'w' for UTF-8 text, 'wb' for bytes.
+
+  Raises:
+    OSError: if the file cannot be written.
+  """
+  encoding = None if 'b' in mode else 'utf-8'
+  target = os.path.realpath(path)
+  with contextlib.suppress(FileNotFoundError):
+    status = os.stat(target)
+    if stat.S_ISDIR(status.st_mode):
+      raise IsADirectoryError(f'{path} is a folder')
+    if not stat.S_ISREG(status.st_mode):
+      with open(target, mode, encoding=encoding) as file:
+        yield file
+      return
+  temporary = _unique_name(target)
+  # The system applies the user's umask; O_EXCL follows no link that another user has laid.
+  descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+  try:
+    with open(descriptor, mode, encoding=encoding) as file:
+      yield file
+      file.flush()
+      os.fsync(descriptor)
+    with contextlib.suppress(FileNotFoundError):
+      os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+    os.replace(temporary, target)
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def writing_output(name: str) -> Iterator[None]:
+  """Turns what the system refuses into one line for the user.
+
+  Args:
+    name: says what is written, as the user knows it: `--output answers.jsonl`.
+
+  Raises:
+    UserError: if an error of the system is raised in the block.
+  """
+  try:
+    yield
+  except BrokenPipeError:
+    raise  # the reader of a pipe has had enough
+  except OSError as error:
+    reason = error.strerror or str(error)
+    raise UserError(f'{name} cannot be written: {reason}') from error
+
+
+def write_whole(path: epath.PathLike, contents: str | bytes) -> None:
+  """Writes a small file, local or on `gs://`, whose objects appear whole by themselves.
+
+  Args:
+    path: names the file to write.
+    contents: is its text, encoded as UTF-8, or its bytes.
+
+  Raises:
+    OSError: if the file cannot be written.
+  """
+  data = contents.encode() if isinstance(contents, str) else contents
+  if str(path).startswith('gs://'):
+    epath.Path(path).write_bytes(data)
+    return
+  with whole_file(path, 'wb') as file:
+    file.write(data)
+
+
+@contextlib.contextmanager
+def whole_folder(path: epath.PathLike) -> Iterator[epath.Path]:
+  """Makes a folder that takes its name when the block ends, and disappears if that fails.
+
+  Args:
+    path: names the folder, which must not exist; folders above it are made.
+
+  Yields:
+    The folder, under a unique name until the block ends.
+
+  Raises:
+    UserError: if the folder exists.
+    OSError: if it cannot be written.
+  """
+  target = os.path.abspath(path)
+  if os.path.lexists(target):
+    raise UserError(f'--output {path} exists already: name a new folder')
+  os.makedirs(os.path.dirname(target), exist_ok=True)
+  temporary = _unique_name(target)
+  os.mkdir(temporary)
+  try:
+    yield epath.Path(temporary)
+    if os.path.lexists(target):  # a rename would replace an empty folder of another writer
+      raise UserError(f'--output {path} exists already: name a new folder')
+    os.rename(temporary, target)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unique_name(target: str) -> str:
+  """Returns a hidden name beside the target, which no other process uses."""
+  folder, name = os.path.split(target)
+  return os.path.join(folder, f'.{name[:200]}.{uuid.uuid4().hex[:12]}.tmp')
