@@ -14,12 +14,12 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-# With T5X's source on PYTHONPATH, or installed in .venv: docs/t5x.md.
+# With T5X's source on PYTHONPATH, or installed in .venv: docs/how_to/t5x.md.
 test-t5x: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,t5x]'
 	$(BIN)/python -m pytest -m t5x tests/test_t5x.py
 
-# Speed and memory beside T5X and Transformers, where they can be imported: docs/speed.md.
+# Speed and memory beside T5X and Transformers, where they can be imported: docs/reference/speed.md.
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench
 
@@ -29,9 +29,9 @@ fuzz: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
 	$(BIN)/python -m tools.fuzz $(FUZZ)
 
-# What each size needs on TPU slices, written to docs/sizing.md; about twenty minutes.
+# What each size needs on TPU slices, written to docs/reference/sizing.md; about twenty minutes.
 plan-all: .venv/installed
-	$(BIN)/python -m benchmarks.plan_all docs/sizing.md
+	$(BIN)/python -m benchmarks.plan_all docs/reference/sizing.md
 
 # Every run of the study of interference that results.jsonl does not hold; about two hours.
 study: .venv/installed
@@ -41,7 +41,7 @@ study: .venv/installed
 study-report: .venv/installed
 	$(BIN)/python -m studies.interference.report
 
-# Kills, damaged checkpoints and broken disks, docs/reliability.md; under half an hour. As root,
+# Kills, damaged checkpoints and broken disks, docs/reference/reliability.md; under half an hour. As root,
 # or some disks are left out, which it says.
 SEED ?= 0
 chaos: .venv/installed

@@ -65,7 +65,7 @@ setuptools.setup(
       'atheris>=3; python_version < "3.14" and platform_machine == "x86_64" '
       'and sys_platform == "linux"',
     ],
-    # What T5X's head imports of PyPI; T5X itself is not there (docs/t5x.md).
+    # What T5X's head imports of PyPI; T5X itself is not there (docs/how_to/t5x.md).
     't5x': ['cached_property', 'chex', 'fiddle>=0.3', 'grain>=0.2', 'jaxtyping'],
     'tpu': ['jax[tpu]>=0.10.2'],
   },

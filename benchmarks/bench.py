@@ -3,7 +3,7 @@
     python -m benchmarks.bench            measures all, and prints the table
     python -m benchmarks.bench --table    prints it of benchmarks/results/*.json
 
-The table also goes to docs/speed.md, which explains it.
+The table also goes to docs/reference/speed.md, which explains it.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import around_step, results, speed, tpu_step, works
 
-PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'speed.md'
+PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'reference' / 'speed.md'
 BEGIN, END = '<!-- table: make bench -->\n', '<!-- end of table -->\n'
 GIB = 2**30
 

@@ -1,6 +1,6 @@
-"""Plans all sizes with the TPU's compiler, and writes docs/sizing.md.
+"""Plans all sizes with the TPU's compiler, and writes docs/reference/sizing.md.
 
-    python -m benchmarks.plan_all docs/sizing.md        (make plan-all)
+    python -m benchmarks.plan_all docs/reference/sizing.md        (make plan-all)
 
 Two programs are compiled at a time; with two cores it takes about twenty minutes.
 """
@@ -50,20 +50,21 @@ FIGURES = (
 HEAD = """\
 # Sizes and slices
 
-What one training step needs on each chip, by the TPU's own compiler: HyperPrompt-Global,
+The needs of one training step on each chip, by the TPU's own compiler: HyperPrompt-Global,
 eight tasks, batches of 128, 512 + 64 tokens, bfloat16 activations, dropout 0.1, Adafactor,
 remat `minimal`, layers scanned. `make plan-all` writes this file ({date}); `hyperprompt
 plan` does the same for any run.
 
-- **Peak** is the compiler's, of the chip's main memory (HBM).
-- **TFLOP** are those of products of matrices, recomputation included; **traffic** is what
-  instructions read from and write to HBM, of a stack of layers the slice that is meant.
-  Both count the body of a loop as often as it runs, which the compiler's own cost analysis
+- **Peak** is the compiler's, in the chip's main memory (HBM).
+- **TFLOP** counts matrix products, recomputation included. **Traffic** is the bytes that
+  instructions read from and write to HBM; a slice of a stack of layers counts as the slice.
+  Both multiply the body of a loop by its trip count, as the compiler's own cost analysis
   does not.
-- **Communicated** is what a chip sends over its links; an all-reduce goes around twice.
-- **Estimate** adds the compiler's estimates of instructions, one after another. It has
-  none for collectives, and on a real chip some of it overlaps: it compares programs, and
-  does not predict the time of a step.
+- **Communicated** is the bytes that a chip sends over its links. An all-reduce counts
+  twice.
+- **Estimate** is the sum of the compiler's estimates of instructions. It has none for
+  collectives, and on a real chip some instructions overlap: it compares programs, and does
+  not predict the time of a step.
 
 """
 
@@ -114,9 +115,9 @@ def mesh_of(plan: dict[str, Any]) -> str:
 GATHERED = """
 ## Whole parameters in collectives
 
-Of XXL on v4:4x4x8: matrices that no chip holds whole, and how many collectives of one step
-carry one whole. A matrix is used three times: forward, once more to work its layer out
-again, and backward.
+XXL on v4:4x4x8 has matrices that no chip holds whole. The table counts the collectives of
+one step that carry one of them whole. A step uses each matrix three times: forward, once
+more to recompute its layer, and backward.
 
 """
 
@@ -167,10 +168,10 @@ def main(arguments: Sequence[str]) -> None:
 ## Scanned against unrolled
 
 Base on v4:2x2x2, the same step with its layers in loops and one after another. Arithmetic
-and what goes over links are the same: a loop counts as often as it runs. Traffic and
-time are not: what the backward pass needs of each layer goes through a stack in HBM, where
-unrolled layers keep on the chip what there is room for. Unrolling is
-`--gin.config.Config.scan_layers=False`; it takes longer to compile with each layer.
+and communication are the same. Traffic and time are not: a loop writes the arrays that the
+backward pass needs to a stack in HBM, while unrolled layers keep on the chip what fits
+there. Unrolling is `--gin.config.Config.scan_layers=False`; compilation then takes longer
+with each layer.
 
 """
   text += head('layers', *FIGURES)

@@ -3,13 +3,13 @@
     python -m benchmarks.speed --size=small     (part of make bench)
     python -m benchmarks.speed --dtype=bfloat16 --batch=64 --inputs=512 --targets=64
 
-HyperPrompt-Global with eight tasks, against T5 without prompts of whatever else can be
-imported: T5X (docs/t5x.md), and Transformers on PyTorch; where asked for, against our own
-network without prompts, too. Random weights, batches of random tokens; of interleaved
-repeats the median, and the median ratio of pairs. Each is in a process of its own, as it is
-for its users: a step takes gigabytes anew, of a heap that others would have parted. It runs
-where JAX does: where that is a GPU, Transformers is on it, too, and what a training step
-needs of its memory is told. Of what is not asked for, results stay as they were.
+Compares HyperPrompt-Global with eight tasks to plain T5 in every other implementation that
+can be imported: T5X (docs/how_to/t5x.md), Transformers on PyTorch and, on request, our own
+network without prompts. Weights and tokens are random. The result is the median of
+interleaved repeats, and the median ratio of pairs. Each implementation has its own process,
+as it has for its users: a step allocates gigabytes, and a shared heap would be fragmented.
+Where JAX uses a GPU, Transformers uses it too, and the memory of a training step is
+reported. Results that were not requested stay as they were.
 """
 
 import argparse

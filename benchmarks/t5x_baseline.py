@@ -1,6 +1,6 @@
 """T5X's plain T5, trained and decoded as T5X does it: what ours is measured against.
 
-Needs T5X's source on PYTHONPATH, or installed; see docs/t5x.md.
+Needs T5X's source on PYTHONPATH, or installed; see docs/how_to/t5x.md.
 """
 
 import functools

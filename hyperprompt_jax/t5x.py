@@ -1,7 +1,7 @@
 """The adapter to T5X: our network, methods and features under its training loop.
 
-T5X is optional, and nothing else of this package imports this module. docs/t5x.md says how
-to install it, and `gin/t5x/` is what its `train`, `eval` and `infer` are run with.
+T5X is optional, and nothing else of this package imports this module. docs/how_to/t5x.md
+says how to install it; `gin/t5x/` holds the files for its `train`, `eval` and `infer`.
 """
 
 import functools

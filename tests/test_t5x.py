@@ -14,7 +14,7 @@ import seqio
 
 pytest.importorskip(
   't5x.train',
-  reason='T5X cannot be imported: docs/t5x.md says how to install it',
+  reason='T5X cannot be imported: docs/how_to/t5x.md says how to install it',
   exc_type=ImportError,
 )
 

@@ -145,10 +145,10 @@ class TrainingBatches(Iterator[dict[str, np.ndarray]]):
 
 
 def _options() -> tf.data.Options:
-  """Those of a pipeline of many small steps.
+  """Returns options for a pipeline of many small steps.
 
-  What its steps cost is not their work, but to wake the thread of the next for each example
-  (docs/speed.md): fewer steps, and more examples at hand.
+  Waking the next step's thread for each example costs more than the steps themselves, so
+  steps are fused, and each works on several examples at once.
   """
   options = tf.data.Options()
   options.experimental_optimization.map_fusion = True

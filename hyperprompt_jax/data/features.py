@@ -63,7 +63,7 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
     """Converts a dataset and batches it.
 
     Batches of what `__call__` gives; where rows are not packed, examples are padded and
-    converted many at a time: reading then takes six tenths of the time (docs/speed.md).
+    converted many at a time: reading then takes six tenths of the time.
 
     Args:
       ds: examples of SeqIO tasks, `inputs`, `targets` and `task_ids` among their features.

@@ -18,7 +18,7 @@ from hyperprompt_jax.partitioning import Partitioner
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """What a checkpoint is like inside; the definitions are in docs/peek.md.
+  """What a checkpoint is like inside; the definitions are in docs/reference/peek.md.
 
   Attributes:
     tasks: that examples were looked at of, in the order of the task list.

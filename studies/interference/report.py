@@ -281,7 +281,8 @@ def page(found: Results) -> str:
   }
   text += '\n## From a trained backbone\n\nAfter as many steps of MTL:\n\n'
   text += comparison(found, started, after, 'MTL')
-  text += f'\n## Inside\n\n{design.DEEP} layers; [peek.md](peek.md) defines both.\n'
+  text += f'\n## Inside\n\n{design.DEEP} layers; '
+  text += '[Inspection](reference/peek.md) defines both.\n'
   text += picture('attention', 'Attention mass on prompts and entropy, by layer')
   sizes = [next(iter(found.of(of).values()))['parameters'] for of in (MTL, GLOBAL)]
   return text + LIMITS.format(

@@ -73,7 +73,7 @@ def _keep(row: dict[str, Any], output: pathlib.Path) -> None:
 
 
 def _summary(rows: list[dict[str, Any]]) -> list[str]:
-  """The row of docs/reliability.md."""
+  """The row of docs/reference/reliability.md."""
   names = sorted({row['target'] for row in rows})
   fewest = min(sum(r['cases'] for r in rows if r['target'] == name) for name in names)
   found = sum(len(row['found']) for row in rows)

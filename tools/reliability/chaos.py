@@ -3,7 +3,7 @@
     python -m tools.reliability.chaos            (make chaos)
 
 Under half an hour on two cores. Writes tools/results/chaos.json and the tables of
-docs/reliability.md; ends with status 1 if anything was lost.
+docs/reference/reliability.md; ends with status 1 if anything was lost.
 """
 
 import argparse

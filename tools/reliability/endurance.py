@@ -2,11 +2,11 @@
 
     python -m tools.reliability.endurance            (make endurance)
 
-Trains with evaluations and checkpoints, as a process of its own, and looks from outside at
-its memory, open files and threads. Writes tools/results/endurance.json and the table
-of docs/reliability.md; ends with status 1 if memory grows by 2 % or more after the first
-thousand steps, or files or threads do at all; but for TensorStore's pool, which has threads
-as there is work for them, up to a limit.
+Trains in a process of its own, with evaluations and checkpoints, and observes the memory,
+open files and threads of that process. Writes tools/results/endurance.json and the table of
+docs/reference/reliability.md. The status is 1 if memory grows by 2 % or more after the
+first thousand steps, or if files or threads grow at all. TensorStore's pool of threads is
+left out, as it grows with the work up to a limit.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Puts what the campaigns found into docs/reliability.md; no number in it is typed.
+"""Writes the results of the campaigns into the table of docs/reference/reliability.md.
 
     python -m tools.reliability.report
 
@@ -12,7 +12,7 @@ import re
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / 'tools/results'
-PAGE = ROOT / 'docs/reliability.md'
+PAGE = ROOT / 'docs/reference/reliability.md'
 HEAD = ('what was tried', 'how often', 'what happened', 'lost', 'again by')
 # The order of the rows; what has another name comes after these.
 ORDER = ('chaos', 'fuzz', 'endurance', 'matrix')

@@ -1,0 +1,174 @@
+"""The documents: links resolve, and commands have the verbs, flags and files they name."""
+
+import importlib
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from hyperprompt_jax.cli import arguments, command
+from hyperprompt_jax.configuration import gin_files
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+SOURCES = ('.py', '.sh', '.gin', '.toml', '.service', 'Makefile')
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != '.'}
+
+
+def without_code(text):
+  return re.sub(r'^```.*?^```', '', text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page):
+  """The anchors that GitHub gives to a page's headings."""
+  headings = re.findall(r'^#+ (.*)$', without_code(page.read_text()), re.MULTILINE)
+  texts = (re.sub(r'[^\w\- ]', '', heading.lower()) for heading in headings)
+  return {text.replace(' ', '-') for text in texts}
+
+
+def blocks(text):
+  """The commands of a page's code blocks, with continued lines joined."""
+  for block in re.findall(r'^```\n(.*?)^```', text, re.DOTALL | re.MULTILINE):
+    yield from block.replace('\\\n', ' ').splitlines()
+
+
+def commands():
+  """Each command of the documents that runs a program of ours: its page and its words."""
+  for page in PAGES:
+    text = page.read_text()
+    inline = re.findall(r'`((?:hyperprompt|python -m|make) [^`]*)`', without_code(text))
+    for line in [*blocks(text), *(part.replace('\n', ' ') for part in inline)]:
+      line = re.sub(r'^(\s*[A-Z_]+=\S+ )*(\S*/)?(?=hyperprompt |python )', '', line.strip())
+      if re.match(r'(hyperprompt|python -m|make) ', line):
+        yield str(page.relative_to(ROOT)), shlex.split(line, comments=True)
+
+
+COMMANDS = list(commands())
+OURS = {
+  ' '.join(words[1:]): (page, words)
+  for page, words in COMMANDS
+  if words[0] == 'hyperprompt'
+}
+
+
+class Parsed(Exception):
+  """A verb has parsed its flags."""
+
+
+@pytest.fixture
+def parse(monkeypatch):
+  """Runs a verb as far as its flags are parsed; returns the parser and the flags."""
+
+  def stop(parser, words):
+    raise Parsed(parser, words)
+
+  real = arguments.parse_arguments
+  monkeypatch.setattr(arguments, 'parse_arguments', stop)
+
+  def run(verb, words, whole):
+    with pytest.raises(Parsed) as parsed:
+      importlib.import_module(f'hyperprompt_jax.cli.{verb}').main(words)
+    parser, words = parsed.value.args
+    if whole:
+      real(parser, words)
+    return parser
+
+  return run
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_links_resolve(name):
+  page = ROOT / name
+  wrong = []
+  for link in re.findall(r'\]\(([^)\s]+)\)', without_code(page.read_text())):
+    path, _, anchor = link.partition('#')
+    target = (page.parent / path).resolve() if path else page
+    if re.match(r'https?://', link):
+      continue
+    if not target.exists() or (anchor and anchor not in anchors(target)):
+      wrong.append(link)
+  assert not wrong
+
+
+def test_every_page_is_in_the_index():
+  index = ROOT / 'docs' / 'README.md'
+  linked = {
+    (index.parent / link).resolve()
+    for link in re.findall(r'\]\(([^)#\s]+)\)', index.read_text())
+  }
+  pages = {page for page in PAGES if page.is_relative_to(ROOT / 'docs')} - {index}
+  assert {
+    p for p in pages if p.parent.name != 'decisions' or p.name == 'README.md'
+  } <= linked
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_files_that_a_page_names_are_there(name):
+  text = without_code((ROOT / name).read_text())
+  paths = re.findall(r'`((?:[\w-]+/)+[\w-]+\.(?:py|sh|gin|json|toml|service))`', text)
+  assert not [p for p in paths if p.split('/')[0] in FOLDERS and not (ROOT / p).exists()]
+
+
+def test_pages_that_the_code_names_are_there():
+  listed = subprocess.run(
+    ['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  files = [ROOT / file for file in listed.stdout.split('\0') if file.endswith(SOURCES)]
+  assert len(files) > 200
+  wrong = [
+    f'{file.relative_to(ROOT)}: {page}'
+    for file in files
+    if file.exists()
+    for page in re.findall(r'\bdocs/[\w/.-]+\.md\b', file.read_text(encoding='utf-8'))
+    if not (ROOT / page).exists()
+  ]
+  assert not wrong
+
+
+@pytest.mark.parametrize('line', sorted(OURS))
+def test_a_command_of_ours_parses(line, parse):
+  page, (_, verb, *words) = OURS[line]
+  if verb in ('VERB', '--help'):
+    return
+  assert verb in command.VERBS, page
+  if not words or words == ['--help']:
+    return
+  elided = any('…' in word or 'METHOD' in word for word in words)
+  known = parse(verb, words, whole=not elided)._option_string_actions
+  flags = {
+    word.split('=')[0] for word in words if word[:2] == '--' and word[:6] != '--gin.'
+  }
+  assert flags <= set(known), page
+  files = [word.removeprefix('--gin_file=') for word in words if word[:10] == '--gin_file']
+  exist = all((gin_files.gin_directory() / file).exists() for file in files)
+  if verb == 'train' and not elided and exist:
+    gin_files.parse(files, [w.removeprefix('--gin.') for w in words if w[:6] == '--gin.'])
+
+
+def test_the_gin_files_of_commands_are_there():
+  files = [
+    word.removeprefix('--gin_file=')
+    for _, words in COMMANDS
+    for word in words
+    if re.match(r'--gin_file=(models|methods|runs|t5x)/\w+\.gin', word)
+    and 'METHOD' not in word
+  ]
+  assert len(files) > 30
+  assert not [file for file in files if not (gin_files.gin_directory() / file).exists()]
+
+
+def test_modules_and_make_targets_of_commands_are_there():
+  targets = re.findall(r'^([\w./-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+  wrong = []
+  for page, words in COMMANDS:
+    if words[0] == 'make':
+      names = [word for word in words[1:] if '=' not in word and '…' not in word]
+      wrong += [f'{page}: make {name}' for name in names if name not in targets]
+    elif words[0] == 'python' and words[2].split('.')[0] in FOLDERS:
+      path = ROOT.joinpath(*words[2].split('.'))
+      if not (path.with_suffix('.py').exists() or (path / '__main__.py').exists()):
+        wrong.append(f'{page}: {words[2]}')
+  assert not wrong
