@@ -25,8 +25,8 @@ import numpy as np
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.checkpoints.formats import huggingface
 from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
 
 # As the public files are sharded.

@@ -12,8 +12,8 @@ import numpy as np
 
 from hyperprompt_jax import decoding
 from hyperprompt_jax.data import features
+from hyperprompt_jax.methods import HyperPromptGlobal, Method, MultiTaskLearning
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import HyperPromptGlobal, Method, MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning.steps import Batch

@@ -12,9 +12,9 @@ from flax.linen import partitioning as nn_partitioning
 
 from hyperprompt_jax import decoding
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods import Conditioning, Method
 from hyperprompt_jax.nn import statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE
-from hyperprompt_jax.nn.conditioning import Conditioning, Method
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.insertion import Segments
 from hyperprompt_jax.nn.layers import platform

@@ -20,8 +20,8 @@ from hyperprompt_jax.checkpoints.differences import check_same_parameters
 from hyperprompt_jax.checkpoints.initial import InitialCheckpoint
 from hyperprompt_jax.data.features import ConditionedEncDecFeatureConverter
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods import Method
 from hyperprompt_jax.model import Batch, Model, Params, check_vocabulary
-from hyperprompt_jax.nn.conditioning import Method
 from hyperprompt_jax.nn.config import Config
 
 Array = jax.Array

@@ -9,7 +9,7 @@ import pytest
 from hyperprompt_jax import cli
 from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.nn.conditioning import SingleTask
+from hyperprompt_jax.methods import SingleTask
 from hyperprompt_jax.training import train
 from tests import tiny, tiny_run
 

@@ -32,8 +32,8 @@ from hyperprompt_jax.checkpoints.lazy import in_memory
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods import SingleTask
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import SingleTask
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training import optimizers as our_optimizers

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import (
+from hyperprompt_jax.methods import (
   HoulsbyAdapter,
   HyperFormer,
   HyperPromptGlobal,
@@ -17,6 +16,7 @@ from hyperprompt_jax.nn.conditioning import (
   MultiTaskLearning,
   PromptTuning,
 )
+from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 
 VOCAB_SIZE = 48

@@ -34,7 +34,7 @@ BACKBONE = {
   'config.Config.num_encoder_layers': 1,
   'config.Config.num_decoder_layers': 1,
 }
-NETWORK = {**BACKBONE, 'conditioning.HyperPromptGlobal.prompt_length': 2}
+NETWORK = {**BACKBONE, 'methods.HyperPromptGlobal.prompt_length': 2}
 
 
 def train_arguments(

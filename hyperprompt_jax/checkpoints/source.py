@@ -16,8 +16,8 @@ from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_row
 from hyperprompt_jax.checkpoints.storage import Folder
 from hyperprompt_jax.checkpoints.sums import weighted_sum
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.stacking import STACK
 

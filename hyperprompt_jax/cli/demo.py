@@ -27,9 +27,9 @@ METHODS = {'mtl': 'MTL', 'hyperprompt_global': 'HyperPrompt'}
 _BINDINGS = {
   'mtl': [],
   'hyperprompt_global': [
-    'conditioning.HyperPromptGlobal.prompt_length=8',
-    'conditioning.HyperPromptGlobal.bottleneck_dim=8',
-    'conditioning.HyperPromptGlobal.task_embed_dim=16',
+    'methods.HyperPromptGlobal.prompt_length=8',
+    'methods.HyperPromptGlobal.bottleneck_dim=8',
+    'methods.HyperPromptGlobal.task_embed_dim=16',
   ],
 }
 

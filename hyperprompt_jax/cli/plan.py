@@ -13,7 +13,7 @@ from typing import Any
 from hyperprompt_jax.cli import arguments
 from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.nn.conditioning import MultiTaskLearning
+from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.planning import steps, tables
 from hyperprompt_jax.planning.plan import Plan
 from hyperprompt_jax.planning.planner import Planner, say_where, share_of

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods import Method, MultiTaskLearning
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import Method, MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
 
 SIZES = ('small', 'base', 'large', 'xl', 'xxl')

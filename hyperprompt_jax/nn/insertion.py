@@ -1,6 +1,6 @@
 """What a method inserts into the network, and where it goes: prompts and adapters.
 
-How they are generated is the methods' affair (`hyperprompt_jax.nn.conditioning`); the
+How they are generated is the methods' affair (`hyperprompt_jax.methods`); the
 layers only insert them. A row may be packed with segments of several tasks: each segment
 is given what its own task owns, and sees nothing of another's. Axis letters: see
 `hyperprompt_jax.nn`.

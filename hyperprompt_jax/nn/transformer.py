@@ -15,9 +15,9 @@ from flax import struct
 from flax.linen import partitioning as nn_partitioning
 from jax.ad_checkpoint import checkpoint_name
 
+from hyperprompt_jax.methods.conditioning import Conditioning, LayerConditioning, Method
 from hyperprompt_jax.nn import statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE, MultiHeadDotProductAttention
-from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
 from hyperprompt_jax.nn.config import REMAT_POLICIES, SAVED, Config
 from hyperprompt_jax.nn.fusion import Fusion
 from hyperprompt_jax.nn.insertion import Mask, Segments, adapt, insert_input_prompts

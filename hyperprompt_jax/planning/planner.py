@@ -16,8 +16,8 @@ import jax
 import optax
 
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods import Method
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import Method
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning import cost, hlo, steps, sweep

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import (
+from hyperprompt_jax.methods import (
   HoulsbyAdapter,
   HyperFormer,
   HyperPromptGlobal,
@@ -21,6 +20,7 @@ from hyperprompt_jax.nn.conditioning import (
   MultiTaskLearning,
   PromptTuning,
 )
+from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training import trainable

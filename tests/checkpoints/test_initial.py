@@ -18,15 +18,15 @@ from hyperprompt_jax.checkpoints.formats import huggingface
 from hyperprompt_jax.checkpoints.lazy import in_memory
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods import parameters
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import parameters
 from hyperprompt_jax.nn.stacking import unstack_layers
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training.train_step import abstract_params
 from tests import published, tiny, tiny_run
 
 STEP = published.STEP
-NETWORK = {**published.NETWORK, 'conditioning.HyperPromptGlobal.prompt_length': 2}
+NETWORK = {**published.NETWORK, 'methods.HyperPromptGlobal.prompt_length': 2}
 MTL = ('models/tiny.gin', 'methods/mtl.gin', 'runs/finetune.gin')
 
 
@@ -148,7 +148,7 @@ def test_train_steps_count_the_steps_of_the_checkpoint(
 
 
 def test_prompts_start_from_the_loaded_vocabulary(source, tmp_path, compile_once):
-  option = "--gin.conditioning.HyperPromptGlobal.prompt_init='vocabulary'"
+  option = "--gin.methods.HyperPromptGlobal.prompt_init='vocabulary'"
   run = train(tmp_path / 'run', source, option)
   prompts = params_of(run, STEP + 1)['method/prompts'].reshape(-1, 16)
   embedding = backbone_of(source)['token_embedder/embedding']

@@ -10,10 +10,10 @@ from hyperprompt_jax import cli
 from hyperprompt_jax.evaluation import comparison, intervals
 
 CONFIG = """\
-import hyperprompt_jax.nn.conditioning
+import hyperprompt_jax.methods
 
 # Macros:
-METHOD = @conditioning.{method}()
+METHOD = @methods.{method}()
 MODEL_DIR = \\
     '/somewhere/{method}'
 RANDOM_SEED = {seed}

@@ -8,8 +8,8 @@ import pytest
 from hyperprompt_jax import cli
 from hyperprompt_jax.cli import params
 from hyperprompt_jax.inspection import parameter_count
+from hyperprompt_jax.methods import SingleTask
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import SingleTask
 from tests import tiny
 
 # Of T5 1.1 (Raffel et al. 2020; the checkpoints' own counts).
@@ -92,7 +92,7 @@ def test_one_model_and_method_are_one_object_named_after_their_files(capsys):
   assert row.keys() >= {'backbone', 'task', 'per_task', 'ratio', 'growth'}
   assert report(capsys, *files, '--num_tasks=4')['task'] - row['task'] == row['per_task']
   wider = report(
-    capsys, *files, '--num_tasks=3', '--gin.conditioning.HyperPromptSep.bottleneck_dim=48'
+    capsys, *files, '--num_tasks=3', '--gin.methods.HyperPromptSep.bottleneck_dim=48'
   )
   assert wider['task'] > row['task']
 

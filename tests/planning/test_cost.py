@@ -12,8 +12,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.conditioning import MultiTaskLearning
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning import arithmetic, cost, hlo, steps, sweep

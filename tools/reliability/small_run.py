@@ -51,7 +51,7 @@ BINDINGS = {
   'config.Config.head_dim': 4,
   'config.Config.num_encoder_layers': 1,
   'config.Config.num_decoder_layers': 1,
-  'conditioning.HyperPromptGlobal.prompt_length': 2,
+  'methods.HyperPromptGlobal.prompt_length': 2,
   'MIXTURE_OR_TASK_NAME': subject.MIXTURE,
   'TASK_FEATURE_LENGTHS': {'inputs': 20, 'targets': 8},
   'TRAIN_STEPS': STEPS,

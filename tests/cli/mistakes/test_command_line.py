@@ -43,7 +43,7 @@ def test_a_flag_that_is_missing_or_too_many(mistake, arguments, said):
     ('config.Config.emb_dims=3', 'no parameter emb_dims (did you mean emb_dim?)'),
     ('config.Confg.emb_dim=3', 'no config.Confg (did you mean config.Config?)'),
     ('trian.train.total_steps=3', 'no trian.train (did you mean train.train?)'),
-    ('METHOD=@conditioning.HyperPromtGlobal()', 'conditioning.HyperPromptGlobal?'),
+    ('METHOD=@methods.HyperPromtGlobal()', 'methods.HyperPromptGlobal?'),
     ('VOCABULARY=bytes', '''a string needs quotes: --gin.VOCABULARY="'bytes'"'''),
     ('MODEL_DIR=/tmp/run', '''a string needs quotes: --gin.MODEL_DIR="'/tmp/run'"'''),
     ('TRAIN_STEPS=', 'has no value'),

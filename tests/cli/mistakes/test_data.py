@@ -82,7 +82,7 @@ def test_a_task_id_that_is_no_task(trained, monkeypatch, tmp_path, mistake):
   ],
 )
 def test_an_option_of_a_method_that_cannot_be(refused, binding, said):
-  assert said in refused(f'--gin.conditioning.HyperPromptGlobal.{binding}')
+  assert said in refused(f'--gin.methods.HyperPromptGlobal.{binding}')
 
 
 def test_a_model_dir_that_is_a_file(mistake, tmp_path):

@@ -17,13 +17,13 @@ RUN.write_text("""from __gin__ import dynamic_registration
 include 'models/tiny.gin'
 from hyperprompt_jax import model
 from hyperprompt_jax import train
-from hyperprompt_jax.nn import conditioning
+from hyperprompt_jax import methods
 TRAIN_STEPS = 4
 EVAL_PERIOD = 2
 BATCH_SIZE = 4
 MODEL_DIR = '/run'
 TASK_FEATURE_LENGTHS = {'inputs': 8, 'targets': 8}
-METHOD = @conditioning.HyperPromptGlobal()
+METHOD = @methods.HyperPromptGlobal()
 model.Model.method = %METHOD
 train.train.total_steps = %TRAIN_STEPS
 train.train.eval_period = %EVAL_PERIOD
@@ -61,7 +61,7 @@ SEEDS = (
 WORDS = (
   *(b'@config.Config()', b'@config.Config', b'%TRAIN_STEPS', b'%gin.REQUIRED', b'include'),
   *(b'import ', b'from ', b' = ', b'a/b', b'{[]: 1}', b'gin.macro', b'@gin.macro()'),
-  *(b'\\\n', b'"""', b'(', b'-', b'conditioning.HyperPromptGlobal', b'inf', b'@x/'),
+  *(b'\\\n', b'"""', b'(', b'-', b'methods.HyperPromptGlobal', b'inf', b'@x/'),
 )
 
 

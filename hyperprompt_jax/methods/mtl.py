@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import jax
 
-from hyperprompt_jax.nn.conditioning.base import Conditioning, Method
+from hyperprompt_jax.methods.conditioning import Conditioning, Method
 from hyperprompt_jax.nn.config import Config
 
 

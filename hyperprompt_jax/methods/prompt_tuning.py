@@ -3,8 +3,8 @@
 import jax
 from flax import linen as nn
 
-from hyperprompt_jax.nn.conditioning.base import Conditioning, Method
-from hyperprompt_jax.nn.conditioning.parameters import task_prompts
+from hyperprompt_jax.methods.conditioning import Conditioning, Method
+from hyperprompt_jax.methods.parameters import task_prompts
 from hyperprompt_jax.nn.config import Config
 
 

@@ -3,8 +3,8 @@
 import jax
 from flax import linen as nn
 
-from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
-from hyperprompt_jax.nn.conditioning.parameters import declare
+from hyperprompt_jax.methods.conditioning import Conditioning, LayerConditioning, Method
+from hyperprompt_jax.methods.parameters import declare
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.insertion import Adapter
 

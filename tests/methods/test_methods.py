@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperprompt_jax.nn.conditioning import (
+from hyperprompt_jax.methods import (
   HyperPromptGlobal,
   MultiTaskLearning,
   PromptTuning,

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.nn.conditioning.base import Conditioning, LayerConditioning, Method
-from hyperprompt_jax.nn.conditioning.parameters import (
+from hyperprompt_jax.methods.conditioning import Conditioning, LayerConditioning, Method
+from hyperprompt_jax.methods.parameters import (
   conditioned_embeddings,
   declare,
   task_prompts,
