@@ -13,11 +13,10 @@ from flax.linen import partitioning as nn_partitioning
 from hyperprompt_jax import decoding
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import Conditioning, Method
-from hyperprompt_jax.nn import statistics
+from hyperprompt_jax.nn import backend, statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_jax.nn.insertion import Segments
-from hyperprompt_jax.nn.layers import platform
+from hyperprompt_jax.nn.segments import Segments
 from hyperprompt_jax.nn.stacking import unstack_layers
 from hyperprompt_jax.nn.statistics import AttentionStatistics
 from hyperprompt_jax.nn.transformer import Transformer
@@ -40,7 +39,7 @@ def cross_entropy(
   `t5x/losses.py`).
 
   Args:
-    logits: `[..., v]` float32.
+    logits: `[..., V]` float32.
     targets: `[...]` int32.
     label_smoothing: mass that the label gives away.
     z_loss: weight of `log(Z) ** 2`, which keeps logits from drifting.
@@ -153,7 +152,7 @@ class Model:
 
     Args:
       params: of the network.
-      batch: features of `ConditionedEncDecFeatureConverter`, `[b, ...]`; packed or not.
+      batch: features of `ConditionedEncDecFeatureConverter`, `[B, ...]`; packed or not.
       dropout_rng: None turns dropout off.
 
     Returns:
@@ -169,7 +168,9 @@ class Model:
     )
     token_loss, token_z_loss = token_loss * weights, token_z_loss * weights
     loss = jnp.sum(token_loss)
-    segments = Segments.of(batch['task_ids'], targets, batch.get('decoder_segment_ids'))
+    segments = Segments.from_tokens(
+      batch['task_ids'], targets, batch.get('decoder_segment_ids')
+    )
     tasks = segments.position_tasks().ravel()
 
     def by_task(of_tokens: Array) -> Array:
@@ -193,7 +194,7 @@ class Model:
     dropout_rng: Array | None = None,
     conditioning: Conditioning | None = None,
   ) -> Array:
-    """Logits `[b, q, v]` of the targets; makes the conditioning if it is not given."""
+    """Logits `[B, Q, V]` of the targets; makes the conditioning if it is not given."""
     return self._apply(
       params,
       batch['encoder_input_tokens'],
@@ -210,12 +211,12 @@ class Model:
   def attention_statistics(
     self, params: Params, conditioning: Conditioning, batch: Batch
   ) -> AttentionStatistics:
-    """What the encoder's self-attention looks at, `[m, b, ...]`.
+    """What the encoder's self-attention looks at, `[m, B, ...]`.
 
     Args:
       params: of the network.
       conditioning: from `condition`.
-      batch: `encoder_input_tokens` `[b, k]` and `task_ids` `[b, 1]`, int32; not packed.
+      batch: `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32; not packed.
     """
     _, sown = self.module.apply(
       {'params': params},
@@ -229,7 +230,7 @@ class Model:
     return statistics.collect(sown[statistics.COLLECTION]['encoder'])
 
   def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
-    """Log likelihood of each row's targets, `[b]` float32."""
+    """Log likelihood of each row's targets, `[B]` float32."""
     logits = self.logits(params, batch, conditioning=conditioning)
     loss, _ = cross_entropy(
       logits, batch['decoder_target_tokens'], label_smoothing=0.0, z_loss=0.0
@@ -245,10 +246,10 @@ class Model:
       params: of the network.
       conditioning: from `condition`.
       batch: as for `start_decoding`.
-      labels: `[n, q]` int32, EOS included; 0 is padding.
+      labels: `[N, Q]` int32, EOS included; 0 is padding.
 
     Returns:
-      `[b, n]` float32.
+      `[B, N]` float32.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
     encoded = self._encode(params, conditioning, batch)
@@ -277,12 +278,8 @@ class Model:
 
   @property
   def _step_config(self) -> Config:
-    """Of the network that decodes position by position.
-
-    On CPUs its layers are not in a loop, which would copy the parameters of each layer for
-    each token.
-    """
-    if platform() != 'cpu':
+    """The configuration of the network that decodes position by position."""
+    if not backend.unrolls_decoding():
       return self.config
     return dataclasses.replace(self.config, scan_layers=False)
 
@@ -298,13 +295,13 @@ class Model:
     Args:
       params: of the network.
       conditioning: from `condition`; the hypernetworks do not run here.
-      batch: `encoder_input_tokens` `[b, k]` and `task_ids` `[b, 1]`, int32; not packed.
+      batch: `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32; not packed.
       max_decode_length: length of the cache.
 
     Returns:
-      A function of tokens `[b * n]`, the cache and the position, which returns logits
-      `[b * n, v]` and the next cache; n beams of a row follow one another. And the cache
-      to begin with, of n = 1.
+      A function of tokens `[B * N]`, the cache and the position, which returns logits
+      `[B * N, V]` and the next cache; the N beams of a row follow one another. And the
+      first cache, in which N is 1.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
     encoded = self._encode(params, conditioning, batch)
@@ -332,10 +329,10 @@ class Model:
     _, made = apply(start, {}, jnp.int32(0), ['cache', ENCODER_CACHE])
     # Not of the state: no step changes it, and all beams of a row read the same. The
     # barrier keeps XLA from undoing the order of its axes, to do it again at each step.
-    of_encoder = jax.lax.optimization_barrier({ENCODER_CACHE: made[ENCODER_CACHE]})
+    encoder_cache = jax.lax.optimization_barrier({ENCODER_CACHE: made[ENCODER_CACHE]})
 
     def step(tokens: Array, cache: Any, index: Array) -> tuple[Array, Any]:
-      logits, mutated = apply(tokens, {'cache': cache, **of_encoder}, index, ['cache'])
+      logits, mutated = apply(tokens, {'cache': cache, **encoder_cache}, index, ['cache'])
       return logits, mutated['cache']
 
     return step, made['cache']
@@ -356,7 +353,7 @@ class Model:
       max_decode_length: the longest target, EOS included.
 
     Returns:
-      `[b, max_decode_length]` int32; 0 after EOS.
+      `[B, max_decode_length]` int32; 0 after EOS.
     """
     step, cache = self.start_decoding(params, conditioning, batch, max_decode_length)
     tokens, _ = self.decode_fn(

@@ -4,44 +4,12 @@ from typing import ClassVar
 
 import jax
 from flax import linen as nn
-from flax import struct
 
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_jax.nn.insertion import Adapter, Prompts
+from hyperprompt_jax.nn.insertion import Conditioning, LayerConditioning
 
-
-@struct.dataclass
-class LayerConditioning:
-  """What is inserted into layers; `[m, t, ...]` of a stack, `[t, ...]` of one layer.
-
-  Attributes:
-    prompts: of the self-attention, `[m, t, p, h, d]`.
-    attention_adapter: behind the self-attention.
-    mlp_adapter: behind the MLP.
-  """
-
-  prompts: Prompts | None = None
-  attention_adapter: Adapter | None = None
-  mlp_adapter: Adapter | None = None
-
-
-@struct.dataclass
-class Conditioning:
-  """All that a method adds to the network, for every task, in arrays.
-
-  It depends on parameters alone, never on the input: it is made once per step (once per
-  checkpoint for evaluation), and each row selects its task's part.
-
-  Attributes:
-    input_prompts: put before the encoder's embedded input, `[t, p, e]`.
-    encoder: what the encoder's layers are given.
-    decoder: what the decoder's layers are given.
-  """
-
-  input_prompts: jax.Array | None = None
-  encoder: LayerConditioning = LayerConditioning()
-  decoder: LayerConditioning = LayerConditioning()
+__all__ = ['Conditioning', 'LayerConditioning', 'Method']
 
 
 class Method(nn.Module):
@@ -63,7 +31,7 @@ class Method(nn.Module):
     Args:
       config: the network's configuration.
       num_tasks: t, the length of the mixture's task list.
-      embedding: of the vocabulary's tokens, `[v, e]` float32, for parameters that start
+      embedding: of the vocabulary's tokens, `[V, d]` float32, for parameters that start
         from it.
     """
     raise NotImplementedError

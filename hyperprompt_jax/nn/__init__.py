@@ -1,18 +1,40 @@
-"""Pure Flax: the T5 network and the methods that condition it on tasks.
+"""The T5 network in pure Flax: no SeqIO, no gin, no files, no TensorFlow.
 
-Axis legend, used in every einsum and docstring of the project (the paper's letter, where
-it has one, in brackets):
+To read the forward pass from the top: `transformer` (the network), `stacks` (encoder,
+decoder and their layers), `multi_head_attention` (projections, dropout, cache),
+`attention` (the equation), `segments` (which keys a query sees). `insertion` holds what a
+method of task-conditioning gives to the network, `layers` the other layers of T5.
+`backend` chooses between operations that are written differently for CPUs and TPUs, such
+as `fused_attention`, the TPU's kernel.
 
-  b batch rows               s segments of a row (1 unless rows are packed)
-  q query length             k key length (tokens)
-  p prompt length [l]        e model width, "embed" [d]
-  h heads [h]                d head width, "kv" [k]
-  f MLP width                v vocabulary
-  m layers of a stack [m]    t tasks [t]
-  r bottleneck [b]           z task-embedding width [e]
-  n adapter positions of a layer
+Legend of axes, for every einsum, docstring and comment of `nn` and of the methods. Lower
+case is an axis of parameters, upper case an axis of data.
 
-Parameters carry T5X's logical axis names (`embed mlp heads kv joined_kv vocab
-relpos_buckets layers`) and ours (`tasks prompt bottleneck task_embed positions`);
-activations `batch length` besides.
+  m  layers of a stack           B  rows of a batch
+  t  tasks                       S  segments of a packed row (1 unless rows are packed)
+  l  prompt length               Q  queries
+  d  model width                 K  keys
+  h  heads                       P  positions, of either stack
+  k  head width                  V  vocabulary
+  b  bottleneck                  F  MLP width
+  e  task-embedding width        N  candidates of a row: beams or labels
+  r  relative-position buckets   C  copies: groups of devices with rows of their own
+                                 A  adapter positions of a layer (HyperFormer++)
+
+`h * k` is one axis on which the heads stand side by side, as in T5X's `joined_kv`.
+
+The letters m, t, l, d, h, k, b and e are the paper's; it has none for r and for the axes
+of data. T5X has other letters in its einsums, and names in its logical axes:
+
+  here   T5X's einsum   T5X's logical axis
+  B      b              batch
+  Q, K   q, k           length
+  h, k   h, d           heads, kv
+  d      -              embed
+  r      -              relpos_buckets
+  m      -              layers
+  V, F   -              vocab, mlp
+
+V and F are upper case in parameters, too. Our own logical axes are `tasks` (t), `prompt`
+(l), `bottleneck` (b), `task_embed` (e) and `positions` (A).
 """

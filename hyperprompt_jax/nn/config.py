@@ -8,11 +8,11 @@ from flax import linen as nn
 
 from hyperprompt_jax.errors import UserError, shown
 
-# The name of what layers mark as costly: what is a product of matrices away from what
-# else is kept.
+# The name by which layers mark the arrays that are costly to recompute: those that depend
+# on the other kept arrays by a matrix product.
 SAVED = 'saved'
-# What the backward pass may keep instead of computing again. `minimal` keeps what is
-# costly, so that no product of matrices is worked out twice; `full` keeps only each
+# The arrays that the backward pass may keep instead of recomputing them. `minimal` keeps
+# the costly ones, so that no matrix product is computed twice; `full` keeps only each
 # layer's input.
 REMAT_POLICIES = {
   'none': None,
@@ -20,35 +20,30 @@ REMAT_POLICIES = {
   'full': jax.checkpoint_policies.nothing_saveable,
 }
 
-# Attention by a kernel or written out: by a kernel where there are TPUs and it fits the
-# sizes; never; or by a kernel also where it has to be interpreted, which is for tests.
-AUTO, PLAIN, FUSED = 'auto', 'plain', 'fused'
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Sizes and options of the T5 encoder-decoder; the names are T5X's.
 
   Attributes:
-    vocab_size: v; may exceed the vocabulary's own size (T5 rounds 32,100 to 32,128).
-    emb_dim: e.
-    num_heads: h.
-    num_encoder_layers: layers of the encoder.
-    num_decoder_layers: layers of the decoder.
-    head_dim: d.
-    mlp_dim: f.
-    mlp_activations: `('relu',)` for T5 1.0, `('gelu', 'linear')` for T5 1.1.
-    dropout_rate: of all dropouts.
-    logits_via_embedding: ties the output layer to the embedding (T5 1.0).
-    dtype: of activations; parameters, softmax, norms and loss are float32.
-    scan_layers: compiles one layer for a stack, its parameters stacked along a leading
-      `layers` axis; False gives each layer its own, with the parameter tree of T5X.
-    remat_policy: 'none', 'minimal' or 'full'; see REMAT_POLICIES.
-    attention: 'auto' for `nn/fused_attention.py` on a TPU, 'plain' for attention that is
-      written out, 'fused' for the kernel everywhere, interpreted where there is no TPU.
+    vocab_size: Is V; it may exceed the vocabulary's own size (T5 rounds 32,100 to 32,128).
+    emb_dim: Is d, the width of the model.
+    num_heads: Is h.
+    num_encoder_layers: Is m of the encoder.
+    num_decoder_layers: Is m of the decoder.
+    head_dim: Is k, the width of a head.
+    mlp_dim: Is F, the width of the MLP.
+    mlp_activations: Is `('relu',)` for T5 1.0 and `('gelu', 'linear')` for T5 1.1.
+    dropout_rate: Is the rate of all dropouts.
+    logits_via_embedding: Tells whether the output layer is tied to the embedding (T5 1.0).
+    dtype: Is the dtype of activations; parameters, softmax, norms and loss are float32.
+    scan_layers: Tells whether one layer is compiled for a stack, with the parameters of all
+      layers stacked along a leading axis `layers`. False gives each layer its own
+      parameters, in the tree of T5X.
+    remat_policy: Is 'none', 'minimal' or 'full'; see REMAT_POLICIES.
 
   Raises:
-    UserError: for a size, an activation, a dtype or a policy that cannot be.
+    UserError: if a size, a rate, an activation, a dtype or a policy is invalid.
   """
 
   vocab_size: int
@@ -64,7 +59,6 @@ class Config:
   dtype: str = 'float32'
   scan_layers: bool = True
   remat_policy: str = 'none'
-  attention: str = AUTO
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -79,11 +73,6 @@ class Config:
       raise UserError(
         f'Config.remat_policy {self.remat_policy!r} is unknown; it is one of '
         f'{", ".join(REMAT_POLICIES)}'
-      )
-    if self.attention not in (AUTO, PLAIN, FUSED):
-      raise UserError(
-        f'Config.attention {self.attention!r} is unknown; it is one of {AUTO}, {PLAIN}, '
-        f'{FUSED}'
       )
     for activation in self.mlp_activations:
       if activation != 'linear' and not callable(getattr(nn, activation, None)):

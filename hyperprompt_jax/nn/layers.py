@@ -5,7 +5,6 @@ that its checkpoints load as they are. Axis letters: see `hyperprompt_jax.nn`.
 """
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,13 +16,14 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jax.ad_checkpoint import checkpoint_name
 
+from hyperprompt_jax.nn import backend
+from hyperprompt_jax.nn.backend import with_sharding_constraint
 from hyperprompt_jax.nn.config import SAVED
+from hyperprompt_jax.nn.segments import Array
 
-Array = jax.Array
 Initializer = Callable[..., Array]
 
 param_with_axes = nn_partitioning.param_with_axes
-with_sharding_constraint = nn_partitioning.with_sharding_constraint
 
 fan_in_normal = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
 fan_in_truncated_normal = nn.initializers.variance_scaling(
@@ -31,61 +31,11 @@ fan_in_truncated_normal = nn.initializers.variance_scaling(
 )
 
 
-def platform() -> str:
-  """The kind of device that is compiled for, 'cpu', 'gpu' or 'tpu': the mesh's, if any."""
-  mesh = jax.sharding.get_abstract_mesh()
-  device = None if mesh.empty else mesh.abstract_device
-  return jax.default_backend() if device is None else device.platform
-
-
-def mesh_axis(logical: str) -> tuple[Any, int]:
-  """What of the mesh a logical axis is spread over, and how many devices those are.
-
-  Without a mesh, or where it is none of `jax.set_mesh` (T5X's), one.
-  """
-  (axis,) = nn_partitioning.logical_to_mesh_axes((logical,)) or (None,)
-  sizes = dict(jax.sharding.get_abstract_mesh().shape)
-  names = (axis,) if isinstance(axis, str) else axis or ()
-  return axis, math.prod(sizes.get(name, 1) for name in names)
-
-
-def spread_positions(x: Array) -> Array:
-  """Spreads the residual stream, `[b, length, e]`, over the devices that share a model.
-
-  Norms, dropout and sums work on each position by itself, and what is kept of them for
-  the gradient is a part on each device (sequence parallelism, Korthikanti et al. 2022).
-  Stays whole where the devices do not divide the length, as in decoding; and on CPUs,
-  whose devices may come to two collectives in different order, and then wait for ever.
-  """
-  _, devices = mesh_axis('residual_length')
-  divided = devices > 1 and x.shape[1] % devices == 0 and platform() != 'cpu'
-  length = 'residual_length' if divided else 'length'
-  return with_sharding_constraint(x, ('batch', length, 'embed'))
-
-
-def gather_positions(x: Array) -> Array:
-  """What each device has made of its positions, `[b, length, e]`, whole for a product."""
-  return _whole(spread_positions(x))
-
-
-def scatter_positions(x: Array) -> Array:
-  """The parts of a product with a sharded matrix, summed to each device's positions.
-
-  In two steps, which the compiler makes one. Told at once, it works the product out in
-  pieces that go around the devices, which costs XXL half as much traffic again.
-  """
-  return spread_positions(_whole(x))
-
-
-def _whole(x: Array) -> Array:
-  return with_sharding_constraint(x, ('batch', 'length', 'embed'))
-
-
 class LayerNorm(nn.Module):
-  """T5's layer norm: scales by the root mean square; no mean, no bias.
+  """T5's layer norm: divides by the root mean square; no mean, no bias.
 
   Attributes:
-    dtype: of the output; the statistics are computed in float32.
+    dtype: Is the dtype of the output; the statistics are computed in float32.
   """
 
   dtype: Any = jnp.float32
@@ -93,7 +43,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Normalises `[..., e]` over its last axis."""
+    """Normalises `[..., d]` over its last axis."""
     x = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     y = (x * jax.lax.rsqrt(mean_square + self.epsilon)).astype(self.dtype)
@@ -106,12 +56,12 @@ class LayerNorm(nn.Module):
 class Dense(nn.Module):
   """A linear map of the last axis, without bias.
 
-  T5X's `DenseGeneral`, whose kernels are matrices, too, whatever the axes they map.
+  It is T5X's `DenseGeneral`, which also keeps kernels as matrices.
 
   Attributes:
-    features: the output's width.
-    kernel_axes: the two logical axes of the kernel.
-    dtype: of the computation and the output.
+    features: Is the output's width.
+    kernel_axes: Are the two logical axes of the kernel.
+    dtype: Is the dtype of the computation and of the output.
   """
 
   features: int
@@ -129,22 +79,16 @@ class Dense(nn.Module):
       jnp.float32,
       axes=self.kernel_axes,
     )
-    inputs, kernel = inputs.astype(self.dtype), kernel.astype(self.dtype)
-    if platform() != 'cpu':
-      return jnp.matmul(inputs, kernel)
-    # On CPUs the gradient of the kernel, a sum over several axes, is computed by way of
-    # transposed copies; over one axis it is not. On TPUs a reshape costs memory traffic.
-    rows = jnp.matmul(inputs.reshape(-1, inputs.shape[-1]), kernel)
-    return rows.reshape(*inputs.shape[:-1], self.features)
+    return backend.matmul(inputs.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class Embed(nn.Module):
   """The token embedding, and its transpose as output layer where the two are tied.
 
   Attributes:
-    num_embeddings: rows, v.
-    features: width, e.
-    dtype: of the embedded tokens; `attend` computes in float32.
+    num_embeddings: Is V, the number of rows.
+    features: Is d, the width.
+    dtype: Is the dtype of the embedded tokens; `attend` computes in float32.
   """
 
   num_embeddings: int
@@ -162,12 +106,12 @@ class Embed(nn.Module):
     )
 
   def __call__(self, tokens: Array) -> Array:
-    """Embeds int32 tokens `[...]` as `[..., e]`."""
+    """Embeds int32 tokens `[...]` as `[..., d]`."""
     return jnp.take(self.embedding.astype(self.dtype), tokens, axis=0, mode='clip')
 
   def attend(self, x: Array) -> Array:
-    """Logits `[..., v]`, float32, of activations `[..., e]`."""
-    return jnp.einsum('...e,ve->...v', x.astype(jnp.float32), self.embedding)
+    """Logits `[..., V]`, float32, of activations `[..., d]`."""
+    return jnp.einsum('...d,Vd->...V', x.astype(jnp.float32), self.embedding)
 
 
 def relative_position_bucket(
@@ -180,14 +124,14 @@ def relative_position_bucket(
   """T5's bucket of a key position relative to the query's.
 
   Half of the buckets are for exact distances, the rest grow logarithmically up to
-  `max_distance`; all that is farther shares the last bucket (Raffel et al. 2020, 2.1).
+  `max_distance`; greater distances share the last bucket (Raffel et al. 2020, 2.1).
 
   Args:
-    relative_position: int array, key position minus query position.
-    bidirectional: whether keys after the query have buckets of their own; if not, they
-      fall into bucket 0.
-    num_buckets: how many buckets there are in all.
-    max_distance: the distance from which on all keys share a bucket.
+    relative_position: Is the key position minus the query position, an int array.
+    bidirectional: Tells whether keys after the query have buckets of their own; if not,
+      they fall into bucket 0.
+    num_buckets: Is r, the number of buckets in all.
+    max_distance: Is the distance from which on all keys share a bucket.
 
   Returns:
     int32 array of the same shape, in `[0, num_buckets)`.
@@ -214,9 +158,11 @@ class RelativePositionBiases(nn.Module):
   """T5's relative position bias, shared by the layers of a stack.
 
   Attributes:
-    num_heads: heads, h.
-    bidirectional: True in the encoder, False in the decoder.
-    dtype: of the bias.
+    num_heads: Is h.
+    bidirectional: Is True in the encoder and False in the decoder.
+    dtype: Is the dtype of the bias.
+    num_buckets: Is r.
+    max_distance: Is the distance from which on all keys share a bucket.
   """
 
   num_heads: int
@@ -236,15 +182,16 @@ class RelativePositionBiases(nn.Module):
     """The bias of every key for every query.
 
     Args:
-      query_length: q.
-      key_length: k.
-      query_index: int32 scalar; if given, the bias of this one query position alone.
-      copies: c, how often the bias is made: for each device that has rows of its own,
-        where attention is fused. Their gradients are then summed once, as that of the
-        embedding, and not layer by layer.
+      query_length: Is Q.
+      key_length: Is K.
+      query_index: Is the one query position whose bias is wanted, an int32 scalar; None
+        makes the bias of all.
+      copies: Is C, the number of device groups that have a copy of the bias. With a copy
+        each, the gradients of all layers are summed within a group, and over the groups
+        once.
 
     Returns:
-      `[c, h, q, k]`, or `[c, h, 1, k]` with `query_index`.
+      `[C, h, Q, K]`, or `[C, h, 1, K]` with `query_index`.
     """
     relative_position = np.arange(key_length)[None, :] - np.arange(query_length)[:, None]
     bucket: Any = relative_position_bucket(
@@ -262,16 +209,16 @@ class RelativePositionBiases(nn.Module):
       jnp.float32,
       axes=('heads', 'relpos_buckets'),
     )
-    # A product with a one-hot matrix and not a gather: its gradient is a product too,
-    # where a gather's is a slow scatter of q * k entries into 32 buckets.
+    # A product with a one-hot matrix instead of a gather: its gradient is a product, too,
+    # where a gather's is a slow scatter of Q * K entries into 32 buckets.
     one_hot = jax.nn.one_hot(bucket, self.num_buckets, axis=0, dtype=self.dtype)
     embedding = jnp.broadcast_to(embedding.astype(self.dtype), (copies, *embedding.shape))
     embedding = with_sharding_constraint(embedding, ('batch', 'heads', 'relpos_buckets'))
-    return jnp.einsum('chn,nqk->chqk', embedding, one_hot)
+    return jnp.einsum('Chr,rQK->ChQK', embedding, one_hot)
 
 
 def broadcast_dropout(rate: float, deterministic: bool, name=None) -> nn.Dropout:
-  """T5's dropout of activations `[b, length, e]`: one mask for all positions of a row."""
+  """T5's dropout of activations `[B, P, d]`: one mask for all positions of a row."""
   return nn.Dropout(rate, broadcast_dims=(-2,), deterministic=deterministic, name=name)
 
 
@@ -279,11 +226,11 @@ class MlpBlock(nn.Module):
   """T5's feed-forward block: one activation (1.0), or a product of several (1.1).
 
   Attributes:
-    intermediate_dim: f.
-    activations: names of functions of `flax.linen`, or 'linear'.
-    dropout_rate: of the intermediate activations.
-    deterministic: whether dropout is off.
-    dtype: of the computation.
+    intermediate_dim: Is F.
+    activations: Are names of functions of `flax.linen`, or 'linear'.
+    dropout_rate: Is the rate at which intermediate activations are dropped.
+    deterministic: Tells whether dropout is off.
+    dtype: Is the dtype of the computation.
   """
 
   intermediate_dim: int
@@ -294,7 +241,7 @@ class MlpBlock(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array) -> Array:
-    """Maps `[b, length, e]` to the same shape."""
+    """Maps `[B, P, d]` to the same shape."""
 
     def branch(index: int) -> Array:
       x = Dense(
@@ -312,11 +259,8 @@ class MlpBlock(nn.Module):
       )
       return functools.reduce(operator.mul, activated)
 
-    if platform() == 'cpu':
-      # GELU leaves six arrays to its gradient, where two can be computed anew. On TPUs this
-      # is `Config.remat_policy`'s to say, and within it, done twice costs memory traffic.
-      gated = jax.checkpoint(gated, prevent_cse=False)
-    x = gated(*map(branch, range(len(self.activations))))
+    branches = map(branch, range(len(self.activations)))
+    x = backend.recomputed(gated)(*branches)  # [B, P, F]
     x = broadcast_dropout(self.dropout_rate, self.deterministic)(x)
     x = with_sharding_constraint(x, ('batch', 'length', 'mlp'))
     return Dense(

@@ -1,4 +1,4 @@
-"""Scanned and unrolled layers: from one parameter tree to the other, losslessly."""
+"""Converts parameter trees between scanned and unrolled layers, without loss."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _LAYER = re.compile(rf'{STACK}_(\d{{1,9}})')
 def layer_index(path: str) -> tuple[str, int | None]:
   """The path `a/layers/b` that `a/layers_3/b` has in a stack, and its layer, 3.
 
-  A path that is of no layer is returned as it is, with None.
+  A path outside of all layers is returned unchanged, with None.
   """
   match = re.search(rf'/{_LAYER.pattern}/', path)
   if match is None:
@@ -27,10 +27,11 @@ def unstack_layers(tree: Any) -> Any:
   """Turns every `layers` subtree into `layers_0`, `layers_1`, ….
 
   Args:
-    tree: nested mapping of arrays; below a key `layers`, all have the same leading axis.
+    tree: Is a nested mapping of arrays; those below a key `layers` have the same leading
+      axis.
 
   Returns:
-    Nested dict, with what is outside such subtrees unchanged.
+    Nested dict; arrays outside such subtrees are unchanged.
   """
   if not isinstance(tree, Mapping):
     return tree
@@ -48,10 +49,11 @@ def stack_layers(tree: Any) -> Any:
   """The inverse of `unstack_layers`.
 
   Args:
-    tree: nested mapping of arrays; subtrees `layers_0` … `layers_{n-1}` are alike.
+    tree: Is a nested mapping of arrays, with subtrees `layers_0` … `layers_{m-1}` of the
+      same structure.
 
   Returns:
-    Nested dict with one subtree `layers`, a leading axis n in each of its arrays.
+    Nested dict with one subtree `layers`, whose arrays have a leading axis m.
 
   Raises:
     ValueError: if a layer is missing or differs in structure from the others.

@@ -1,7 +1,7 @@
-"""What attention looks at, reduced to a few numbers where it happens.
+"""Statistics of what attention looks at, reduced to a few numbers inside each layer.
 
-The maps themselves, `[b, h, q, k]` for each layer, are never kept. Axis letters: see
-`hyperprompt_jax.nn`.
+The attention maps themselves, `[B, h, Q, K]` for each layer, are never kept. Axis letters:
+see `hyperprompt_jax.nn`.
 """
 
 import math
@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-Array = jax.Array
+from hyperprompt_jax.nn.segments import Array
 
-# The collection of Flax that they are sown into; nothing is computed unless it is mutable.
+# The collection of Flax that statistics are sown into; they are computed only where it is
+# mutable.
 COLLECTION = 'attention_statistics'
 NAME = 'statistics'
 NUM_BINS = 64
@@ -21,17 +22,19 @@ NUM_BINS = 64
 
 @struct.dataclass
 class AttentionStatistics:
-  """Of one layer's self-attention, float32; of a stack with an axis m before the others.
+  """Statistics of one layer's self-attention, float32; a stack has a leading axis m.
 
-  Over queries that are no padding, with `a` the softmax over prompts and tokens:
+  All are over the queries of a row that are no padding. With `a` the softmax over prompts
+  and tokens, and `c` the softmax over the tokens alone:
 
   Attributes:
-    prompt_mass: mean over queries of the sum of `a` over prompts, `[b, h]`.
-    token_mass: the same over tokens, `[b, h]`; the two add up to 1.
-    entropy: mean over queries of `-sum(c * ln(c))` over tokens, where `c` is `a` over its
-      sum over tokens: what prompts take away does not count. Nats, `[b, h]`.
-    histogram: how many queries, of all heads, have an entropy in each of NUM_BINS bins of
-      equal width from 0 to ln(k), `[b, n]`.
+    prompt_mass: Is the mean over queries of the sum of `a` over prompts, `[B, h]`.
+    token_mass: Is the mean over queries of the sum of `a` over tokens, `[B, h]`; the two
+      add up to 1.
+    entropy: Is the mean over queries of `-sum(c * ln(c))`, in nats, `[B, h]`. It does not
+      depend on how much mass the prompts take.
+    histogram: Is the number of queries, of all heads, whose entropy falls into each of
+      `NUM_BINS` bins of equal width from 0 to ln(K), `[B, NUM_BINS]`.
   """
 
   prompt_mass: Array
@@ -40,30 +43,33 @@ class AttentionStatistics:
   histogram: Array
 
 
-def of_attention(weights: Array, num_prompts: int, queries: Array) -> AttentionStatistics:
+def from_logits(logits: Array, num_prompts: int, queries: Array) -> AttentionStatistics:
   """Reduces the attention of a layer.
 
   Args:
-    weights: softmax, `[b, h, q, p + k]` float32; prompts come first.
-    num_prompts: p, of a row.
-    queries: whether each query is no padding, `[b, q]` bool.
+    logits: Has shape `[B, h, Q, S * l + K]`, with a large negative number for unseen keys;
+      prompts come first.
+    num_prompts: Is S * l, the number of prompts of a row.
+    queries: Tells whether each query is no padding, `[B, Q]` bool.
   """
+  logits = logits.astype(jnp.float32)
   queries = queries.astype(jnp.float32)
   number = jnp.maximum(jnp.sum(queries, axis=-1), 1.0)[:, None]
-  mean = lambda x: jnp.einsum('bhq,bq->bh', x, queries) / number
-  tokens = weights[..., num_prompts:]
-  token_mass = jnp.sum(tokens, axis=-1)
-  # -sum(c ln c) with c = a / s is ln s - sum(a ln a) / s; 0 ln 0 is 0.
-  logs = jnp.where(tokens > 0.0, jnp.log(jnp.where(tokens > 0.0, tokens, 1.0)), 0.0)
-  mass = jnp.maximum(token_mass, jnp.finfo(jnp.float32).tiny)
-  entropy = jnp.log(mass) - jnp.sum(tokens * logs, axis=-1) / mass
+  mean = lambda x: jnp.einsum('BhQ,BQ->Bh', x, queries) / number
+
+  weights = jax.nn.softmax(logits)
+  # From the logits and not from the weights, of which those of tokens underflow to 0 where
+  # the prompts take nearly all of the mass.
+  tokens = jax.nn.log_softmax(logits[..., num_prompts:])
+  entropy = -jnp.sum(jnp.exp(tokens) * tokens, axis=-1)  # [B, h, Q]
+
   bins = jnp.floor(entropy / entropy_range(tokens.shape[-1]) * NUM_BINS)
   one_hot = jax.nn.one_hot(jnp.clip(bins, 0, NUM_BINS - 1).astype(jnp.int32), NUM_BINS)
   return AttentionStatistics(
     prompt_mass=mean(jnp.sum(weights[..., :num_prompts], axis=-1)),
-    token_mass=mean(token_mass),
+    token_mass=mean(jnp.sum(weights[..., num_prompts:], axis=-1)),
     entropy=mean(entropy),
-    histogram=jnp.einsum('bhqn,bq->bn', one_hot, queries),
+    histogram=jnp.sum(one_hot * queries[:, None, :, None], axis=(1, 2)),
   )
 
 
@@ -72,18 +78,15 @@ def entropy_range(num_tokens: int) -> float:
   return math.log(max(num_tokens, 2))
 
 
-def collect(found: Any) -> AttentionStatistics:
-  """The statistics of a stack's layers, from what the network has sown.
+def collect(sown: Any) -> AttentionStatistics:
+  """Collects the statistics of a stack's layers, `[m, B, ...]`.
 
   Args:
-    found: the part of the collection that is the stack's.
-
-  Returns:
-    Arrays `[m, b, ...]`.
+    sown: Is the stack's part of the collection, after the network was applied.
   """
-  if 'layers' in found:
-    (of_attention,) = found['layers'].values()
-    return of_attention[NAME]
-  layers = [found[f'layers_{number}'] for number in range(len(found))]
+  if 'layers' in sown:
+    (attention,) = sown['layers'].values()
+    return attention[NAME]
+  layers = [sown[f'layers_{index}'] for index in range(len(sown))]
   each = [next(iter(layer.values()))[NAME] for layer in layers]
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)

@@ -6,79 +6,83 @@ import numpy as np
 import pytest
 
 from hyperprompt_jax.nn import attention, fused_attention
-from hyperprompt_jax.nn.insertion import EVERY_SEGMENT, Mask
+from hyperprompt_jax.nn.attention_inputs import AttentionInputs, Keys
+from hyperprompt_jax.nn.segments import EVERY_SEGMENT
 
 
-def _arrays(rows, queries, keys, prompts, heads, head_dim, *, packed=False, dropout=True):
-  """Random arrays of attention, and segments; without packing a row ends in padding."""
+def _inputs(
+  rows, queries, keys, prompts, heads, head_dim, *, packed=False, dropout=True, causal=False
+):
+  """Random inputs of attention; without packing a row ends in padding."""
   rng = np.random.default_rng(0)
   normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
   joined = lambda length: normal(rows, length, heads * head_dim) / head_dim**0.25
-  arrays = {'query': joined(queries), 'key': joined(keys), 'value': joined(keys)}
-  arrays['bias'] = normal(1, heads, queries, keys)
   most = 3 if packed else 1
   ends = lambda length: -np.sort(-rng.integers(0, most + 1, (rows, length)), axis=1)
-  segments = {'query_segments': ends(queries), 'key_segments': ends(keys)}
-  if prompts:
-    arrays |= {'prompt_key': joined(prompts), 'prompt_value': joined(prompts)}
-    owners = np.arange(prompts) % 3 + 1 if packed else np.full(prompts, EVERY_SEGMENT)
-    arrays['prompt_segments'] = np.broadcast_to(owners, (rows, prompts))
-  if dropout:
-    keep = lambda length: (rng.random((rows, length, heads)) < 0.8) / np.float32(0.8)
-    arrays['value_scale'] = keep(keys)
-    if prompts:
-      arrays['prompt_value_scale'] = keep(prompts)
-  return jax.tree.map(jnp.asarray, (arrays, segments))
+  keep = lambda length: (rng.random((rows, length, heads)) < 0.8) / np.float32(0.8)
+
+  def given(length, segments):
+    scale = keep(length) if dropout else None
+    return Keys(joined(length), joined(length), segments, scale)
+
+  owners = np.arange(prompts) % 3 + 1 if packed else np.full(prompts, EVERY_SEGMENT)
+  inputs = AttentionInputs(
+    joined(queries),
+    ends(queries),
+    given(keys, ends(keys)),
+    given(prompts, np.broadcast_to(owners, (rows, prompts))) if prompts else None,
+    normal(1, heads, queries, keys),
+    head_dim=head_dim,
+    causal=causal,
+  )
+  return jax.tree.map(jnp.asarray, inputs)
 
 
-def _naive(arrays, segments, head_dim, causal):
+def _naive(inputs):
   """Attention in loops over rows, heads and queries, in float64."""
-  given = {name: np.asarray(x, np.float64) for name, x in (arrays | segments).items()}
-  rows, queries, width = given['query'].shape
+  head_dim, causal = inputs.head_dim, inputs.causal
+  inputs = jax.tree.map(lambda x: np.asarray(x, np.float64), inputs)
+  rows, queries, width = inputs.query.shape
   heads = width // head_dim
   out = np.zeros((rows, queries, heads, head_dim))
-  split = lambda name: given[name].reshape(rows, -1, heads, head_dim)
+  split = lambda x: x.reshape(rows, -1, heads, head_dim)
   for b in range(rows):
     for h in range(heads):
       for q in range(queries):
         logits, values = [], []
-        own = given['query_segments'][b, q]
-        for kind, owners in (('prompt_', 'prompt_segments'), ('', 'key_segments')):
-          for k in range(given[f'{kind}key'].shape[1] if f'{kind}key' in given else 0):
-            owner = given[owners][b, k]
+        own = inputs.query_segments[b, q]
+        for keys in (inputs.prompts, inputs.tokens):
+          for k in range(0 if keys is None else keys.key.shape[1]):
+            owner = keys.segments[b, k]
             seen = owner == EVERY_SEGMENT or (owner == own and owner > 0)
-            if not kind and causal and k > q:
+            is_token = keys is inputs.tokens
+            if is_token and causal and k > q:
               seen = False
-            logit = split('query')[b, q, h] @ split(f'{kind}key')[b, k, h]
-            logit += 0 if kind else given['bias'][0, h, q, k]
-            scale = given.get(f'{kind}value_scale')
+            logit = split(inputs.query)[b, q, h] @ split(keys.key)[b, k, h]
+            logit += inputs.bias[0, h, q, k] if is_token else 0
+            scale = keys.value_scale
             logits.append(logit if seen else -1e10)
             by = 1 if scale is None else scale[b, k, h]
-            values.append(split(f'{kind}value')[b, k, h] * by)
+            values.append(split(keys.value)[b, k, h] * by)
         weights = np.exp(np.array(logits) - max(logits))
         out[b, q, h] = (weights / weights.sum()) @ np.array(values)
   return out.reshape(rows, queries, width)
 
 
-def _written_out(arrays, segments, head_dim, causal):
-  of_query = segments['query_segments']
-  dense = Mask.of(of_query, segments['key_segments'], causal=causal).dense
-  return attention.attend(arrays, of_query, dense, head_dim=head_dim)[0]
+def _written_out(inputs):
+  return attention.attend_written_out(inputs)[0]
 
 
-def _fused(arrays, segments, head_dim, causal):
-  arrays = {**arrays, **segments, 'bias': arrays['bias'][0]}
-  return fused_attention.attend(arrays, head_dim=head_dim, causal=causal, interpret=True)
+def _fused(inputs):
+  return fused_attention.attend(inputs, interpret=True)
 
 
 @pytest.mark.parametrize('prompts', [0, 5])
 @pytest.mark.parametrize('packed', [False, True])
 @pytest.mark.parametrize('function', [_written_out, _fused])
 def test_attention_equals_a_naive_loop(function, packed, prompts):
-  causal = packed
-  arrays, segments = _arrays(2, 16, 16, prompts, 2, 8, packed=packed)
-  got = function(arrays, segments, 8, causal)
-  np.testing.assert_allclose(got, _naive(arrays, segments, 8, causal), atol=1e-5)
+  inputs = _inputs(2, 16, 16, prompts, 2, 8, packed=packed, causal=packed)
+  np.testing.assert_allclose(function(inputs), _naive(inputs), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -94,41 +98,53 @@ def test_attention_equals_a_naive_loop(function, packed, prompts):
 )
 @pytest.mark.parametrize('causal', [False, True])
 def test_the_kernel_equals_attention_written_out_gradients_included(sizes, options, causal):
-  arrays, segments = _arrays(*sizes, **options)
-  moving = {name: x for name, x in arrays.items() if x.dtype == jnp.float32}
-  moving = {name: x for name, x in moving.items() if not name.endswith('scale')}
-  direction = jax.random.normal(jax.random.key(0), arrays['query'].shape)
+  inputs = _inputs(*sizes, causal=causal, **options)
+  names = ['query', 'bias', 'tokens', *(['prompts'] if sizes[3] else [])]
+  part = lambda x: {'key': x.key, 'value': x.value} if isinstance(x, Keys) else x
+  differentiated = {name: part(getattr(inputs, name)) for name in names}
+  direction = jax.random.normal(jax.random.key(0), inputs.query.shape)
 
   def value_and_gradients(function):
-    def summed(moving):
-      out = function({**arrays, **moving}, segments, sizes[-1], causal)
+    def summed(arrays):
+      arrays = {
+        name: getattr(inputs, name).replace(**x) if isinstance(x, dict) else x
+        for name, x in arrays.items()
+      }
+      out = function(inputs.replace(**arrays))
       return jnp.sum(out * direction), out
 
-    gradients, out = jax.jit(jax.grad(summed, has_aux=True))(moving)
+    gradients, out = jax.jit(jax.grad(summed, has_aux=True))(differentiated)
     return {**gradients, 'out': out}
 
   wanted, got = value_and_gradients(_written_out), value_and_gradients(_fused)
-  for name, want in wanted.items():
-    error = float(jnp.max(jnp.abs(got[name] - want)) / jnp.max(jnp.abs(want)))
-    assert error < 1e-5, name
+  assert set(wanted) == {*names, 'out'}
+
+  def compare(path, got, want):
+    error = float(jnp.max(jnp.abs(got - want)) / jnp.max(jnp.abs(want)))
+    assert error < 1e-5, path
+
+  jax.tree_util.tree_map_with_path(compare, got, wanted)
 
 
 def test_a_query_with_no_key_left_gives_no_nan():
-  arrays, segments = _arrays(1, 16, 16, 0, 1, 4)
-  segments = jax.tree.map(jnp.zeros_like, segments)
+  inputs = _inputs(1, 16, 16, 0, 1, 4)
+  hidden = inputs.replace(
+    query_segments=jnp.zeros_like(inputs.query_segments),
+    tokens=inputs.tokens.replace(segments=jnp.zeros_like(inputs.tokens.segments)),
+  )
   for function in (_written_out, _fused):
-    assert np.isfinite(function(arrays, segments, 4, False)).all()
+    assert np.isfinite(function(hidden)).all()
 
 
 def test_dropout_drops_a_key_for_all_queries_of_a_head():
   module = attention.MultiHeadDotProductAttention(num_heads=2, head_dim=4, dropout_rate=0.5)
-  arrays = {'value': jnp.ones((3, 6, 8)), 'prompt_value': jnp.ones((3, 2, 8))}
-  scales = module.apply(
-    {}, arrays, method=module._dropout, rngs={'dropout': jax.random.key(0)}
+  inputs = _inputs(3, 6, 6, 2, 2, 4, dropout=False)
+  dropped = module.apply(
+    {}, inputs, method=module._with_dropout, rngs={'dropout': jax.random.key(0)}
   )
-  assert scales['value_scale'].shape == (3, 6, 2)
-  assert scales['prompt_value_scale'].shape == (3, 2, 2)
-  assert set(np.unique(scales['value_scale'])) == {0.0, 2.0}
+  assert dropped.tokens.value_scale.shape == (3, 6, 2)
+  assert dropped.prompts.value_scale.shape == (3, 2, 2)
+  assert set(np.unique(dropped.tokens.value_scale)) == {0.0, 2.0}
 
 
 @pytest.mark.parametrize(
@@ -144,14 +160,3 @@ def test_dropout_drops_a_key_for_all_queries_of_a_head():
 )
 def test_sizes_that_there_is_a_kernel_for(sizes, want):
   assert fused_attention.supports(*sizes) is want
-
-
-@pytest.mark.parametrize('rows', [1, 2, 3, 7])
-def test_the_gradient_of_a_bias_is_the_sum_over_rows(rows):
-  rng = np.random.default_rng(0)
-  bias = rng.normal(size=(1, 2, 3, 4)).astype(np.float32)
-  weights = rng.normal(size=(rows, 2, 3, 4)).astype(np.float32)
-  loss = lambda bias: jnp.sum(attention._repeated(bias, rows) * weights)
-  np.testing.assert_allclose(loss(bias), (bias * weights).sum(), rtol=1e-4)
-  expected = weights.sum(axis=0, keepdims=True)
-  np.testing.assert_allclose(jax.grad(loss)(bias), expected, rtol=1e-5, atol=1e-6)

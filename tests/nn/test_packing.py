@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperprompt_jax.nn.insertion import Segments, insert_input_prompts
+from hyperprompt_jax.nn.insertion import insert_input_prompts
+from hyperprompt_jax.nn.segments import Segments
 from tests import tiny
 
 # All that is inserted, wherever it is; how a method makes its prompts is nothing to it.

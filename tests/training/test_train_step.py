@@ -14,8 +14,7 @@ import optax
 import pytest
 
 from hyperprompt_jax.checkpoints import TrainState
-from hyperprompt_jax.nn import layers
-from hyperprompt_jax.nn.config import PLAIN
+from hyperprompt_jax.nn import backend
 from hyperprompt_jax.nn.stacking import stack_layers
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training import optimizers
@@ -102,7 +101,7 @@ def test_training_lowers_the_loss_on_one_batch():
 def test_a_mesh_of_devices_trains_as_one_device_does():
   code = (
     'import json; from tests.training.test_train_step import *;'
-    'found = train_on_packed_rows(num_partitions=2, fsdp=2, attention="fused");'
+    'found = train_on_packed_rows(num_partitions=2, fsdp=2, kernel=True);'
     'print(json.dumps([*found, sharding_of_positions(16), sharding_of_positions(1)]))'
   )
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
@@ -122,16 +121,17 @@ def test_a_mesh_of_devices_trains_as_one_device_does():
 def sharding_of_positions(length):
   """How two devices that share a model spread the residual stream, were they TPUs."""
   partitioner = Partitioner(num_partitions=2, fsdp=2)
-  with partitioner.activate(), mock.patch.object(layers, 'platform', lambda: 'tpu'):
+  with partitioner.activate(), mock.patch.object(backend, 'platform', lambda: 'tpu'):
     x = jax.device_put(jnp.zeros((8, length, 4)), partitioner.batch_sharding)
-    return list(jax.jit(layers.spread_positions)(x).sharding.spec)
+    return list(jax.jit(backend.spread_positions)(x).sharding.spec)
 
 
-def train_on_packed_rows(num_partitions=1, fsdp=1, attention=PLAIN):
+def train_on_packed_rows(num_partitions=1, fsdp=1, kernel=False):
   """The sharding of a query kernel and the losses of three steps, on all devices."""
-  model = tiny.model(num_heads=4, attention=attention)
+  model = tiny.model(num_heads=4)
   partitioner = Partitioner(num_partitions, fsdp)
-  with partitioner.activate():
+  interpreted = mock.patch.object(backend, '_interpret_kernel', kernel)
+  with partitioner.activate(), interpreted:
     like = abstract_state(model, ADAFACTOR, partitioner)
     # Values that do not depend on the mesh.
     state = jax.device_put(

@@ -1,0 +1,254 @@
+"""The one seam between the network and the kinds of devices that it runs on.
+
+Operations that are written differently for CPUs, GPUs and TPUs are here, each with its
+reason, and no other module of `nn` asks for the platform. Axis letters: see
+`hyperprompt_jax.nn`.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen import partitioning as nn_partitioning
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
+
+from hyperprompt_jax.nn import fused_attention
+from hyperprompt_jax.nn.attention_inputs import AttentionInputs, Keys
+from hyperprompt_jax.nn.config import SAVED
+from hyperprompt_jax.nn.segments import Array
+
+with_sharding_constraint = nn_partitioning.with_sharding_constraint
+
+# The order in which a decoding cache has the axes B, K, h, k on CPUs: that of a product
+# with one query, so that no step transposes the cache. Elsewhere it is `[B, K, h * k]`.
+_CACHE_ORDER = (0, 2, 3, 1)
+# Tests set this to run the kernel, interpreted, on a host without a TPU.
+_interpret_kernel = False
+
+
+def platform() -> str:
+  """The kind of device to compile for, 'cpu', 'gpu' or 'tpu': the mesh's, if any."""
+  mesh = jax.sharding.get_abstract_mesh()
+  device = None if mesh.empty else mesh.abstract_device
+  return jax.default_backend() if device is None else device.platform
+
+
+def mesh_axis(logical: str) -> tuple[Any, int]:
+  """The axis of the mesh that a logical axis is spread over, and its number of devices.
+
+  The number is one without a mesh, and under a mesh that `jax.set_mesh` does not know
+  (T5X's).
+  """
+  (axis,) = nn_partitioning.logical_to_mesh_axes((logical,)) or (None,)
+  sizes = dict(jax.sharding.get_abstract_mesh().shape)
+  names = (axis,) if isinstance(axis, str) else axis or ()
+  return axis, math.prod(sizes.get(name, 1) for name in names)
+
+
+# ---- The residual stream, spread over the devices that share a model ----
+
+
+def spread_positions(x: Array) -> Array:
+  """Spreads the residual stream, `[B, P, d]`, over the devices that share a model.
+
+  Norms, dropout and sums work on each position by itself, so each device computes and
+  keeps its part alone (sequence parallelism, Korthikanti et al. 2022). The stream stays
+  whole where the devices do not divide the length, as in decoding. It stays whole on CPUs,
+  too: their devices may enter two collectives in different orders and deadlock.
+  """
+  _, devices = mesh_axis('residual_length')
+  divided = devices > 1 and x.shape[1] % devices == 0 and platform() != 'cpu'
+  length = 'residual_length' if divided else 'length'
+  return with_sharding_constraint(x, ('batch', length, 'embed'))
+
+
+def gather_positions(x: Array) -> Array:
+  """Gathers the positions of all devices, `[B, P, d]`, for a product."""
+  return _whole(spread_positions(x))
+
+
+def scatter_positions(x: Array) -> Array:
+  """Sums the parts of a product with a sharded matrix to each device's positions.
+
+  The compiler makes one operation of the two constraints. With the last constraint alone,
+  it computes the product in pieces that go around the devices, which at XXL costs half as
+  much traffic again.
+  """
+  return spread_positions(_whole(x))
+
+
+def _whole(x: Array) -> Array:
+  return with_sharding_constraint(x, ('batch', 'length', 'embed'))
+
+
+# ---- Operations that compilers for CPUs and TPUs handle differently ----
+
+
+def matmul(x: Array, kernel: Array) -> Array:
+  """`x` `[..., inputs]` times a kernel `[inputs, outputs]`.
+
+  A CPU computes the kernel's gradient, a sum over several axes, by way of transposed
+  copies; over one axis it does not. On TPUs a reshape costs memory traffic.
+  """
+  if platform() != 'cpu':
+    return jnp.matmul(x, kernel)
+  rows = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel)
+  return rows.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:
+  """An elementwise function that CPUs compute again in the backward pass.
+
+  GELU's gradient keeps six arrays, where it can be computed from two. On TPUs
+  `Config.remat_policy` decides this, and a second recomputation costs memory traffic.
+  """
+  if platform() != 'cpu':
+    return function
+  return jax.checkpoint(function, prevent_cse=False)
+
+
+def saved_projection(x: Array, *, from_encoder: bool) -> Array:
+  """Marks a projection to be kept for the backward pass.
+
+  Projections of the encoder's output are kept as `[1, B, K, h * k]`. A loop over layers
+  writes what is kept into a stack. If the stacks of encoder and decoder had one shape, XLA
+  would start both from one array of zeros. A TPU would then write the zeros first, which
+  at T5 1.1 Base is 8 % of the step's memory traffic.
+  """
+  if from_encoder:
+    return checkpoint_name(x[None], SAVED)[0]
+  return checkpoint_name(x, SAVED)
+
+
+def bias_of_rows(bias: Array, rows: int) -> Array:
+  """The first copy of a bias `[C, h, Q, K]` in float32, broadcast to `[B, h, Q, K]`."""
+  bias = bias[:1].astype(jnp.float32)
+  # Over several devices, halving the rows would reshard them.
+  if platform() == 'cpu' and jax.sharding.get_abstract_mesh().size <= 1:
+    return _repeated(bias, rows)
+  return bias
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _repeated(bias: Array, rows: int) -> Array:
+  """Broadcasts `[1, h, Q, K]` to `[B, h, Q, K]`.
+
+  XLA's own sum over the rows of the gradient takes a CPU as long as a matrix product.
+  """
+  return jnp.broadcast_to(bias, (rows, *bias.shape[1:]))
+
+
+def _sum_of_rows(rows: int, _: None, gradient: Array) -> tuple[Array]:
+  while rows > 1:
+    half, odd = divmod(rows, 2)
+    halves = gradient[:half] + gradient[half : 2 * half]
+    gradient = jnp.concatenate([halves, gradient[-1:]]) if odd else halves
+    rows = half + odd
+  return (gradient,)
+
+
+_repeated.defvjp(lambda bias, rows: (_repeated(bias, rows), None), _sum_of_rows)
+
+
+# ---- The decoding cache ----
+
+
+def to_cache(x: Array, head_dim: int) -> Array:
+  """Keys or values `[B, K, h * k]` in the order of axes that a cache keeps."""
+  if platform() != 'cpu':
+    return x
+  return x.reshape(*x.shape[:2], -1, head_dim).transpose(_CACHE_ORDER)
+
+
+def from_cache(x: Array) -> Array:
+  """The inverse of `to_cache`."""
+  if x.ndim == 3:
+    return x
+  x = x.transpose(np.argsort(_CACHE_ORDER))
+  return x.reshape(*x.shape[:2], -1)
+
+
+def write_cache(cached: Array, position: Array, x: Array, head_dim: int) -> Array:
+  """Writes keys or values `[B, 1, h * k]` into a cache at one position."""
+  axis = 1 if cached.ndim == 3 else _CACHE_ORDER.index(1)
+  new = to_cache(x, head_dim)
+  return jax.lax.dynamic_update_slice_in_dim(cached, new, position, axis=axis)
+
+
+def unrolls_decoding() -> bool:
+  """Whether the layers of a step of decoding are unrolled.
+
+  On CPUs a loop over layers would copy the parameters of each layer for each token.
+  """
+  return platform() == 'cpu'
+
+
+# ---- Attention by the kernel ----
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelLayout:
+  """How the kernel of attention is run over the devices of the mesh.
+
+  Attributes:
+    rows: Names the axes of the mesh that rows are spread over.
+    heads: Names the axis of the mesh that heads are spread over.
+    copies: Is C, the number of device groups that have rows of their own.
+  """
+
+  rows: Any
+  heads: Any
+  copies: int
+
+  def attend(self, inputs: AttentionInputs) -> Array:
+    """Attention of all rows and heads, `[B, Q, h * k]`."""
+    attend = functools.partial(fused_attention.attend, interpret=platform() != 'tpu')
+    if jax.sharding.get_abstract_mesh().empty:
+      return attend(inputs)
+    joined, rows = PartitionSpec(self.rows, None, self.heads), PartitionSpec(self.rows)
+    given = lambda x, spec: None if x is None else spec
+
+    def keys(x: Keys) -> Keys:
+      return Keys(joined, joined, rows, given(x.value_scale, joined))  # type: ignore[arg-type]
+
+    specs = inputs.replace(
+      query=joined,
+      query_segments=rows,
+      tokens=keys(inputs.tokens),
+      prompts=None if inputs.prompts is None else keys(inputs.prompts),
+      bias=given(inputs.bias, PartitionSpec(self.rows, self.heads)),
+    )
+    return jax.shard_map(attend, in_specs=(specs,), out_specs=joined, check_vma=False)(
+      inputs
+    )
+
+
+def kernel_layout(
+  rows: int, num_heads: int, head_dim: int, query_length: int, key_length: int
+) -> KernelLayout | None:
+  """The layout of the kernel for attention of these sizes; None where there is no kernel.
+
+  Args:
+    rows: Is B, counted over all devices.
+    num_heads: Is h, counted over all devices.
+    head_dim: Is k.
+    query_length: Is Q.
+    key_length: Is K.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if platform() != 'tpu' and not _interpret_kernel:
+    return None
+  if mesh.empty and jax.device_count() > 1:
+    return None  # Nothing tells how arrays are laid out, as under T5X.
+  (row_axis, copies), (head_axis, shards) = mesh_axis('batch'), mesh_axis('heads')
+  if rows % copies or num_heads % shards:
+    return None
+  if not fused_attention.supports(num_heads // shards, head_dim, query_length, key_length):
+    return None
+  return KernelLayout(row_axis, head_axis, copies)

@@ -1,0 +1,93 @@
+"""Which segment and task a position belongs to, and which keys a query sees.
+
+A packed row holds segments of several examples, which may be of different tasks. Axis
+letters: see `hyperprompt_jax.nn`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+Array = jax.Array
+
+PADDING = 0
+# The segment of a key that every query sees.
+EVERY_SEGMENT = -1
+
+
+def sees(
+  query_segment: Array,
+  key_segment: Array,
+  query_position: Array | None = None,
+  key_position: Array | None = None,
+) -> Array:
+  """Whether a query sees a key: the one rule of visibility of all attention.
+
+  A query sees the keys of its own segment, and those of `EVERY_SEGMENT`; nothing sees
+  padding. With positions, attention is causal: a query sees no key that comes after it.
+
+  Args:
+    query_segment: Is the segment of each query, int32.
+    key_segment: Is the segment of each key, int32.
+    query_position: Is the position of each query, int32; None where attention is not
+      causal.
+    key_position: Is the position of each key, int32.
+
+  Returns:
+    bool, of the shape that the arguments broadcast to.
+  """
+  own = (query_segment == key_segment) & (key_segment > PADDING)
+  visible = own | (key_segment == EVERY_SEGMENT)
+  if query_position is None or key_position is None:
+    return visible
+  return visible & (key_position <= query_position)
+
+
+@struct.dataclass
+class Segments:
+  """Which segment, and so which task, each position of a batch belongs to.
+
+  Attributes:
+    task_ids: Holds the task of each segment, `[B, S]` int32.
+    ids: Holds the segment of each position, from 1, `[B, P]` int32; 0 is padding.
+  """
+
+  task_ids: Array
+  ids: Array
+
+  @classmethod
+  def from_tokens(
+    cls, task_ids: Array, tokens: Array, segment_ids: Array | None
+  ) -> 'Segments':
+    """Makes the segments of a batch.
+
+    Args:
+      task_ids: Holds the task of each segment, `[B, S]` int32.
+      tokens: Has shape `[B, P]`, int32; 0 is padding.
+      segment_ids: Holds the segments of packed rows, `[B, P]` int32; None makes each row
+        one segment.
+    """
+    if segment_ids is None:
+      segment_ids = (tokens > 0).astype(jnp.int32)
+    return cls(task_ids, segment_ids)
+
+  @property
+  def per_row(self) -> int:
+    """S, the number of segments that a row has room for."""
+    return self.task_ids.shape[1]
+
+  def membership(self) -> Array:
+    """Whether each position belongs to each segment of its row, `[B, P, S]` bool."""
+    return self.ids[:, :, None] == jnp.arange(1, self.per_row + 1)
+
+  def position_tasks(self) -> Array:
+    """The task of each position, `[B, P]` int32; padding has that of segment 1."""
+    return jnp.take_along_axis(self.task_ids, jnp.maximum(self.ids - 1, 0), axis=1)
+
+  def select(self, task_arrays: Any) -> Any:
+    """Selects what each segment's task owns, from arrays `[t, ...]` to `[B, S, ...]`."""
+    return jax.tree.map(
+      lambda x: jnp.take(x, self.task_ids, axis=0, mode='clip'), task_arrays
+    )

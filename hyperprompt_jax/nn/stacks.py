@@ -1,0 +1,329 @@
+"""The encoder and the decoder of T5, with their layers.
+
+Unrolled (`scan_layers=False`), their parameters are those of T5X's `examples/t5/network.py`
+to the name, shape and logical axis. Axis letters: see `hyperprompt_jax.nn`.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from flax.linen import partitioning as nn_partitioning
+from jax.ad_checkpoint import checkpoint_name
+
+from hyperprompt_jax.nn import backend, statistics
+from hyperprompt_jax.nn.attention import ENCODER_CACHE, MultiHeadDotProductAttention
+from hyperprompt_jax.nn.backend import (
+  gather_positions,
+  scatter_positions,
+  spread_positions,
+)
+from hyperprompt_jax.nn.config import REMAT_POLICIES, SAVED, Config
+from hyperprompt_jax.nn.insertion import (
+  Conditioning,
+  LayerConditioning,
+  adapt,
+  insert_input_prompts,
+)
+from hyperprompt_jax.nn.layers import (
+  Dense,
+  Embed,
+  LayerNorm,
+  MlpBlock,
+  RelativePositionBiases,
+  broadcast_dropout,
+)
+from hyperprompt_jax.nn.segments import Array, Segments
+
+
+@struct.dataclass
+class Encoded:
+  """The encoder's output.
+
+  Attributes:
+    activations: Has shape `[B, K, d]` and the activations' dtype; K counts input prompts,
+      too.
+    segment_ids: Holds the segment of each position, from 1, `[B, K]` int32; 0 is padding.
+  """
+
+  activations: Array
+  segment_ids: Array
+
+
+class Encoder(nn.Module):
+  """A stack of encoder layers under one relative position bias."""
+
+  config: Config
+  shared_embedding: Embed
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens: Array,
+    segments: Segments,
+    conditioning: Conditioning,
+    deterministic: bool,
+  ) -> Encoded:
+    """Encodes `[B, P]` int32 tokens, and the input prompts before them."""
+    cfg = self.config
+    dropout = broadcast_dropout(cfg.dropout_rate, deterministic)
+
+    # Embedding, and input prompts before it.
+    x = self.shared_embedding(tokens)  # [B, P, d]
+    if conditioning.input_prompts is not None:
+      x, segments = insert_input_prompts(conditioning.input_prompts, segments, x)
+    bias = _position_bias(cfg, x.shape[0], x.shape[1], bidirectional=True)
+    x = dropout(x)
+
+    # Layers.
+    x = _apply_layers(
+      EncoderLayer,
+      {'config': cfg, 'deterministic': deterministic},
+      cfg.num_encoder_layers,
+      spread_positions(x),
+      conditioning.encoder,
+      segments,
+      bias,
+    )
+
+    # Final norm. Unlike all other dropouts of T5X, this one is drawn for each position.
+    x = LayerNorm(dtype=cfg.activation_dtype, name='encoder_norm')(x)
+    x = nn.Dropout(cfg.dropout_rate, deterministic=deterministic)(x)
+    return Encoded(x, segments.ids)
+
+
+class Decoder(nn.Module):
+  """A stack of decoder layers under one relative position bias, and the output layer."""
+
+  config: Config
+  shared_embedding: Embed
+
+  @nn.compact
+  def __call__(
+    self,
+    encoded: Encoded,
+    tokens: Array,
+    segments: Segments,
+    conditioning: LayerConditioning,
+    deterministic: bool,
+    cache_length: int | None = None,
+    decode_index: Array | None = None,
+  ) -> Array:
+    """Logits `[B, Q, V]`, float32, of `[B, Q]` int32 tokens (Q = 1 while decoding)."""
+    cfg = self.config
+    dropout = broadcast_dropout(cfg.dropout_rate, deterministic)
+
+    # Embedding.
+    length = tokens.shape[1] if cache_length is None else cache_length
+    bias = _position_bias(
+      cfg, tokens.shape[0], length, bidirectional=False, query_index=decode_index
+    )
+    x = dropout(self.shared_embedding(tokens))  # [B, Q, d]
+
+    # Layers.
+    x = _apply_layers(
+      DecoderLayer,
+      {'config': cfg, 'deterministic': deterministic, 'cache_length': cache_length},
+      cfg.num_decoder_layers,
+      spread_positions(x),
+      conditioning,
+      segments,
+      encoded,
+      bias,
+      decode_index,
+    )
+
+    # Final norm and output layer.
+    x = LayerNorm(dtype=cfg.activation_dtype, name='decoder_norm')(x)
+    x = dropout(x)
+    if cfg.logits_via_embedding:
+      # Keeps logits at the scale of an untied output layer at initialisation.
+      return self.shared_embedding.attend(x) / jnp.sqrt(float(cfg.emb_dim))
+    return Dense(
+      features=cfg.vocab_size, kernel_axes=('embed', 'vocab'), name='logits_dense'
+    )(x)
+
+
+class EncoderLayer(nn.Module):
+  """Self-attention and MLP, each after a norm, with what conditions the layer."""
+
+  config: Config
+  deterministic: bool
+
+  @nn.compact
+  def __call__(
+    self, x: Array, conditioning: LayerConditioning, segments: Segments, bias: Array
+  ) -> tuple[Array, None]:
+    """Maps `[B, P, d]` to the same shape, with one layer's conditioning `[t, ...]`."""
+    cfg = self.config
+    norm = functools.partial(_norm, cfg)
+    dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
+
+    # Self-attention, to prompts and tokens.
+    y = norm('pre_attention_layer_norm', x)
+    y = _attention(cfg, self.deterministic, 'attention')(
+      y, segments=segments, prompts=conditioning.prompts, bias=bias
+    )
+    y = adapt(conditioning.attention_adapter, segments, scatter_positions(y))
+    x = checkpoint_name(x + dropout(y), SAVED)
+
+    # MLP.
+    y = norm('pre_mlp_layer_norm', x)
+    y = _mlp(cfg, self.deterministic)(y)
+    y = adapt(conditioning.mlp_adapter, segments, scatter_positions(y))
+    x = x + dropout(y)
+    return spread_positions(x), None
+
+
+class DecoderLayer(nn.Module):
+  """Causal self-attention, cross-attention to the encoder, and MLP, each after a norm."""
+
+  config: Config
+  deterministic: bool
+  cache_length: int | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    conditioning: LayerConditioning,
+    segments: Segments,
+    encoded: Encoded,
+    bias: Array,
+    decode_index: Array | None,
+  ) -> tuple[Array, None]:
+    """Maps `[B, Q, d]` to the same shape, with one layer's conditioning `[t, ...]`."""
+    cfg = self.config
+    norm = functools.partial(_norm, cfg)
+    dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
+    attention = functools.partial(
+      _attention, cfg, self.deterministic, cache_length=self.cache_length
+    )
+
+    # Causal self-attention, to prompts and tokens.
+    y = norm('pre_self_attention_layer_norm', x)
+    y = attention('self_attention', causal=True)(
+      y,
+      segments=segments,
+      prompts=conditioning.prompts,
+      bias=bias,
+      decode_index=decode_index,
+    )
+    y = adapt(conditioning.attention_adapter, segments, scatter_positions(y))
+    x = checkpoint_name(x + dropout(y), SAVED)
+
+    # Cross-attention, to the encoder's output.
+    y = norm('pre_cross_attention_layer_norm', x)
+    y = attention('encoder_decoder_attention')(
+      y, encoded.activations, segments=segments, key_segments=encoded.segment_ids
+    )
+    x = checkpoint_name(x + dropout(scatter_positions(y)), SAVED)
+
+    # MLP.
+    y = norm('pre_mlp_layer_norm', x)
+    y = _mlp(cfg, self.deterministic)(y)
+    y = adapt(conditioning.mlp_adapter, segments, scatter_positions(y))
+    x = x + dropout(y)
+    return spread_positions(x), None
+
+
+def _norm(config: Config, name: str, x: Array) -> Array:
+  return gather_positions(LayerNorm(dtype=config.activation_dtype, name=name)(x))
+
+
+def _attention(
+  config: Config, deterministic: bool, name: str, **attributes: Any
+) -> MultiHeadDotProductAttention:
+  return MultiHeadDotProductAttention(
+    num_heads=config.num_heads,
+    head_dim=config.head_dim,
+    dropout_rate=0.0 if deterministic else config.dropout_rate,
+    dtype=config.activation_dtype,
+    name=name,
+    **attributes,
+  )
+
+
+def _mlp(config: Config, deterministic: bool) -> MlpBlock:
+  return MlpBlock(
+    intermediate_dim=config.mlp_dim,
+    activations=config.mlp_activations,
+    dropout_rate=config.dropout_rate,
+    deterministic=deterministic,
+    dtype=config.activation_dtype,
+    name='mlp',
+  )
+
+
+def _position_bias(
+  config: Config,
+  rows: int,
+  length: int,
+  *,
+  bidirectional: bool,
+  query_index: Array | None = None,
+) -> Array:
+  """The bias of a stack's self-attention, `[C, h, Q, K]`, for a compact method.
+
+  The kernel takes float32, in which the bias's gradients are summed over layers.
+  """
+  layout = None
+  if query_index is None:
+    layout = backend.kernel_layout(rows, config.num_heads, config.head_dim, length, length)
+  return RelativePositionBiases(
+    config.num_heads,
+    bidirectional=bidirectional,
+    dtype=jnp.float32 if layout else config.activation_dtype,
+    name='relpos_bias',
+  )(length, length, query_index, copies=layout.copies if layout else 1)
+
+
+def _apply_layers(
+  layer: type[nn.Module],
+  attributes: dict[str, Any],
+  num_layers: int,
+  x: Array,
+  conditioning: LayerConditioning,
+  *shared: Any,
+) -> Array:
+  """Runs the layers of a stack, scanned or unrolled; for a compact method.
+
+  Args:
+    layer: Is the class of the layers.
+    attributes: Are the attributes of every layer. Its `config` tells whether to scan, and
+      what to recompute in the backward pass.
+    num_layers: Is m.
+    x: Has shape `[B, P, d]`.
+    conditioning: Is the stack's conditioning, `[m, t, ...]`; each layer is given its own.
+    *shared: Are further arguments, which all layers share.
+
+  Returns:
+    `[B, P, d]`.
+  """
+  config = attributes['config']
+  if config.remat_policy != 'none':
+    # Within a scan the loop itself keeps XLA from merging the two computations.
+    layer = nn.remat(
+      layer,
+      policy=REMAT_POLICIES[config.remat_policy],
+      prevent_cse=not config.scan_layers,
+    )
+  if config.scan_layers:
+    scanned = nn_partitioning.scan_with_axes(
+      layer,
+      variable_axes=dict.fromkeys(
+        ('params', 'cache', ENCODER_CACHE, statistics.COLLECTION), 0
+      ),
+      split_rngs={'params': True, 'dropout': True},
+      in_axes=(0, *(nn.broadcast for _ in shared)),
+      length=num_layers,
+      axis_name='layers',
+    )
+    return scanned(**attributes, name='layers')(x, conditioning, *shared)[0]
+  for index in range(num_layers):
+    own = jax.tree.map(lambda leaf, i=index: leaf[i], conditioning)
+    x, _ = layer(**attributes, name=f'layers_{index}')(x, own, *shared)
+  return x

@@ -1,0 +1,32 @@
+"""The seam between the network and the kinds of devices."""
+
+import ast
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperprompt_jax.nn import backend
+
+NN = pathlib.Path(backend.__file__).parent
+
+
+@pytest.mark.parametrize('path', sorted(NN.glob('*.py')), ids=lambda path: path.name)
+def test_no_other_module_of_the_network_asks_for_the_platform(path):
+  nodes = ast.walk(ast.parse(path.read_text()))
+  names = {getattr(node, 'attr', getattr(node, 'id', None)) for node in nodes}
+  asks = bool(names & {'platform', 'default_backend'})
+  assert asks == (path.name == 'backend.py')
+
+
+@pytest.mark.parametrize('rows', [1, 2, 3, 7])
+def test_the_gradient_of_a_bias_is_the_sum_over_rows(rows):
+  rng = np.random.default_rng(0)
+  bias = rng.normal(size=(1, 2, 3, 4)).astype(np.float32)
+  weights = rng.normal(size=(rows, 2, 3, 4)).astype(np.float32)
+  loss = lambda bias: jnp.sum(backend._repeated(bias, rows) * weights)
+  np.testing.assert_allclose(loss(bias), (bias * weights).sum(), rtol=1e-4)
+  expected = weights.sum(axis=0, keepdims=True)
+  np.testing.assert_allclose(jax.grad(loss)(bias), expected, rtol=1e-5, atol=1e-6)
