@@ -1,22 +1,20 @@
 """Greedy, sampling and beam-search decoding over a step function.
 
-Axes:
-  b  batch: the examples being decoded
-  k  decodes of one example: beams or samples
-  n  rows the model sees, `b * k`; those of one example lie side by side
-  v  vocabulary
-  L  max_decode_len
+Axis letters are those of `hyperprompt_jax.nn`: B examples, N decodes of one example (beams
+or samples), P positions up to `max_decode_len`, V vocabulary. The model sees `B * N` rows,
+in which the decodes of one example follow one another.
 
 The three decoders share these arguments, and may be jitted over the state, a PRNG key
 and whatever the step function closes over:
 
-  step_fn         (tokens `[n]` int32, state, index int32) -> (logits `[n, v]` float32,
-                  state). The logits are of the token to be generated at `index`; the
-                  tokens are those generated at `index - 1`, at first 0, T5's start.
-  state           the state before the first token, for `b` rows: any pytree, usually
-                  the attention cache. `step_fn` gets it expanded to `n` rows.
-  batch_size      b
-  max_decode_len  L, the most tokens to generate
+  step_fn         (tokens `[B * N]` int32, state, index int32) -> (logits `[B * N, V]`
+                  float32, state). The logits are of the token to be generated at
+                  `index`; the tokens are those generated at `index - 1`, at first 0,
+                  T5's start.
+  state           the state before the first token, for B rows: any pytree, usually the
+                  attention cache. `step_fn` gets it expanded to B * N rows.
+  batch_size      B
+  max_decode_len  P, the most tokens to generate
   eos_id          the token that ends a sequence
   batch_axis      where every array of the state has its rows: 0, or 1 if its layers
                   are scanned
@@ -43,21 +41,21 @@ IMPOSSIBLE = -1.0e7
 MIN_TEMPERATURE = 1.0e-4
 
 
-def expand_beams(state: PyTree, n: int, batch_axis: int = 0) -> PyTree:
-  """Repeats every example's slice of a pytree `n` times, side by side.
+def expand_beams(state: PyTree, num_decodes: int, batch_axis: int = 0) -> PyTree:
+  """Repeats every example's slice of a pytree `num_decodes` times, side by side.
 
   Arrays outside the decoding state that a step function closes over, such as the
-  encoder's outputs, must be expanded by the same `n`.
+  encoder's outputs, must be expanded by the same number.
 
   Args:
-    state: arrays with `b` at `batch_axis`.
-    n: the number of decodes per example.
+    state: arrays with B at `batch_axis`.
+    num_decodes: N, the number of decodes of each example.
     batch_axis: the axis to repeat along.
 
   Returns:
-    The pytree with `b * n` at `batch_axis`; decode j of example i is row `i * n + j`.
+    The pytree with B * N at `batch_axis`; decode j of example i is row `i * N + j`.
   """
-  return jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=batch_axis), state)
+  return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_decodes, axis=batch_axis), state)
 
 
 def length_penalty(length: int | jax.Array, alpha: float) -> jax.Array:
@@ -83,7 +81,7 @@ def greedy(
   Takes the module's common arguments, `batch_axis` only for their sake.
 
   Returns:
-    Tokens `[b, L]` int32 and scores `[b]` float32, the sum of the generated tokens'
+    Tokens `[B, P]` int32 and scores `[B]` float32, the sum of the generated tokens'
     log probabilities.
   """
   del batch_axis
@@ -121,10 +119,10 @@ def sample(
     top_p: of those, draw from the fewest most probable that together have at least this
       probability; 0 or 1 for all. Holtzman et al. (2020), "The Curious Case of Neural
       Text Degeneration", section 3.1.
-    num_decodes: k, independent draws per example.
+    num_decodes: N, independent draws per example.
 
   Returns:
-    Tokens `[b, k, L]` int32, in the order drawn, and scores `[b, k]` float32, the sum
+    Tokens `[B, N, P]` int32, in the order drawn, and scores `[B, N]` float32, the sum
     of the generated tokens' log probabilities under the model itself, whatever the
     temperature and truncation (as T5X with `rescale_log_probs=False`).
 
@@ -168,23 +166,23 @@ def beam_search(
   alpha: float = 0.6,
   batch_axis: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
-  """Keeps the k most probable unfinished prefixes and the k best finished sequences.
+  """Keeps the N most probable unfinished prefixes and the N best finished sequences.
 
-  Every step extends the live prefixes to 2k candidates, so that k stay alive even if
+  Every step extends the live prefixes to 2N candidates, so that N stay alive even if
   as many end. The search is over when no live prefix could displace a finished
   sequence. The result is that of T5X's `beam_search`, best first instead of last.
 
   Besides the module's common arguments:
 
-    num_decodes: k, the number of beams, all of which are returned.
+    num_decodes: N, the number of beams, all of which are returned.
     alpha: exponent of `length_penalty`, at least 0.
 
   Returns:
-    Sequences `[b, k, L]` int32, best first, and scores `[b, k]` float32: the sum of the
+    Sequences `[B, N, P]` int32, best first, and scores `[B, N]` float32: the sum of the
     generated tokens' log probabilities over `length_penalty`. Where an example has
-    finished fewer than k sequences, the rest are all padding with score -1e7. Where it
+    finished fewer than N sequences, the rest are all padding with score -1e7. Where it
     has finished none, its live prefixes are returned and their scores are not
-    normalised, since all are of length L.
+    normalised, since all are of length P.
 
   Raises:
     ValueError: if `alpha` is negative.
@@ -221,10 +219,10 @@ class _Rows(NamedTuple):
 
   position: jax.Array  # scalar int32, the position about to be generated
   state: PyTree
-  tokens: jax.Array  # [n] int32, the previous position's
-  sequences: jax.Array  # [n, L] int32
-  scores: jax.Array  # [n] float32
-  ended: jax.Array  # [n] bool
+  tokens: jax.Array  # [B * N] int32, the previous position's
+  sequences: jax.Array  # [B * N, P] int32
+  scores: jax.Array  # [B * N] float32
+  ended: jax.Array  # [B * N] bool
 
 
 def _generate(
@@ -236,7 +234,7 @@ def _generate(
   max_decode_len: int,
   eos_id: int,
 ) -> tuple[jax.Array, jax.Array]:
-  """Extends every row by `select(logits [n, v], index) -> tokens [n]` until it ends."""
+  """Extends every row by `select(logits, index) -> tokens` until it ends."""
 
   def unfinished(rows: _Rows) -> jax.Array:
     return (rows.position < max_decode_len) & ~jnp.all(rows.ended)
@@ -270,7 +268,7 @@ def _generate(
 
 
 def _draw(rng: jax.Array, logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
-  """Draws tokens `[n]` from logits `[n, v]` truncated to `top_k`, then to `top_p`."""
+  """Draws tokens `[B * N]` from logits `[B * N, V]`, truncated to `top_k`, then `top_p`."""
   truncates_p = 0.0 < top_p < 1.0
   if not top_k and not truncates_p:
     return jax.random.categorical(rng, logits)
@@ -290,23 +288,25 @@ class _Beams(NamedTuple):
 
   position: jax.Array  # scalar int32, the position about to be generated
   state: PyTree  # of the live beams
-  live_tokens: jax.Array  # [b, k] int32, the previous position's
-  live_sequences: jax.Array  # [b, k, L] int32
-  live_log_probs: jax.Array  # [b, k] float32
-  finished_sequences: jax.Array  # [b, k, L] int32
-  finished_scores: jax.Array  # [b, k] float32, IMPOSSIBLE where there is none
+  live_tokens: jax.Array  # [B, N] int32, the previous position's
+  live_sequences: jax.Array  # [B, N, P] int32
+  live_log_probs: jax.Array  # [B, N] float32
+  finished_sequences: jax.Array  # [B, N, P] int32
+  finished_scores: jax.Array  # [B, N] float32, IMPOSSIBLE where there is none
 
 
-def _init_beams(state: PyTree, b: int, k: int, max_decode_len: int) -> _Beams:
+def _init_beams(
+  state: PyTree, batch_size: int, num_decodes: int, max_decode_len: int
+) -> _Beams:
   """Beams before the first token, of a state already expanded."""
-  scores = jnp.full((b, k), IMPOSSIBLE, jnp.float32)
-  sequences = jnp.zeros((b, k, max_decode_len), jnp.int32)
+  scores = jnp.full((batch_size, num_decodes), IMPOSSIBLE, jnp.float32)
+  sequences = jnp.zeros((batch_size, num_decodes, max_decode_len), jnp.int32)
   return _Beams(
     position=jnp.int32(0),
     state=state,
-    live_tokens=jnp.zeros((b, k), jnp.int32),
+    live_tokens=jnp.zeros((batch_size, num_decodes), jnp.int32),
     live_sequences=sequences,
-    # Only one may live at first, or the k beams would be k copies.
+    # Only one may live at first, or the N beams would be N copies.
     live_log_probs=scores.at[:, 0].set(0.0),
     finished_sequences=sequences,
     finished_scores=scores,
@@ -321,28 +321,28 @@ def _advance_beams(
   alpha: float,
   batch_axis: int,
 ) -> _Beams:
-  """Extends the live beams by the logits `[b * k, v]` of the position `beams.position`."""
-  b, k = beams.live_log_probs.shape
-  v = logits.shape[-1]
+  """Extends the live beams by the logits `[B * N, V]` of the position `beams.position`."""
+  rows, decodes = beams.live_log_probs.shape
+  vocab_size = logits.shape[-1]
 
-  # The 2k best candidates, [b, 2k].
-  log_probs = jax.nn.log_softmax(logits).reshape(b, k, v)
+  # The 2N best candidates, [B, 2 * N].
+  log_probs = jax.nn.log_softmax(logits).reshape(rows, decodes, vocab_size)
   log_probs += beams.live_log_probs[:, :, None]
-  log_probs, flat_index = lax.top_k(log_probs.reshape(b, k * v), 2 * k)
-  parents, tokens = flat_index // v, flat_index % v
+  log_probs, flat_index = lax.top_k(log_probs.reshape(rows, -1), 2 * decodes)
+  parents, tokens = flat_index // vocab_size, flat_index % vocab_size
   sequences = _gather(beams.live_sequences, parents).at[:, :, beams.position].set(tokens)
-  # A vocabulary of k tokens or fewer leaves dead beams among the candidates. They may
+  # A vocabulary of N tokens or fewer leaves dead beams among the candidates. They may
   # not end: the length penalty would lift their score above IMPOSSIBLE.
   ended = (tokens == eos_id) & (log_probs > IMPOSSIBLE / 2)
 
-  # The k best that live on.
-  live_log_probs, live = lax.top_k(jnp.where(ended, IMPOSSIBLE, log_probs), k)
+  # The N best that live on.
+  live_log_probs, live = lax.top_k(jnp.where(ended, IMPOSSIBLE, log_probs), decodes)
 
-  # The k best that have ended, now or before.
+  # The N best that have ended, now or before.
   new_scores = log_probs / length_penalty(beams.position + 1, alpha)
   new_scores = jnp.where(ended, new_scores, IMPOSSIBLE)
   scores = jnp.concatenate([beams.finished_scores, new_scores], axis=1)
-  finished_scores, finished = lax.top_k(scores, k)
+  finished_scores, finished = lax.top_k(scores, decodes)
   all_sequences = jnp.concatenate([beams.finished_sequences, sequences], axis=1)
 
   return _Beams(
@@ -357,7 +357,7 @@ def _advance_beams(
 
 
 def _gather_state(state: PyTree, beams: jax.Array, batch_axis: int) -> PyTree:
-  """Puts the row of beam `beams [b, k]` in each beam's place, in every example."""
+  """Puts the row of beam `[B, N]` in each beam's place, in every example."""
 
   def gather(leaf: jax.Array) -> jax.Array:
     # The batch stays an axis of its own, so that its shards need not exchange rows.
@@ -368,6 +368,6 @@ def _gather_state(state: PyTree, beams: jax.Array, batch_axis: int) -> PyTree:
 
 
 def _gather(array: jax.Array, beams: jax.Array, batch_axis: int = 0) -> jax.Array:
-  """Picks `beams [b, j]` of an array with axes b, k at `batch_axis`; k becomes j."""
+  """Picks beams, each by its number, of an array with axes B, N at `batch_axis`."""
   take = lambda x, i: jnp.take(x, i, axis=batch_axis, mode='clip')
   return jax.vmap(take, in_axes=(batch_axis, 0), out_axes=batch_axis)(array, beams)

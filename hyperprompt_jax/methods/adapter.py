@@ -13,7 +13,7 @@ class StackAdapters(nn.Module):
   """The adapters behind one kind of sub-layer of a stack.
 
   Attributes:
-    bottleneck_dim: r.
+    bottleneck_dim: b.
   """
 
   bottleneck_dim: int
@@ -22,17 +22,17 @@ class StackAdapters(nn.Module):
   def __call__(self, num_layers: int, num_tasks: int, emb_dim: int) -> Adapter:
     """Declares them, `[m, t, ...]`, each nearly the identity."""
     of = {'layers': num_layers, 'tasks': num_tasks}
-    e, r = emb_dim, self.bottleneck_dim
+    d, b = emb_dim, self.bottleneck_dim
     fan_in = nn.initializers.variance_scaling(
       1.0, 'fan_in', 'truncated_normal', batch_axis=(0, 1)
     )
     nearly_zero = nn.initializers.truncated_normal(stddev=1e-2)
     zeros = nn.initializers.zeros
     return Adapter(
-      down=declare('down', fan_in, **of, embed=e, bottleneck=r),
-      up=declare('up', nearly_zero, **of, bottleneck=r, embed=e),
-      down_bias=declare('down_bias', zeros, **of, bottleneck=r),
-      up_bias=declare('up_bias', zeros, **of, embed=e),
+      down=declare('down', fan_in, **of, embed=d, bottleneck=b),
+      up=declare('up', nearly_zero, **of, bottleneck=b, embed=d),
+      down_bias=declare('down_bias', zeros, **of, bottleneck=b),
+      up_bias=declare('up_bias', zeros, **of, embed=d),
     )
 
 
@@ -43,7 +43,7 @@ class HoulsbyAdapter(Method):
   connection, in the encoder and in the decoder (Houlsby et al. 2019, section 2.1).
 
   Attributes:
-    bottleneck_dim: r.
+    bottleneck_dim: b.
   """
 
   bottleneck_dim: int

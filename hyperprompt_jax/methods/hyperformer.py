@@ -19,8 +19,8 @@ class AdapterHypernetwork(nn.Module):
   `D = W_D I`, `U = W_U I`, `gamma = W_gamma I`, `beta = W_beta I`.
 
   Attributes:
-    emb_dim: e.
-    bottleneck_dim: r.
+    emb_dim: d.
+    bottleneck_dim: b.
   """
 
   emb_dim: int
@@ -28,7 +28,7 @@ class AdapterHypernetwork(nn.Module):
 
   @nn.compact
   def __call__(self, embeddings: jax.Array) -> Adapter:
-    """Maps embeddings `[..., z]` to adapters `[..., e, r]` and so on."""
+    """Maps embeddings `[..., e]` to adapters `[..., d, b]` and so on."""
 
     def generate(name: str, init, **sizes: int) -> jax.Array:
       weights = declare(name, init, task_embed=embeddings.shape[-1], **sizes)
@@ -56,8 +56,8 @@ class HyperFormer(Method):
   and in the decoder. A task owns its embedding alone.
 
   Attributes:
-    bottleneck_dim: r, of the adapters.
-    task_embed_dim: z, of the embeddings of tasks, layers and positions.
+    bottleneck_dim: b, of the adapters.
+    task_embed_dim: e, of the embeddings of tasks, layers and positions.
   """
 
   bottleneck_dim: int

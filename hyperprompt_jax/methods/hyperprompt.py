@@ -33,8 +33,8 @@ class LocalHypernetworks(nn.Module):
 
   Attributes:
     num_heads: h.
-    head_dim: d.
-    bottleneck_dim: r.
+    head_dim: k.
+    bottleneck_dim: b.
     shared_by_tasks: whether the tasks share a layer's.
   """
 
@@ -45,7 +45,7 @@ class LocalHypernetworks(nn.Module):
 
   @nn.compact
   def __call__(self, prompts: Array, num_layers: int) -> Array:
-    """Maps global prompts `[t, p, e]` to `[m, t, p, h, d]`, both float32."""
+    """Maps global prompts `[t, l, d]` to `[m, t, l, h, k]`, both float32."""
     num_tasks, _, emb_dim = prompts.shape
     of_task = {} if self.shared_by_tasks else {'tasks': num_tasks}
     of = {'layers': num_layers, **of_task}
@@ -62,12 +62,14 @@ class LocalHypernetworks(nn.Module):
         batch_axis=tuple(range(n)),
       )
 
-    r, h, d = self.bottleneck_dim, self.num_heads, self.head_dim
-    down = declare('down', init(1.0, (1,)), **of, embed=emb_dim, bottleneck=r)
-    up = declare('up', init(2.0, (1, 2)), **of, bottleneck=r, heads=h, kv=d)
-    leading = 'm' if self.shared_by_tasks else 'mt'
-    hidden = nn.relu(jnp.einsum(f'{leading}er,tpe->mtpr', down, prompts))
-    return jnp.einsum(f'{leading}rhd,mtpr->mtphd', up, hidden)
+    b, h, k = self.bottleneck_dim, self.num_heads, self.head_dim
+    down = declare('down', init(1.0, (1,)), **of, embed=emb_dim, bottleneck=b)
+    up = declare('up', init(2.0, (1, 2)), **of, bottleneck=b, heads=h, kv=k)
+    if self.shared_by_tasks:
+      hidden = nn.relu(jnp.einsum('mdb,tld->mtlb', down, prompts))
+      return jnp.einsum('mbhk,mtlb->mtlhk', up, hidden)
+    hidden = nn.relu(jnp.einsum('mtdb,tld->mtlb', down, prompts))
+    return jnp.einsum('mtbhk,mtlb->mtlhk', up, hidden)
 
 
 class GlobalHypernetwork(nn.Module):
@@ -77,8 +79,8 @@ class GlobalHypernetwork(nn.Module):
 
   Attributes:
     num_heads: h.
-    head_dim: d.
-    bottleneck_dim: r.
+    head_dim: k.
+    bottleneck_dim: b.
   """
 
   num_heads: int
@@ -90,11 +92,11 @@ class GlobalHypernetwork(nn.Module):
     """Generates the prompts of all layers and tasks.
 
     Args:
-      prompts: the global prompts, `[t, p, e]` float32.
-      embeddings: layer-aware task embeddings I, `[m, t, z]` float32.
+      prompts: the global prompts, `[t, l, d]` float32.
+      embeddings: layer-aware task embeddings I, `[m, t, e]` float32.
 
     Returns:
-      `[m, t, p, h, d]` float32.
+      `[m, t, l, h, k]` float32.
     """
     # Fan-in over both contracted axes: prompts start at the scale of keys and values.
     init = functools.partial(
@@ -103,30 +105,30 @@ class GlobalHypernetwork(nn.Module):
       distribution='truncated_normal',
       in_axis=(0, 1),
     )
-    z, e, r = embeddings.shape[-1], prompts.shape[-1], self.bottleneck_dim
-    down = declare('down', init(1.0, out_axis=2), task_embed=z, embed=e, bottleneck=r)
+    e, d, b = embeddings.shape[-1], prompts.shape[-1], self.bottleneck_dim
+    down = declare('down', init(1.0, out_axis=2), task_embed=e, embed=d, bottleneck=b)
     up = declare(
       'up',
       init(2.0, out_axis=(2, 3)),
-      task_embed=z,
-      bottleneck=r,
+      task_embed=e,
+      bottleneck=b,
       heads=self.num_heads,
       kv=self.head_dim,
     )
     # The order of contraction is left to einsum: it never builds D and U where applying
     # W_D and W_U to the prompts first is cheaper.
     hidden = nn.relu(
-      jnp.einsum('mtz,zer,tpe->mtpr', embeddings, down, prompts, optimize='optimal')
+      jnp.einsum('mte,edb,tld->mtlb', embeddings, down, prompts, optimize='optimal')
     )
-    return jnp.einsum('mtz,zrhd,mtpr->mtphd', embeddings, up, hidden, optimize='optimal')
+    return jnp.einsum('mte,ebhk,mtlb->mtlhk', embeddings, up, hidden, optimize='optimal')
 
 
 class HyperPrompt(Method):
   """What Share, Sep and Global have in common: a task's global prompt, and where it goes.
 
   Attributes:
-    prompt_length: p; 0 makes the network that of multi-task learning.
-    bottleneck_dim: r, width of the local hypernetworks.
+    prompt_length: l; 0 makes the network that of multi-task learning.
+    bottleneck_dim: b, width of the local hypernetworks.
     stacks: whose self-attention is given prompts: 'encoder', 'decoder' or 'both'.
     first_layer: the lowest layer of a stack that is given prompts, from 0.
     prompt_init: of the global prompts: 'random', or 'vocabulary' for embeddings of
@@ -141,7 +143,7 @@ class HyperPrompt(Method):
 
   @nn.compact
   def __call__(self, config: Config, num_tasks: int, embedding: Array) -> Conditioning:
-    """Generates the prompts of the chosen layers, `[m, t, p, h, d]` of each stack.
+    """Generates the prompts of the chosen layers, `[m, t, l, h, k]` of each stack.
 
     Raises:
       UserError: for a size, a stack, a layer or an initialisation that cannot be.
@@ -172,11 +174,11 @@ class HyperPrompt(Method):
 
     Args:
       config: the network's configuration.
-      prompts: the global prompts, `[t, p, e]`.
+      prompts: the global prompts, `[t, l, d]`.
       num_layers: m, of all layers that are given prompts.
 
     Returns:
-      Two arrays `[m, t, p, h, d]`.
+      Two arrays `[m, t, l, h, k]`.
     """
     raise NotImplementedError
 
@@ -241,7 +243,7 @@ class HyperPromptGlobal(HyperPrompt, kw_only=True):
   task owns only its global prompt and its embedding.
 
   Attributes:
-    task_embed_dim: z, width of task, layer, and layer-aware task embeddings.
+    task_embed_dim: e, width of task, layer, and layer-aware task embeddings.
   """
 
   task_embed_dim: int

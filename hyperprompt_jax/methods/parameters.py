@@ -30,11 +30,11 @@ def task_prompts(init: str, num_tasks: int, length: int, embedding: Array) -> Ar
       tokens, no token twice in a task while there are enough (Lester et al. 2021: the
       5,000 most common).
     num_tasks: t.
-    length: p.
-    embedding: `[v, e]`.
+    length: l.
+    embedding: `[V, d]`.
 
   Returns:
-    `[t, p, e]` float32.
+    `[t, l, d]` float32.
 
   Raises:
     UserError: if `init` is neither.
@@ -69,10 +69,10 @@ def conditioned_embeddings(sizes: Mapping[str, int], width: int) -> Array:
   Args:
     sizes: how many there are of each thing that varies, say `{'layer': m, 'task': t}`;
       its table is `layer_embedding`, with the logical axis `layers`.
-    width: z, of the tables, the MLP and what is returned.
+    width: e, of the tables, the MLP and what is returned.
 
   Returns:
-    `[*sizes, z]` float32.
+    `[*sizes, e]` float32.
   """
   grid = tuple(sizes.values())
   parts = []

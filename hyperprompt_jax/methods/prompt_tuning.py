@@ -9,12 +9,12 @@ from hyperprompt_jax.nn.config import Config
 
 
 class PromptTuning(Method):
-  """Every task owns p embeddings, which stand before its embedded input.
+  """Every task owns l embeddings, which stand before its embedded input.
 
   They are as tokens to the encoder, and the decoder attends to what it makes of them.
 
   Attributes:
-    prompt_length: p; 0 makes the network that of multi-task learning.
+    prompt_length: l; 0 makes the network that of multi-task learning.
     prompt_init: 'random', or 'vocabulary' for embeddings of common tokens.
   """
 
@@ -23,7 +23,7 @@ class PromptTuning(Method):
 
   @nn.compact
   def __call__(self, config: Config, num_tasks: int, embedding: jax.Array) -> Conditioning:
-    """Returns the prompts, `[t, p, e]`.
+    """Returns the prompts, `[t, l, d]`.
 
     Raises:
       UserError: for a length or an initialisation that cannot be.
