@@ -1,9 +1,9 @@
-"""What is around a training step: input, start, checkpoints, evaluation.
+"""Measures the work around a training step: input, start, checkpoints, evaluation.
 
     SUPER_GLUE_DIR=… python -m benchmarks.around_step     (part of make bench)
 
-SUPER_GLUE_DIR is a folder of the official JSONL files; a few rows of each do, as they are
-repeated until there are as many as an epoch has. Without it, the built-in mixture is read.
+SUPER_GLUE_DIR is a folder with the official JSONL files. A few rows of each suffice: they
+are repeated until they make an epoch. Without the folder, the built-in mixture is read.
 """
 
 import argparse
@@ -41,8 +41,8 @@ from hyperprompt_jax.training.train_step import abstract_state, initial_state
 
 LENGTHS = {'inputs': 512, 'targets': 64}
 BATCH_SIZE = 128
-ROWS = 3000  # of each training file, at least
-VALIDATION_ROWS = 8  # of each, at most: all 256 generate for half an hour on two cores
+MIN_TRAIN_ROWS = 3000  # in each training file
+MAX_VALIDATION_ROWS = 8  # in each file: 256 rows generate for half an hour on two cores
 SUPER_GLUE, BUILT_IN = 'hp_super_glue_v102_proportional', 'hp_builtin'
 TEST_VOCABULARY = pathlib.Path(seqio.__file__).parent.joinpath(
   'test_data/sentencepiece/sentencepiece.model'
@@ -50,7 +50,7 @@ TEST_VOCABULARY = pathlib.Path(seqio.__file__).parent.joinpath(
 
 
 def _strings(value: Any) -> Iterator[str]:
-  """The strings in a JSON value."""
+  """Yields the strings in a JSON value."""
   if isinstance(value, str):
     yield from value.splitlines()
   elif isinstance(value, dict | list):
@@ -59,10 +59,11 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def train_vocabulary(folder: pathlib.Path) -> pathlib.Path:
-  """Trains a SentencePiece model on the rows, in the folder.
+  """Trains a SentencePiece model on the rows in a folder, and returns its path.
 
-  T5's is not on PyPI, and SeqIO's for tests spells words letter by letter: four times as
-  many tokens. This one, of up to 32,000 pieces, makes about as many of a text as T5's.
+  T5's model is not on PyPI, and SeqIO's model for tests spells words letter by letter,
+  which makes four times as many tokens. This one has up to 32,000 pieces and makes about as
+  many tokens of a text as T5's.
   """
   rows = (line for path in folder.glob('*/*.jsonl') for line in path.open(encoding='utf-8'))
   prefix = folder / 'sentencepiece'
@@ -83,9 +84,9 @@ def train_vocabulary(folder: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def mixture() -> Iterator[str]:
-  """The mixture that is read, with epochs as long as those of the whole data.
+  """Yields the name of the mixture, whose epochs are as long as those of the whole data.
 
-  Sets the vocabulary, too.
+  Also chooses the vocabulary.
   """
   folder = os.environ.get('SUPER_GLUE_DIR')
   if folder is None:
@@ -98,9 +99,9 @@ def mixture() -> Iterator[str]:
       to.parent.mkdir(exist_ok=True)
       rows = path.read_text().splitlines(keepends=True)
       if path.stem == 'train':
-        rows *= -(-ROWS // len(rows))
+        rows *= -(-MIN_TRAIN_ROWS // len(rows))
       else:
-        rows = rows[:VALIDATION_ROWS]
+        rows = rows[:MAX_VALIDATION_ROWS]
       to.write_text(''.join(rows))
     hyperprompt_tasks.use_vocabulary(str(train_vocabulary(pathlib.Path(temporary))))
     with mock.patch.dict(os.environ, SUPER_GLUE_DIR=temporary):
@@ -110,7 +111,7 @@ def mixture() -> Iterator[str]:
 def write_cache(name: str, folder: pathlib.Path) -> None:
   """Writes a cache of a mixture's training examples, as `seqio_cache_tasks` does.
 
-  That one needs Apache Beam, which asks for other versions of what is installed here.
+  That program needs Apache Beam, which requires other versions of installed packages.
   """
   for task in seqio.get_mixture_or_task(name).tasks:
     if 'train' not in task.splits:
@@ -141,7 +142,7 @@ def write_cache(name: str, folder: pathlib.Path) -> None:
 
 
 def cached_input_seconds(name: str) -> float:
-  """`input_seconds` of a cache."""
+  """Returns `input_seconds` of a cached mixture."""
   with tempfile.TemporaryDirectory() as folder:
     write_cache(name, pathlib.Path(folder))
     seqio.add_global_cache_dirs([folder])
@@ -151,7 +152,7 @@ def cached_input_seconds(name: str) -> float:
 def input_seconds(
   name: str, *, pack: bool = False, use_cached: bool = False, batches: int = 60
 ) -> float:
-  """Seconds for a batch of training data, of one host with nothing else to do."""
+  """Returns the seconds that one idle host needs for a batch of training data."""
   data = datasets.TrainingBatches(
     name,
     LENGTHS,
@@ -162,7 +163,7 @@ def input_seconds(
     use_cached=use_cached,
     pack=pack,
   )
-  for _ in itertools.islice(data, 20):  # fills the buffers of shuffling
+  for _ in itertools.islice(data, 20):  # fills the shuffle buffers
     pass
   start = time.perf_counter()
   for _ in itertools.islice(data, batches):
@@ -171,7 +172,7 @@ def input_seconds(
 
 
 def help_seconds() -> float:
-  """Of `hyperprompt --help`, the median of five."""
+  """Returns the median seconds of five runs of `hyperprompt --help`."""
   command = [sys.executable, '-m', 'hyperprompt_jax', '--help']
   times = []
   for _ in range(5):
@@ -182,7 +183,7 @@ def help_seconds() -> float:
 
 
 def first_step_seconds() -> float:
-  """From the command to the first reported step of a tiny network, compilation included."""
+  """Returns the seconds from the command to the first reported step of a tiny network."""
   with tempfile.TemporaryDirectory() as folder:
     metrics = pathlib.Path(folder) / 'metrics.jsonl'
     command = [
@@ -207,13 +208,13 @@ def first_step_seconds() -> float:
 
 
 def network(size: str, task_list: tuple[str, ...]) -> Model:
-  """HyperPrompt-Global of a size."""
+  """Returns HyperPrompt-Global at a size."""
   gin_files.parse([f'models/{size}.gin'], [])
   return Model(gin_files.call(Config), METHOD, task_list)
 
 
 def checkpoint_seconds(name: str, size: str) -> dict[str, float]:
-  """How long a save holds up training, and how long it goes on behind it."""
+  """Returns the seconds that a save stalls training, its whole seconds and its bytes."""
   task_list = hyperprompt_tasks.task_list(name)
   model, optimizer, partitioner = network(size, task_list), adafactor(), Partitioner()
   batches = datasets.TrainingBatches(
@@ -242,9 +243,9 @@ def checkpoint_seconds(name: str, size: str) -> dict[str, float]:
 
 
 def evaluation_seconds(name: str, size: str) -> dict[str, Any]:
-  """To generate for the validation examples: in buckets, and as long as the longest."""
+  """Returns the seconds of evaluation in buckets, and with all inputs fully padded."""
   model, partitioner = network(size, hyperprompt_tasks.task_list(name)), Partitioner()
-  found: dict[str, Any] = {}
+  seconds: dict[str, Any] = {}
   with partitioner.activate():
     params = jax.jit(model.init)(jax.random.key(0))
     evaluator = Evaluator(model, partitioner, name, LENGTHS, batch_size=8, eval_steps=0)
@@ -255,10 +256,10 @@ def evaluation_seconds(name: str, size: str) -> dict[str, Any]:
       evaluator.evaluate(params, 0)
       return time.perf_counter() - start
 
-    found['buckets'] = timed()
+    seconds['buckets'] = timed()
     with mock.patch.object(features, 'cut_padding', lambda batch: batch):
-      found['padded'] = timed()
-  return found
+      seconds['padded'] = timed()
+  return seconds
 
 
 WAYS: dict[str, Callable[[str], Any]] = {
@@ -273,19 +274,19 @@ WAYS: dict[str, Callable[[str], Any]] = {
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Measures into results/around_step.json, one thing after another."""
+  """Measures one thing after another, and writes results/around_step.json."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--what', nargs='+', choices=list(WAYS), default=list(WAYS))
   flags = parser.parse_args(arguments)
   with mixture() as name:
     before = results.read('around_step') or {}
-    # What was measured of other data does not stand beside what is measured now.
-    found = before if before.get('mixture') == name else {'mixture': name}
+    # Results of different mixtures are not mixed in one file.
+    measured = before if before.get('mixture') == name else {'mixture': name}
     for what in flags.what:
       key = f'{what} seconds'
-      found[key] = WAYS[what](name)
-      print(f'{key}: {found[key]}', file=sys.stderr, flush=True)
-      results.write('around_step', found)
+      measured[key] = WAYS[what](name)
+      print(f'{key}: {measured[key]}', file=sys.stderr, flush=True)
+      results.write('around_step', measured)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""All that is measured of speed and memory, in one table (make bench).
+"""Measures speed and memory, and prints one table (make bench).
 
-    python -m benchmarks.bench            measures all, and prints the table
-    python -m benchmarks.bench --table    prints it of benchmarks/results/*.json
+    python -m benchmarks.bench            measures everything and prints the table
+    python -m benchmarks.bench --table    prints the table of benchmarks/results/*.json
 
 The table also goes to docs/reference/speed.md, which explains it.
 """
@@ -18,15 +18,15 @@ PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'reference' / 'speed.md'
 BEGIN, END = '<!-- table: make bench -->\n', '<!-- end of table -->\n'
 GIB = 2**30
 
-# T5X's step where T5X cannot be imported, as once measured with an earlier compiler: Base
-# whole and unrolled, the others extrapolated from a few layers.
+# Stands in for T5X's step where T5X cannot be imported. It was measured with an earlier
+# compiler: Base whole and unrolled, the other sizes extrapolated from a few layers.
 STAND_IN = {
   'base': {'flops': 7.1e12, 'compiler_seconds': 0.082, 'peak_bytes': 6.1 * GIB},
   'large': {'flops': 11.5e12, 'compiler_seconds': 0.108, 'peak_bytes': 6.3 * GIB},
   'xl': {'flops': 10.2e12, 'compiler_seconds': 0.127, 'peak_bytes': 5.8 * GIB},
   'xxl': {'flops': 19.7e12, 'compiler_seconds': 0.184, 'peak_bytes': 14.0 * GIB},
 }
-# Of the compiled step, against T5X's: what is compared, and what ours may be at most.
+# Figures of the compiled step that are compared with T5X's, and the largest ratio allowed.
 AGAINST_T5X = (
   ('flops', 'FLOP', 1.0),
   ('hbm_bytes', 'traffic of HBM', 0.6),
@@ -35,7 +35,7 @@ AGAINST_T5X = (
   ('seconds', 'estimate', 0.7),
   ('link_bytes', 'over links', None),
 )
-# Against our own network without prompts.
+# Figures that are compared with our own network without prompts.
 AGAINST_MTL = ('flops', 'hbm_bytes', 'peak_bytes', 'seconds')
 MOST_OF_MTL = 1.02
 
@@ -44,12 +44,12 @@ class Row(NamedTuple):
   """A line of the table.
 
   Attributes:
-    what: is measured.
-    ours: in its unit.
-    other: what it is compared with.
-    ratio: that is judged.
-    target: of the ratio: at most, or where `at_least`, at least; None for no target.
-    at_least: see `target`.
+    what: names the measured quantity.
+    ours: is our value, with its unit.
+    other: is the value that ours is compared with.
+    ratio: is compared with the target.
+    target: is the largest ratio allowed, or the smallest if `at_least`; None for no target.
+    at_least: says how to read `target`.
   """
 
   what: str
@@ -60,7 +60,7 @@ class Row(NamedTuple):
   at_least: bool = False
 
   def cells(self) -> list[str]:
-    """For Markdown."""
+    """Returns the cells of the row in Markdown."""
     cells = [self.what, self.ours, self.other, f'{self.ratio:.2f}']
     if self.target is None:
       return [*cells, '', '']
@@ -72,10 +72,10 @@ class Row(NamedTuple):
     ]
 
 
-def of_tpu_step(found: dict[str, Any]) -> Iterator[Row]:
-  """The compiled steps."""
+def of_tpu_step(measured: dict[str, Any]) -> Iterator[Row]:
+  """Yields the rows of the compiled steps."""
   for size, topology, partitions in tpu_step.SIZES:
-    programs = {name: _with_seconds(of) for name, of in found[size].items()}
+    programs = {name: _with_seconds(step) for name, step in measured[size].items()}
     where = f'{size}, {topology}, {partitions} to a model'
     ours = programs['global']
     t5x, mark = programs.get(tpu_step.T5X), 'T5X'
@@ -83,7 +83,7 @@ def of_tpu_step(found: dict[str, Any]) -> Iterator[Row]:
       t5x, mark = _with_seconds(STAND_IN[size]), 'T5X, measured once'
     for key, what, most in AGAINST_T5X:
       if key in t5x:
-        told = [_shown(key, of[key]) for of in (ours, t5x)]
+        told = [_shown(key, program[key]) for program in (ours, t5x)]
         ratio = ours[key] / t5x[key]
         yield Row(f'TPU step: {what}; {where}', told[0], f'{mark} {told[1]}', ratio, most)
     if mtl := programs.get('mtl'):
@@ -95,7 +95,8 @@ def of_tpu_step(found: dict[str, Any]) -> Iterator[Row]:
         max(ratios.values()),
         MOST_OF_MTL,
       )
-  compiled = {size: found[size]['global']['compile_seconds'] for size, *_ in tpu_step.SIZES}
+  sizes = [size for size, *_ in tpu_step.SIZES]
+  compiled = {size: measured[size]['global']['compile_seconds'] for size in sizes}
   yield Row(
     'compilation; XXL, by 120 s',
     f'{compiled["xxl"]:.0f} s',
@@ -112,9 +113,10 @@ def of_tpu_step(found: dict[str, Any]) -> Iterator[Row]:
   )
 
 
-def _with_seconds(of: dict[str, Any]) -> dict[str, Any]:
-  """With the compiler's estimate and, at best, that of the kernels it has none for."""
-  return {**of, 'seconds': of['compiler_seconds'] + of.get('kernels_seconds', 0.0)}
+def _with_seconds(program: dict[str, Any]) -> dict[str, Any]:
+  """Adds the compiler's estimate plus the best case of kernels without an estimate."""
+  seconds = program['compiler_seconds'] + program.get('kernels_seconds', 0.0)
+  return {**program, 'seconds': seconds}
 
 
 def _shown(key: str, value: float) -> str:
@@ -129,8 +131,8 @@ def _shown(key: str, value: float) -> str:
   )
 
 
-def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
-  """Wall time on the CPU."""
+def of_cpu(measured: dict[str, Any]) -> Iterator[Row]:
+  """Yields the rows of wall times on the CPU."""
   least = {
     (works.TRAIN, works.T5X): 1.2,
     (works.UNROLLED, works.T5X): 1.2,
@@ -139,18 +141,18 @@ def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
     (works.RANK, works.GREEDY): 3.0,
   }
   for size in ('small', 'base'):
-    for what, of in found.get(size, {}).items():
-      for other, ratio in of['times_ours'].items():
+    for what, times in measured.get(size, {}).items():
+      for other, ratio in times['times_ours'].items():
         if other != works.OURS:
           yield Row(
             f'CPU: {what}; {size}',
-            f'{of["seconds"][works.OURS]:.2f} s',
-            f'{other} {of["seconds"][other]:.2f} s',
+            f'{times["seconds"][works.OURS]:.2f} s',
+            f'{other} {times["seconds"][other]:.2f} s',
             ratio,
             least.get((what, other)),
             at_least=True,
           )
-  by_tasks = found.get(speed.BY_TASKS, {'times_ours': {}})
+  by_tasks = measured.get(speed.BY_TASKS, {'times_ours': {}})
   for tasks, ratio in by_tasks['times_ours'].items():
     if tasks != works.OURS:
       yield Row(
@@ -162,10 +164,10 @@ def of_cpu(found: dict[str, Any]) -> Iterator[Row]:
       )
 
 
-def of_around(found: dict[str, Any]) -> Iterator[Row]:
-  """Around the step."""
+def of_around(measured: dict[str, Any]) -> Iterator[Row]:
+  """Yields the rows of the work around the step."""
   for what in ('input seconds', 'packed input seconds', 'cached input seconds'):
-    seconds = found[what]
+    seconds = measured[what]
     yield Row(
       f'{what.removesuffix(" seconds")} of a batch of {around_step.BATCH_SIZE}',
       f'{1000 * seconds:.0f} ms',
@@ -173,9 +175,9 @@ def of_around(found: dict[str, Any]) -> Iterator[Row]:
       seconds / 0.050,
       1.0,
     )
-  seconds = found['help seconds']
+  seconds = measured['help seconds']
   yield Row('`hyperprompt --help`', f'{seconds:.2f} s', '0.5 s', seconds / 0.5, 1.0)
-  evaluation = found['evaluation seconds']
+  evaluation = measured['evaluation seconds']
   yield Row(
     'evaluation in buckets; small',
     f'{evaluation["buckets"]:.1f} s',
@@ -183,7 +185,7 @@ def of_around(found: dict[str, Any]) -> Iterator[Row]:
     evaluation['buckets'] / evaluation['padded'],
     1.0,
   )
-  saved = found['checkpoint seconds']
+  saved = measured['checkpoint seconds']
   yield Row(
     f'checkpoint of {saved["bytes"] / 1e6:.0f} MB: what holds up training',
     f'{saved["stall"]:.2f} s',
@@ -191,28 +193,28 @@ def of_around(found: dict[str, Any]) -> Iterator[Row]:
     saved['stall'] / saved['whole'],
     None,
   )
-  seconds = found['first step seconds']
+  seconds = measured['first step seconds']
   yield Row('from command to first step; tiny', f'{seconds:.1f} s', '', seconds, None)
 
 
 def table() -> str:
-  """The table of what was last measured."""
+  """Returns the table of the last measurements."""
   rows: list[Row] = []
-  for name, of in (
+  for name, rows_from in (
     ('tpu_step', of_tpu_step),
     ('cpu_speed', of_cpu),
     ('around_step', of_around),
   ):
-    found = results.read(name)
-    if found:
-      rows += of(found)
+    measured = results.read(name)
+    if measured:
+      rows += rows_from(measured)
   head = ['what', 'ours', 'against', 'ratio', 'target', 'met']
   lines = [head, ['---'] * len(head), *(row.cells() for row in rows)]
   return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Measures, prints, and writes the page."""
+  """Measures, prints the table and writes it into the page."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--table', action='store_true', help='of the last results')
   if not parser.parse_args(arguments).table:

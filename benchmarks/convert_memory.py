@@ -1,12 +1,12 @@
-"""Peak memory and time of `hyperprompt convert` at a published size.
+"""Measures peak memory and time of `hyperprompt convert` at a published size.
 
     python -m benchmarks.convert_memory --size=xxl --folder=/tmp/convert
 
-Makes a Hugging Face folder of the size, float32, whose files are holes: they read as zeros
-and take no room on disk, but as much memory as any others. Converts it to T5X, and that
-back, each in a process of its own, and prints what each took. The way back writes the
-real size to disk: 45 GB at XXL; `--one_way` leaves it out. Pages of files that are mapped
-count as memory of the process, but the kernel takes them back when it is short of any.
+Makes a Hugging Face folder of the size, in float32, from sparse files: they read as zeros
+and take no room on disk, but as much memory as any others. Converts it to T5X and back,
+each way in a new process, and prints time and memory. The way back writes the real size to
+disk, 45 GB at XXL; `--one_way` leaves it out. Pages of mapped files count as memory of the
+process, although the kernel reclaims them when memory is short.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 
-# As the public files are sharded.
+# The public files have shards of this size.
 SHARD_BYTES = 9_900_000_000
 
 
 def make_folder(folder: pathlib.Path, config: Config) -> None:
-  """Writes `config.json` and sharded safetensors whose data are holes."""
+  """Writes `config.json` and sharded safetensors as sparse files."""
   folder.mkdir(parents=True)
   shapes = by_path(Model(config, MultiTaskLearning(), ('task',)).param_shapes())
   shards: list[dict[str, tuple[int, ...]]] = [{}]
@@ -80,8 +80,8 @@ def measure(path: pathlib.Path, output: pathlib.Path, to: str) -> str:
     while process.poll() is None:
       status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
       for name in peaks:
-        if found := re.search(rf'^{name}:\s+(\d+) kB', status, re.MULTILINE):
-          peaks[name] = max(peaks[name], int(found[1]))
+        if match := re.search(rf'^{name}:\s+(\d+) kB', status, re.MULTILINE):
+          peaks[name] = max(peaks[name], int(match[1]))
       time.sleep(0.05)
     out.seek(0)
     report = json.loads(out.read())

@@ -1,8 +1,8 @@
-"""What a look inside takes: a network of random weights, 100 examples of 512 tokens.
+"""Measures the cost of an inspection: random weights, 100 examples of 512 tokens.
 
     python -m benchmarks.peek_memory --size=base
 
-Prints seconds, compilation included, and the process's peak of memory.
+Prints the seconds, compilation included, and the process's peak memory.
 """
 
 import argparse
@@ -25,7 +25,7 @@ EXAMPLES, LENGTH, BATCH, TASKS = 100, 512, 8, 8
 
 
 def batches(vocab_size: int) -> Iterator[dict[str, np.ndarray]]:
-  """Random tokens, all of them real, of all tasks in turn."""
+  """Yields batches of random tokens without padding, of all tasks in turn."""
   rng = np.random.default_rng(0)
   for start in range(0, EXAMPLES, BATCH):
     rows = min(BATCH, EXAMPLES - start)
@@ -36,7 +36,7 @@ def batches(vocab_size: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def main() -> None:
-  """Measures."""
+  """Measures and prints the result."""
   libtpu.prepare()
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--size', default='base')
@@ -49,12 +49,13 @@ def main() -> None:
   start = time.monotonic()
   with partitioner.activate():
     params = jax.jit(model.init)(jax.random.key(0))
-    found = look(model, partitioner, params, batches(config.vocab_size), BATCH)
+    statistics = look(model, partitioner, params, batches(config.vocab_size), BATCH)
   seconds = time.monotonic() - start
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  number, mass = sum(statistics.examples), statistics.prompt_mass.mean()
   print(
-    f'{size}: {sum(found.examples)} examples of {LENGTH} tokens in {seconds:.0f} s, peak '
-    f'{peak:.2f} GiB; mass on prompts {found.prompt_mass.mean():.4f}'
+    f'{size}: {number} examples of {LENGTH} tokens in {seconds:.0f} s, '
+    f'peak {peak:.2f} GiB; mass on prompts {mass:.4f}'
   )
 
 

@@ -27,14 +27,13 @@ PLANS = [
 BASE = ('base', 'v4:2x2x2')
 UNROLLED = '--gin.config.Config.scan_layers=False'
 
-# What hyper-prompts may add to arithmetic and peak memory of `mtl`, by size.
+# The largest increase of arithmetic and peak memory over `mtl`, by size.
 MOST = {'xxl': 0.02, 'base': 0.05}
-# What counts as often as a loop runs may differ from unrolled layers by; and what a loop's
-# stacks may add to traffic: written and read in HBM, where unrolled layers keep on the chip
-# what there is room for.
+# Largest relative difference between a loop and unrolled layers in arithmetic and
+# communication, and in traffic: a loop's stacks are in HBM, while unrolled layers keep on
+# the chip what fits there.
 SAME, STACKS = 0.01, 0.35
-# A layer's matrix is used forward, once more where its layer is worked out again, and
-# backward.
+# A layer's matrix is used forward, again to recompute the layer, and backward.
 USES = 3
 SHARED = '--fsdp=16'
 
@@ -70,7 +69,7 @@ plan` does the same for any run.
 
 
 def run(size: str, topology: str, partitions: int, *more: str) -> dict[str, Any]:
-  """One plan, in a process of its own."""
+  """Makes one plan in its own process."""
   command = [
     *(sys.executable, '-m', 'hyperprompt_jax', 'plan'),
     *(f'--gin_file=models/{size}.gin', '--gin_file=methods/hyperprompt_global.gin'),
@@ -83,7 +82,7 @@ def run(size: str, topology: str, partitions: int, *more: str) -> dict[str, Any]
 
 
 def row(*named: str, plan: dict[str, Any]) -> str:
-  """A row of a table: what it is named, and the plan's figures, as in `FIGURES`."""
+  """Returns a row of a table: its names, and the plan's `FIGURES`."""
   cells = [
     *named,
     f'{plan["peak_bytes"] / GIB:.2f} of {plan["hbm_bytes"] / GIB:.0f} GiB',
@@ -103,12 +102,12 @@ def row(*named: str, plan: dict[str, Any]) -> str:
 
 
 def head(*columns: str) -> str:
-  """The first two lines of a table."""
+  """Returns the first two lines of a table."""
   return f'| {" | ".join(columns)} |\n{"| --- " * len(columns)}|\n'
 
 
 def mesh_of(plan: dict[str, Any]) -> str:
-  """Chips along data, and those that share a model."""
+  """Returns the chips along the data axis and the model axis."""
   return f'{plan["mesh"]["data"]} x {plan["mesh"]["model"]}'
 
 
@@ -123,7 +122,7 @@ more to recompute its layer, and backward.
 
 
 def gathered(plan: dict[str, Any]) -> tuple[str, bool]:
-  """Rows of that table, and whether no matrix is carried more often than it is used."""
+  """Returns rows of that table, and whether each matrix is carried once per use at most."""
   mesh = ' x '.join(str(size) for size in plan['mesh'].values())
   if not plan['carried_whole']:
     return f'| {mesh} | all that are shared | | none | 0 |\n', True
@@ -135,7 +134,7 @@ def gathered(plan: dict[str, Any]) -> tuple[str, bool]:
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Plans, and writes the file."""
+  """Plans all sizes and writes the file."""
   (path,) = arguments
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     unrolled = pool.submit(run, 'base', 'v4:2x2x2', 1, UNROLLED)
@@ -144,14 +143,14 @@ def main(arguments: Sequence[str]) -> None:
       pool.submit(run, size, topology, partitions, *(['--share'] if share else []))
       for size, topology, partitions, share in PLANS
     ]
-  found = [(size, plan.result()) for (size, *_), plan in zip(PLANS, plans, strict=True)]
+  planned = [(size, plan.result()) for (size, *_), plan in zip(PLANS, plans, strict=True)]
   text = HEAD.format(date=datetime.date.today().isoformat())
   text += head('size', 'slice', 'mesh (data x model)', *FIGURES)
-  for size, plan in found:
+  for size, plan in planned:
     text += row(size, plan['topology'], mesh_of(plan), plan=plan)
   text += '\n## What hyper-prompts add to `mtl`\n\n'
   text += head('size', 'slice', 'FLOP', 'traffic', 'peak')
-  for size, plan in found:
+  for size, plan in planned:
     if share := plan['share']:
       cells = [f'{100 * share[k]:+.2f} %' for k in ('flops', 'hbm_bytes', 'peak_bytes')]
       text += f'| {size} | {plan["topology"]} | {" | ".join(cells)} |\n'
@@ -159,11 +158,11 @@ def main(arguments: Sequence[str]) -> None:
   text += head(
     'mesh (data x fsdp x model)', 'matrices', 'number', 'carried whole', 'for each'
   )
-  for plan in (found[0][1], shared.result()):
+  for plan in (planned[0][1], shared.result()):
     rows, within = gathered(plan)
     text, ungathered = text + rows, ungathered and within
   straight = unrolled.result()
-  looped = next(plan for size, plan in found if (size, plan['topology']) == BASE)
+  looped = next(plan for size, plan in planned if (size, plan['topology']) == BASE)
   text += """
 ## Scanned against unrolled
 
@@ -182,23 +181,23 @@ with each layer.
   }
   with open(path, 'w', encoding='utf-8') as file:
     file.write(text)
-  said = ', '.join(f'{key} {by:+.2%}' for key, by in change.items())
-  print(f'{path}: scanned by unrolled: {said}')
+  differences = ', '.join(f'{key} {by:+.2%}' for key, by in change.items())
+  print(f'{path}: scanned by unrolled: {differences}')
   kept = {
-    'scanned and unrolled do the same': all(
+    'loops and unrolled layers have the same arithmetic and communication': all(
       abs(change[key]) < SAME for key in ('flops', 'link_bytes')
     ),
-    'the stacks of loops add no more traffic than they may': change['hbm_bytes'] < STACKS,
-    'no matrix is carried whole more than once per use': ungathered,
-    'hyper-prompts add no more than they may': all(
+    "the traffic of the loops' stacks is within its limit": change['hbm_bytes'] < STACKS,
+    'each matrix is carried whole at most once per use': ungathered,
+    'the cost of hyper-prompts is within its limit': all(
       plan['share'][k] <= MOST[size]
-      for size, plan in found
+      for size, plan in planned
       if plan['share']
       for k in ('flops', 'peak_bytes')
     ),
   }
   if broken := [promise for promise, holds in kept.items() if not holds]:
-    raise SystemExit(f'no longer so: {"; ".join(broken)}')
+    raise SystemExit(f'no longer true: {"; ".join(broken)}')
 
 
 if __name__ == '__main__':

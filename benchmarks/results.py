@@ -1,6 +1,6 @@
-"""What benchmarks find, in results/*.json: with when, on what, and by which versions.
+"""Results of benchmarks in results/*.json, with date, machine and versions.
 
-Where a part was measured anew, those are of that part.
+After a partial measurement, these describe the newest part.
 """
 
 import datetime
@@ -26,19 +26,19 @@ PACKAGES = (
 
 
 def has(module: str) -> bool:
-  """Whether what is compared with can be imported."""
+  """Returns whether a module can be imported."""
   return importlib.util.find_spec(module) is not None
 
 
-def write(name: str, found: dict[str, Any]) -> None:
-  """Writes one file."""
+def write(name: str, measured: dict[str, Any]) -> None:
+  """Writes the results of one benchmark."""
   FOLDER.mkdir(exist_ok=True)
-  told = {**found, 'about': _about()}
-  (FOLDER / f'{name}.json').write_text(json.dumps(told, indent=1) + '\n')
+  record = {**measured, 'about': _about()}
+  (FOLDER / f'{name}.json').write_text(json.dumps(record, indent=1) + '\n')
 
 
 def read(name: str) -> dict[str, Any] | None:
-  """What was last found; None if nothing was."""
+  """Returns the last results; None if there are none."""
   path = FOLDER / f'{name}.json'
   return json.loads(path.read_text()) if path.exists() else None
 

@@ -46,8 +46,8 @@ from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.nn.config import REMAT_POLICIES, Config
 from hyperprompt_jax.planning.steps import Batch
 
-BY_TASKS = 'by tasks'  # greedy decoding, of models of few tasks and of many
-# Does a thing once, and returns the seconds that it took.
+BY_TASKS = 'by tasks'  # greedy decoding of models with few and with many tasks
+# Does its work once, and returns the seconds.
 Timed = Callable[[], float]
 
 
@@ -57,14 +57,14 @@ def _config(size: str, **options: str) -> Config:
 
 
 class Worker(contextlib.AbstractContextManager):
-  """A process that does what it is asked to of one of `WAYS`."""
+  """A process that does the work of one implementation on request."""
 
   def __init__(self, name: str, *args: Any):
-    """Starts it.
+    """Starts the process.
 
     Args:
-      name: of `WAYS`.
-      *args: what that is called with.
+      name: selects the implementation, a key of `WAYS`.
+      *args: are passed to that function.
     """
     context = multiprocessing.get_context('spawn')
     self._asks, answers = context.Pipe()
@@ -73,16 +73,19 @@ class Worker(contextlib.AbstractContextManager):
     answers.close()  # so that the end of the process ends `recv`
 
   def ask(self, what: str) -> tuple[float, Any]:
-    """Does a thing; returns the seconds that it took and, if it is a number, what it gave.
+    """Does one piece of work.
+
+    Returns:
+      The seconds that it took, and its result if that is a number.
 
     Raises:
-      EOFError: the process ended, after its own message.
+      EOFError: if the process has ended, after printing its own message.
     """
     self._asks.send(what)
     return self._asks.recv()
 
   def timed(self, what: str) -> Timed:
-    """That thing, to be timed."""
+    """Returns a function that does the work and returns its seconds."""
     return lambda: self.ask(what)[0]
 
   def __enter__(self) -> Self:
@@ -94,9 +97,9 @@ class Worker(contextlib.AbstractContextManager):
 
 
 def _serve(asked: Connection, name: str, args: Sequence[Any]) -> None:
-  """What a worker's process runs."""
+  """Runs in the process of a worker."""
   works = WAYS[name](*args)
-  with contextlib.suppress(EOFError):  # who asked has ended
+  with contextlib.suppress(EOFError):  # the other process has ended
     while True:
       work = works[asked.recv()]
       start = time.perf_counter()
@@ -106,16 +109,16 @@ def _serve(asked: Connection, name: str, args: Sequence[Any]) -> None:
 
 
 def interleaved(ways: dict[str, Timed], repeats: int) -> dict[str, Any]:
-  """Times ways in turn.
+  """Times several implementations in turn.
 
   Returns:
-    Of each the median of its seconds, and of all but ours the median, over the rounds, of
-    its time by ours.
+    The median seconds of each implementation, and the median over rounds of the ratio of
+    its time to ours.
   """
   for way in ways.values():
     way()  # compiles
   rounds = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
-  median = lambda of: statistics.median(map(of, rounds))
+  median = lambda key: statistics.median(map(key, rounds))
   return {
     'seconds': {name: median(lambda times, n=name: times[n]) for name in ways},
     'times_ours': {
@@ -132,35 +135,35 @@ def measure(
   others: Sequence[str],
   wanted: Sequence[str],
 ) -> dict[str, Any]:
-  """What is wanted at one size, by name."""
-  found: dict[str, Any] = {}
+  """Returns the wanted measurements at one size, by name."""
+  measured: dict[str, Any] = {}
   compared = [what for what in wanted if what in (TRAIN, GREEDY, BEAM, SCORE)]
   needed = [OURS, *others] if compared else [OURS] if RANK in wanted else []
   with contextlib.ExitStack() as stack:
     workers = {name: stack.enter_context(Worker(name, config, batch)) for name in needed}
     for what in compared:
       ways = {name: worker.timed(what) for name, worker in workers.items()}
-      found[what] = interleaved(ways, repeats)
-      print(f'{size}, {what}: {found[what]}', file=sys.stderr, flush=True)
+      measured[what] = interleaved(ways, repeats)
+      print(f'{size}, {what}: {measured[what]}', file=sys.stderr, flush=True)
       if what == TRAIN and on_gpu():
-        found[MEMORY] = {
+        measured[MEMORY] = {
           name: worker.ask(MEMORY)[1] for name, worker in workers.items() if name != T5X
         }
-        print(f'{size}, {MEMORY}: {found[MEMORY]}', file=sys.stderr, flush=True)
+        print(f'{size}, {MEMORY}: {measured[MEMORY]}', file=sys.stderr, flush=True)
     if RANK in wanted:
-      # Ranking the labels of a task in place of generating one.
+      # Ranking a task's labels replaces generating one.
       ways = {OURS: workers[OURS].timed(RANK), GREEDY: workers[OURS].timed(GREEDY)}
-      found[RANK] = interleaved(ways, repeats)
+      measured[RANK] = interleaved(ways, repeats)
   if UNROLLED in wanted:
-    found[UNROLLED] = training_unrolled(config, batch, repeats, others)
-    print(f'{size}, {UNROLLED}: {found[UNROLLED]}', file=sys.stderr, flush=True)
-  return found
+    measured[UNROLLED] = training_unrolled(config, batch, repeats, others)
+    print(f'{size}, {UNROLLED}: {measured[UNROLLED]}', file=sys.stderr, flush=True)
+  return measured
 
 
 def training_unrolled(
   config: Config, batch: Batch, repeats: int, others: Sequence[str]
 ) -> dict[str, Any]:
-  """The training step, of ours with its layers one after another."""
+  """Times the training step, with our layers unrolled."""
   straight = dataclasses.replace(config, scan_layers=False)
   with contextlib.ExitStack() as stack:
     ways = {
@@ -171,7 +174,7 @@ def training_unrolled(
 
 
 def decoding_by_tasks(config: Config, batch: Batch, repeats: int) -> dict[str, Any]:
-  """Greedy decoding of models of few tasks and of many."""
+  """Times greedy decoding of models with few and with many tasks."""
   with contextlib.ExitStack() as stack:
     ways = {
       str(tasks): stack.enter_context(Worker(OURS, config, batch, tasks)).timed(GREEDY)
@@ -181,7 +184,7 @@ def decoding_by_tasks(config: Config, batch: Batch, repeats: int) -> dict[str, A
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Measures into results/cpu_speed.json, or gpu_speed.json."""
+  """Measures, and writes results/cpu_speed.json or gpu_speed.json."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--size', nargs='+', default=['small', 'base'])
   parser.add_argument('--batch', type=int, default=8)
@@ -195,7 +198,7 @@ def main(arguments: Sequence[str]) -> None:
   everything = [TRAIN, GREEDY, BEAM, SCORE, RANK, UNROLLED, BY_TASKS]
   parser.add_argument('--what', nargs='+', choices=everything, default=everything)
   flags = parser.parse_args(arguments)
-  # JAX takes three quarters of a GPU's memory at once, which PyTorch would lack.
+  # By default JAX reserves three quarters of a GPU's memory, which PyTorch would lack.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   batch = Batch(flags.batch, flags.inputs, flags.targets)
   needs = {MTL: (), T5X: ('t5x',), TORCH: ('torch', 'transformers')}
@@ -206,17 +209,17 @@ def main(arguments: Sequence[str]) -> None:
     setup['device'] = jax.devices()[0].device_kind
   name = f'{jax.default_backend()}_speed'
   before = results.read(name) or {}
-  # What was measured otherwise does not stand beside what is measured now.
-  found = before if setup.items() <= before.items() else setup
+  # Results of different settings are not mixed in one file.
+  measured = before if setup.items() <= before.items() else setup
   for size in flags.size:
     config = _config(size, **options)
-    of_size = measure(size, config, batch, flags.repeats, against, flags.what)
-    found[size] = found.get(size, {}) | of_size
-    results.write(name, found)
+    at_size = measure(size, config, batch, flags.repeats, against, flags.what)
+    measured[size] = measured.get(size, {}) | at_size
+    results.write(name, measured)
   if BY_TASKS in flags.what:
     config = _config(flags.size[0], **options)
-    found[BY_TASKS] = decoding_by_tasks(config, batch, flags.repeats)
-    results.write(name, found)
+    measured[BY_TASKS] = decoding_by_tasks(config, batch, flags.repeats)
+    results.write(name, measured)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""T5X's plain T5, trained and decoded as T5X does it: what ours is measured against.
+"""T5X's plain T5, trained and decoded as T5X does it, for comparison with ours.
 
 Needs T5X's source on PYTHONPATH, or installed; see docs/how_to/t5x.md.
 """
@@ -20,15 +20,15 @@ from t5x.examples.t5 import network as unrolled_network
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.planning.steps import Batch
 
-# No id: so that what random weights generate does not end.
+# This is no token id, so that generation with random weights never ends early.
 _NEVER = types.SimpleNamespace(eos_id=-1)
 
 
 def make_model(config: Config, *, scanned: bool) -> models.EncoderDecoderModel:
-  """T5X's model of the same sizes, with its recipe of Adafactor.
+  """Returns T5X's model of the same sizes, with its recipe of Adafactor.
 
   Args:
-    config: of ours.
+    config: is our configuration, which T5X's follows.
     scanned: whether it is T5X's `scalable_t5`, with remat `minimal`.
   """
   network = scanned_network if scanned else unrolled_network
@@ -54,7 +54,7 @@ def make_model(config: Config, *, scanned: bool) -> models.EncoderDecoderModel:
 
 
 def train_step(model: models.EncoderDecoderModel, state: Any, batch: Any) -> Any:
-  """One step, as T5X's trainer jits it: the next state and the loss."""
+  """Takes one step as T5X's trainer does; returns the next state and the loss."""
   rng = jax.random.fold_in(jax.random.key(0), state.step)
   state, metrics = trainer.train_with_lr(
     state,
@@ -68,7 +68,7 @@ def train_step(model: models.EncoderDecoderModel, state: Any, batch: Any) -> Any
 
 
 def shapes(batch: Batch) -> dict[str, tuple[int, int]]:
-  """Of the features of a batch."""
+  """Returns the shapes of a batch's features."""
   targets = ('decoder_input_tokens', 'decoder_target_tokens', 'decoder_loss_weights')
   return {
     'encoder_input_tokens': (batch.size, batch.inputs),
@@ -77,22 +77,22 @@ def shapes(batch: Batch) -> dict[str, tuple[int, int]]:
 
 
 def initial_state(model: models.EncoderDecoderModel, batch: Batch) -> Any:
-  """A fresh state of a model."""
+  """Returns a fresh training state of a model."""
   of_one_row = {name: (1, length) for name, (_, length) in shapes(batch).items()}
   variables = model.get_initial_variables(jax.random.key(0), of_one_row)
   return train_state.FlaxOptimTrainState.create(model.optimizer_def, variables)
 
 
 def lower_train(config: Config, devices: Any, num_partitions: int, batch: Batch) -> Any:
-  """The training step for devices that are not there, with T5X's own sharding rules.
+  """Lowers the training step for devices that are absent, with T5X's own sharding rules.
 
-  As ours: layers in a loop, remat `minimal`.
+  Layers are in a loop and remat is `minimal`, as in our step.
 
   Args:
-    config: of ours.
-    devices: of a slice.
-    num_partitions: devices that share a model.
-    batch: its shape.
+    config: is our configuration, which T5X's follows.
+    devices: are the devices of a slice.
+    num_partitions: is the number of devices that share a model.
+    batch: has the sizes of a batch.
   """
   model = make_model(config, scanned=True)
   mesh = Mesh(

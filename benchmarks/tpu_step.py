@@ -1,12 +1,12 @@
-"""The training step on TPU slices, ours and T5X's, by the TPU's own compiler.
+"""Compiles our training step and T5X's for TPU slices, with the TPU's own compiler.
 
     python -m benchmarks.tpu_step                          (part of make bench)
-    python -m benchmarks.tpu_step global base v4:2x2x2 1   one program alone, as JSON
-    python -m benchmarks.tpu_step --size xxl --program global   a part of all
+    python -m benchmarks.tpu_step global base v4:2x2x2 1        one program, as JSON
+    python -m benchmarks.tpu_step --size xxl --program global   some of the programs
 
-T5X's is compiled where T5X can be imported. Each program is compiled in a process of its
-own, one after another: the compiler uses all cores, and its time is told. Of what is not
-asked for, results stay as they were.
+T5X's step is compiled where T5X can be imported. Each program is compiled in its own
+process, one after another, as the compiler uses all cores and its time is reported. Results
+that were not requested stay as they were.
 """
 
 import argparse
@@ -35,7 +35,7 @@ NUM_TASKS = 8
 
 
 def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[Any, Any]:
-  """A step that is not compiled yet, and its slice."""
+  """Returns a step before compilation, and its slice."""
   libtpu.prepare()
   from hyperprompt_jax.configuration import gin_files
   from hyperprompt_jax.planning import steps
@@ -59,7 +59,7 @@ def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[
 
 
 def measure(program: str, size: str, topology: str, num_partitions: int) -> dict[str, Any]:
-  """What one program needs on each chip."""
+  """Returns the needs of one program on each chip."""
   from hyperprompt_jax.planning import cost, hlo
   from hyperprompt_jax.planning.plan import Plan
 
@@ -67,16 +67,16 @@ def measure(program: str, size: str, topology: str, num_partitions: int) -> dict
   start = time.monotonic()
   compiled = lowered.compile()
   took = time.monotonic() - start
-  found = cost.analyse(hlo.parse(compiled.as_text()))
-  seconds = Plan.seconds(where.chip, found, None)
+  analysis = cost.analyse(hlo.parse(compiled.as_text()))
+  seconds = Plan.seconds(where.chip, analysis, None)
   return {
-    'flops': found.flops,
-    'hbm_bytes': found.hbm_bytes,
-    'bytes_accessed': found.bytes_accessed,
-    'link_bytes': found.link_bytes,
+    'flops': analysis.flops,
+    'hbm_bytes': analysis.hbm_bytes,
+    'bytes_accessed': analysis.bytes_accessed,
+    'link_bytes': analysis.link_bytes,
     'peak_bytes': compiled.memory_analysis().peak_memory_in_bytes,
     'compiler_seconds': seconds['compiler_seconds'],
-    'kernels': found.unestimated,
+    'kernels': analysis.unestimated,
     'kernels_seconds': seconds['kernels_seconds'],
     'compile_seconds': took,
   }
@@ -103,7 +103,7 @@ def _run(
 
 
 def main(arguments: Sequence[str]) -> None:
-  """One program as JSON; or many, into results/tpu_step.json, by size and program."""
+  """Prints one program as JSON, or writes many into results/tpu_step.json."""
   if len(arguments) == 4 and not arguments[0].startswith('-'):
     program, size, topology, num_partitions = arguments
     print(json.dumps(measure(program, size, topology, int(num_partitions))))
@@ -118,11 +118,11 @@ def main(arguments: Sequence[str]) -> None:
   for size, *where in SIZES:
     for program in flags.program if size in flags.size else ():
       of_size = by_size.setdefault(size, {})
-      # What does not compile any more has no figures.
+      # A program that no longer compiles has no figures.
       of_size.pop(program, None)
-      if found := _run(program, size, *where):
-        of_size[program] = found
-      # Half an hour's work in all: what is there is kept, whatever comes.
+      if figures := _run(program, size, *where):
+        of_size[program] = figures
+      # Everything takes half an hour: each result is written at once.
       results.write('tpu_step', by_size)
 
 

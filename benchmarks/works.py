@@ -1,4 +1,4 @@
-"""What is timed of a T5: ours, T5X's and Transformers'; see `benchmarks.speed`."""
+"""The work that `benchmarks.speed` times: our T5, T5X's and Transformers'."""
 
 import contextlib
 import copy
@@ -26,23 +26,23 @@ from hyperprompt_jax.training.train_step import (
 
 OURS, MTL, T5X, TORCH = 'ours', 'mtl', 't5x', 'transformers'
 TRAIN, GREEDY, BEAM, SCORE, RANK = 'train step', 'greedy', 'beam search', 'score', 'rank'
-# Of a network whose layers are not in a loop, as T5X's are not here.
+# Our layers are in a loop by default; T5X's are unrolled here.
 UNROLLED = 'train step, unrolled'
 NUM_BEAMS = 4
 LEARNING_RATE = 1e-3
 GIB = 2**30
-# Not timed, but asked for: the peak of a training step's memory, in GiB.
+# This is not a time but the peak memory of a training step, in GiB.
 MEMORY = 'train step GiB'
 METHOD = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
 
-# A thing to time: runs once, and waits for the result.
+# Runs once, and waits for the result.
 Work = Callable[[], Any]
 
 
 def ours(
   config: Config, batch: Batch, num_tasks: int = 8, method: Method = METHOD
 ) -> dict[str, Work]:
-  """What is timed of ours, by name."""
+  """Returns our work, by name."""
   tasks = tuple(f'task_{number}' for number in range(num_tasks))
   model = Model(config, method, tasks)
   beams = Model(config, method, tasks, decode_fn=_beam_search)
@@ -57,8 +57,8 @@ def ours(
     like = abstract_state(model, optimizer, partitioner)
     held = [initial_state(model, optimizer, like, seed=0)]
     step = make_train_step(model, optimizer, partitioner, like, seed=0)
-    # The step takes over what it is given.
-    params = jax.jit(lambda of: jax.tree.map(jnp.copy, of))(held[0].params)
+    # The step donates the buffers of its argument.
+    params = jax.jit(lambda params: jax.tree.map(jnp.copy, params))(held[0].params)
     conditioning = jax.jit(model.condition)(params)
     on_device = partitioner.put(rows)
     inputs = partitioner.put(inputs)
@@ -74,7 +74,7 @@ def ours(
   def memory() -> float:
     with partitioner.activate():
       needs = step.lower(held[0], on_device).compile().memory_analysis()  # type: ignore[attr-defined]
-    # What is donated is in both.
+    # Donated buffers are counted in both.
     sizes = needs.argument_size_in_bytes + needs.output_size_in_bytes
     return (sizes - needs.alias_size_in_bytes + needs.temp_size_in_bytes) / GIB
 
@@ -105,7 +105,7 @@ def _beam_search(*args: Any, **kwargs: Any) -> Any:
 
 
 def t5x(config: Config, batch: Batch) -> dict[str, Work]:
-  """What is timed of T5X."""
+  """Returns T5X's work, by name."""
   from t5x import decoding as t5x_decoding
 
   from benchmarks import t5x_baseline
@@ -115,17 +115,18 @@ def t5x(config: Config, batch: Batch) -> dict[str, Work]:
   rows = features_of(batch, config.vocab_size)
   params = jax.jit(lambda: t5x_baseline.initial_state(model, batch).params)()
   step = jax.jit(
-    lambda state, of: t5x_baseline.train_step(model, state, of), donate_argnums=0
+    lambda state, batch_rows: t5x_baseline.train_step(model, state, batch_rows),
+    donate_argnums=0,
   )
   search_model = t5x_baseline.make_model(config, scanned=False)
   search_model._decode_fn = t5x_decoding.beam_search  # as T5X sets it by gin
-  decode = jax.jit(lambda params, of: model.predict_batch(params, of))
+  decode = jax.jit(lambda params, batch_rows: model.predict_batch(params, batch_rows))
   search = jax.jit(
-    lambda params, of: search_model.predict_batch_with_aux(
-      params, of, num_decodes=NUM_BEAMS
+    lambda params, batch_rows: search_model.predict_batch_with_aux(
+      params, batch_rows, num_decodes=NUM_BEAMS
     )
   )
-  score = jax.jit(lambda params, of: model.score_batch(params, of))
+  score = jax.jit(lambda params, batch_rows: model.score_batch(params, batch_rows))
 
   def train() -> Any:
     held[0], loss = step(held[0], rows)
@@ -140,10 +141,10 @@ def t5x(config: Config, batch: Batch) -> dict[str, Work]:
 
 
 def transformers(config: Config, batch: Batch) -> dict[str, Work]:
-  """What is timed of Transformers; its optimizer is PyTorch's Adafactor.
+  """Returns the work of Transformers, by name; its optimizer is PyTorch's Adafactor.
 
-  With bfloat16, training has PyTorch's mixed precision, and what needs no gradient has
-  weights of bfloat16. Attention is of the kind that Transformers chooses.
+  With bfloat16, training uses PyTorch's mixed precision, and decoding and scoring use
+  bfloat16 weights. Transformers chooses the implementation of attention.
   """
   import torch
   from transformers import T5Config, T5ForConditionalGeneration
@@ -169,7 +170,7 @@ def transformers(config: Config, batch: Batch) -> dict[str, Work]:
   if gpu:
     torch.set_float32_matmul_precision('high')  # TF32, as XLA has it
   network.to(device)
-  # By default it works through its parameters one by one, which leaves a GPU idle.
+  # The default updates parameters one by one, which leaves a GPU idle.
   optimizer = torch.optim.Adafactor(
     network.parameters(), lr=LEARNING_RATE, foreach=gpu or None
   )
@@ -195,8 +196,8 @@ def transformers(config: Config, batch: Batch) -> dict[str, Work]:
     network = without_gradients().eval()
     lengths = {'max_new_tokens': batch.targets, 'min_new_tokens': batch.targets}
     with torch.no_grad():
-      found = network.generate(inputs, do_sample=False, num_beams=num_beams, **lengths)
-      return found.cpu()  # waits
+      tokens = network.generate(inputs, do_sample=False, num_beams=num_beams, **lengths)
+      return tokens.cpu()  # waits
 
   def score() -> float:
     network = without_gradients().eval()
@@ -219,14 +220,14 @@ def transformers(config: Config, batch: Batch) -> dict[str, Work]:
 
 
 def features_of(batch: Batch, vocab_size: int) -> dict[str, np.ndarray]:
-  """Random tokens, none of them padding."""
+  """Returns random tokens without padding."""
   rng = np.random.default_rng(0)
   shape = {'encoder': (batch.size, batch.inputs), 'decoder': (batch.size, batch.targets)}
   names = ('encoder_input_tokens', 'decoder_input_tokens', 'decoder_target_tokens')
-  found = {
+  tokens = {
     name: rng.integers(2, vocab_size, shape[name[:7]]).astype(np.int32) for name in names
   }
-  return found | {'decoder_loss_weights': np.ones(shape['decoder'], np.int32)}
+  return tokens | {'decoder_loss_weights': np.ones(shape['decoder'], np.int32)}
 
 
 WAYS: dict[str, Callable[..., dict[str, Work]]] = {
