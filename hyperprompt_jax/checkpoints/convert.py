@@ -9,10 +9,8 @@ from typing import Any
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints.formats import huggingface, t5x
 from hyperprompt_jax.checkpoints.lazy import cast
-from hyperprompt_jax.checkpoints.source import open_source, run_of
-from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.checkpoints.source import Source, open_source
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.runtime import files, terminal
 
@@ -48,7 +46,7 @@ def convert(
     UserError: if it cannot be read, written or held by the format, or is no T5.
   """
   source = open_source(path)
-  config, vocabulary = _described(path)
+  vocabulary = _vocabulary_file(source)
   if drop_method:
     source = source.without_method()
   elif source.method_paths and to == HUGGING_FACE:
@@ -56,7 +54,7 @@ def convert(
       f'{path} holds parameters of a method ({source.method_paths[0]}, …), for which a '
       'Hugging Face T5 has no place: --drop_method leaves them out'
     )
-  config = source.backbone_config(config)
+  config = source.backbone_config()
   if vocab_size is not None:
     config = dataclasses.replace(config, vocab_size=vocab_size)
     source = source.with_vocabulary(vocab_size)
@@ -92,19 +90,12 @@ def convert(
   }
 
 
-def _described(path: str) -> tuple[Config | None, str | None]:
-  """What lies beside a checkpoint: a run's own configuration, a vocabulary's file."""
-  model_dir = run_of(path)
-  config, vocabulary = None, path
-  if model_dir is not None:
-    runs.configure(str(model_dir), 'runs/run.gin', [], [])
-    config = gin_files.call(Config)
-    vocabulary = gin_files.parameter('runs.Run.vocabulary')
-  if not os.path.exists(vocabulary):
-    return config, None
-  if os.path.isdir(vocabulary):
-    vocabulary = os.path.join(vocabulary, hyperprompt_tasks.HUGGING_FACE_FILE)
-  return config, vocabulary if os.path.isfile(vocabulary) else None
+def _vocabulary_file(source: Source) -> str | None:
+  """The SentencePiece file of a run, or that lies in a checkpoint's folder, if any."""
+  path = source.vocabulary or source.path
+  if os.path.isdir(path):
+    path = os.path.join(path, hyperprompt_tasks.HUGGING_FACE_FILE)
+  return path if os.path.isfile(path) else None
 
 
 def _sizes(config: Config) -> list[dataclasses.Field]:

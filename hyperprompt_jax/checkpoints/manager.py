@@ -29,7 +29,7 @@ from hyperprompt_jax.checkpoints.iterator import (
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.source import frozen_arrays
-from hyperprompt_jax.checkpoints.storage import writing
+from hyperprompt_jax.checkpoints.storage import check_folder, writing
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.runtime import distributed, terminal, workarounds
@@ -146,6 +146,8 @@ class Checkpointer:
     self.initial_step = 0
     if retention is None and not self.directory.is_dir():
       raise UserError(f'no checkpoints in {model_dir}: train there first')
+    if not str(self.directory).startswith('gs://'):
+      check_folder(self.directory)  # before Orbax, which would wait for a pipe
     options = ocp.CheckpointManagerOptions(
       read_only=retention is None,
       # What a kill in the middle of a write leaves.

@@ -12,8 +12,9 @@ from hyperprompt_jax.checkpoints import record
 from hyperprompt_jax.checkpoints.differences import check_same_parameters
 from hyperprompt_jax.checkpoints.formats import huggingface, t5x
 from hyperprompt_jax.checkpoints.frozen import FOLDER, Base, check_fingerprint, where
+from hyperprompt_jax.checkpoints.identity import network_of
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
-from hyperprompt_jax.checkpoints.storage import Folder
+from hyperprompt_jax.checkpoints.storage import Folder, check_folder
 from hyperprompt_jax.checkpoints.sums import weighted_sum
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import MultiTaskLearning
@@ -42,6 +43,7 @@ class Source:
     arrays: its parameters, by their paths in the unrolled network.
     config: of the network, where the format says it.
     task_list: the conditioned tasks of a run of this project.
+    vocabulary: the vocabulary that such a run was trained with.
   """
 
   path: str
@@ -50,6 +52,7 @@ class Source:
   arrays: Mapping[str, LazyArray]
   config: Config | None = None
   task_list: tuple[str, ...] = ()
+  vocabulary: str | None = None
 
   def __post_init__(self):
     for name, array in self.arrays.items():
@@ -77,18 +80,16 @@ class Source:
       return self
     return dataclasses.replace(self, arrays={**self.arrays, **resized})
 
-  def backbone_config(self, known: Config | None = None) -> Config:
-    """The network's sizes and options, checked against all arrays of the backbone.
+  def backbone_config(self) -> Config:
+    """Returns the network's configuration, checked against all arrays of the backbone.
 
-    Args:
-      known: the configuration, from elsewhere; None takes the format's own. What it does
-        not say is read off the shapes; of activations T5 1.1's where the MLP has a gate,
-        and T5 1.0's where it has none.
+    Where the format does not say it, it is inferred from the shapes; the activations are
+    those of T5 1.1 where the MLP has a gate, and of T5 1.0 where it has none.
 
     Raises:
       UserError: with a table, if the arrays are not those of such a network.
     """
-    config = known or self.config or self._inferred_config()
+    config = self.config or self._inferred_config()
     config = dataclasses.replace(config, scan_layers=False)
     self.check_depth(config)
     shapes = Model(config, MultiTaskLearning(), ('task',)).param_shapes()
@@ -164,9 +165,20 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
     return Source(path, 'Hugging Face', 0, arrays, config)
   if local and (step_folder := _step_of_run(local)):
     # Not the run's path: whoever refers to it means this step, and not a later one.
+    check_folder(step_folder)
     step = int(step_folder.name)
-    arrays, tasks = _read_run(step_folder, within)
-    return Source(str(step_folder), 'hyperprompt', step, arrays, task_list=tasks)
+    arrays, run = _read_run(step_folder, within)
+    return Source(
+      str(step_folder),
+      'hyperprompt',
+      step,
+      arrays,
+      config=network_of(str(step_folder), run.data),
+      task_list=tuple(run.task_list),
+      vocabulary=run.data.get('VOCABULARY'),
+    )
+  if local:
+    check_folder(local)
   if contents := folder.read(t5x.MSGPACK_FILE):
     arrays, step = t5x.read_native(folder, contents)
     return _of_t5x(Source(path, 'T5X', step, unrolled(arrays)))
@@ -175,12 +187,6 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
     arrays, step = t5x.of_train_state(state, t5x.read_orbax(state, metadata))
     return _of_t5x(Source(path, 'T5X Orbax', step, unrolled(arrays)))
   raise UserError(f'{path} is no checkpoint: name {_FORMATS}{_hint(local)}')
-
-
-def run_of(path: str) -> epath.Path | None:
-  """The MODEL_DIR that a path is, or is a checkpoint of; None if it is neither."""
-  step = None if path.startswith('gs://') else _step_of_run(epath.Path(path))
-  return step and step.absolute().parent.parent
 
 
 def _step_of_run(path: epath.Path) -> epath.Path | None:
@@ -193,28 +199,27 @@ def _step_of_run(path: epath.Path) -> epath.Path | None:
 
 def _read_run(
   step_folder: epath.Path, within: tuple[str, ...]
-) -> tuple[dict[str, LazyArray], tuple[str, ...]]:
-  """All parameters of a run's checkpoint, the frozen ones too, and its task list."""
+) -> tuple[dict[str, LazyArray], record.RunRecord]:
+  """Reads all parameters of a run's checkpoint, the frozen ones too, and its record."""
   saved = _read_orbax_folder(step_folder / 'params')
   model_dir = step_folder.parent.parent
   contents = Folder(str(step_folder / 'run')).read('metadata')
   if contents is None:
     raise UserError(f'checkpoint {step_folder} is incomplete: it has no run/metadata')
   run = record.parse(str(step_folder), contents)
-  tasks = tuple(run.task_list)
   for path, expected in (run.sums or {}).get('params', {}).items():
     if path not in saved or int(weighted_sum(saved[path].read())) != expected:
       raise UserError(f'checkpoint {step_folder} is damaged: {path} is not what was saved')
   arrays = unrolled(saved)
   if run.base is None:
-    return arrays, tasks
+    return arrays, run
   if run.base.path in within:
     raise UserError(f'checkpoint {step_folder} is damaged: it is the base of its own base')
   of_base = frozen_arrays(model_dir, run.base, (*within, run.base.path))
   frozen = {path: array for path, array in of_base.items() if path not in arrays}
   whole = ((path, array.read()) for path, array in frozen.items())
   check_fingerprint(model_dir, run.base, whole)
-  return {**arrays, **frozen}, tasks
+  return {**arrays, **frozen}, run
 
 
 def frozen_arrays(
@@ -245,6 +250,7 @@ def frozen_arrays(
 
 
 def _read_orbax_folder(path: epath.Path) -> dict[str, LazyArray]:
+  check_folder(path)
   folder = Folder(str(path))
   metadata = folder.read(t5x.ORBAX_FILE)
   if metadata is None:

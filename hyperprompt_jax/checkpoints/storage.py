@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,8 +28,12 @@ _CONTEXT = ts.Context(
   }
 )
 
-# Of an array; T5's have 60 characters.
+# The longest name of an array; T5's have 60 characters.
 _LONGEST_NAME = 250
+# The most bytes of a file that is read whole; T5X's `checkpoint` of XXL has some 100 kB.
+_LARGEST_FILE = 2**28
+# Files by these names describe arrays, and libraries read them whole.
+_DESCRIPTIONS = {'.zarray', '.zattrs', '.zgroup', 'zarr.json', '_METADATA', 'metadata'}
 
 
 class Folder:
@@ -70,7 +75,14 @@ class Folder:
     return {'driver': 'file', 'path': f'{os.path.abspath(self.path)}/'}
 
   def read(self, name: str) -> bytes | None:
-    """The contents of a file, None if there is no such file."""
+    """Returns the contents of a file, None if there is no such file.
+
+    Raises:
+      UserError: if it cannot be read, is no regular file, or is too large to be one of the
+        files that are read whole.
+    """
+    if not self.is_remote and os.path.lexists(os.path.join(self.path, name)):
+      check_file(os.path.join(self.path, name), _LARGEST_FILE)
     try:
       store = ts.KvStore.open(self._kvstore(), context=_CONTEXT).result()
       found = store.read(name).result()
@@ -131,6 +143,48 @@ def opened(name: str, future: Any) -> LazyArray:
       ) from error
 
   return LazyArray(tuple(store.shape), store.dtype.numpy_dtype, read)
+
+
+def check_file(path: str, largest: int | None = None) -> None:
+  """Checks that a path is a regular file, or leads to one, before anything opens it.
+
+  Opening a pipe waits for ever, and reading a device may never end.
+
+  Args:
+    path: names the file.
+    largest: is the most bytes that it may have; None allows any number.
+
+  Raises:
+    UserError: if it is anything else, or larger.
+  """
+  try:
+    status = os.stat(path)
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}') from error
+  if not stat.S_ISREG(status.st_mode):
+    raise UserError(f'{path} is no regular file, and is not opened: get the folder again')
+  if largest is not None and status.st_size > largest:
+    raise UserError(
+      f'{path} has {status.st_size:,} bytes, and is not read: expected {largest:,} at most'
+    )
+
+
+def check_folder(path: epath.PathLike) -> None:
+  """Checks that a local folder of arrays holds regular files and folders alone.
+
+  Args:
+    path: names the folder; links in it may lead to files, not to folders.
+
+  Raises:
+    UserError: if it holds anything else, or a description of arrays of too many bytes.
+  """
+  for folder, inner_folders, names in os.walk(path):
+    for name in names:
+      largest = _LARGEST_FILE if name in _DESCRIPTIONS else None
+      check_file(os.path.join(folder, name), largest)
+    for name in inner_folders:
+      if os.path.islink(os.path.join(folder, name)):
+        raise UserError(f'{os.path.join(folder, name)} is a link: name the folder itself')
 
 
 def check_name(where: str, name: Any) -> None:

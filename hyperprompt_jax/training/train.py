@@ -14,6 +14,7 @@ from hyperprompt_jax.checkpoints import (
   Retention,
   has_checkpoints,
 )
+from hyperprompt_jax.checkpoints.identity import identity_of
 from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.data import datasets, report
@@ -162,6 +163,7 @@ def train(
       'USE_CACHED_TASKS': use_cached,
       'PACK': max_segments if pack else False,
       'TUNED_PARAMETERS': tuned,
+      **identity_of(model),
     }
     chosen = trainable.choose(model.param_axes(), tuned)
     checkpointer = Checkpointer(model_dir, model.task_list, retention, scores, data, chosen)

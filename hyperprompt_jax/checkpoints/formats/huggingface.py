@@ -16,7 +16,13 @@ import safetensors
 import safetensors.numpy
 
 from hyperprompt_jax.checkpoints.lazy import Index, LazyArray, transposed
-from hyperprompt_jax.checkpoints.storage import Folder, check_memory, check_name, reason_of
+from hyperprompt_jax.checkpoints.storage import (
+  Folder,
+  check_file,
+  check_memory,
+  check_name,
+  reason_of,
+)
 from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_tasks import plain_json
@@ -25,6 +31,8 @@ CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
 PICKLE_FILES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
+# The most bytes of a JSON file; the index of a model of a thousand shards has a few MB.
+_LARGEST_JSON = 2**26
 # A shard is held in memory twice while it is written.
 _SHARD_BYTES = 10**9
 
@@ -167,6 +175,7 @@ def _equal(kernel: LazyArray, embedding: LazyArray) -> bool:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  check_file(str(path), _LARGEST_JSON)
   try:
     found = plain_json.parse(path.read_bytes())
   except (OSError, ValueError) as error:
@@ -212,9 +221,9 @@ def _config(where: str, described: Mapping[str, Any], *, tied: bool) -> Config:
 def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
   """All arrays of the folder's safetensors, sharded or not, by their own names."""
   index = folder / INDEX_FILE
-  if (folder / WEIGHTS_FILE).is_file():
+  if (folder / WEIGHTS_FILE).exists():
     return _open_file(folder / WEIGHTS_FILE)
-  if not index.is_file():
+  if not index.exists():
     pickles = [name for name in PICKLE_FILES if (folder / name).is_file()]
     if pickles:
       raise UserError(
@@ -243,6 +252,7 @@ def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
 
 def _open_file(path: pathlib.Path) -> dict[str, LazyArray]:
   """The arrays of one safetensors file."""
+  check_file(str(path))
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118

@@ -1,0 +1,73 @@
+"""The part of a run's description that all its checkpoints share: network and method.
+
+It is written with every checkpoint as plain JSON, compared when a run resumes, and read
+where a checkpoint is opened without the run's gin files.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.config import Config
+
+# These fields change how a network is run, not what its parameters mean.
+FREE_FIELDS = ('dropout_rate', 'scan_layers', 'remat_policy')
+_NETWORK = 'config.Config.'
+METHOD = 'METHOD'
+
+
+def identity_of(model: Model) -> dict[str, Any]:
+  """Describes a network and its method, by the names that users bind in gin.
+
+  Args:
+    model: is the network that is trained.
+
+  Returns:
+    JSON values: the class of the method under `METHOD`, and each option of the network and
+    of the method under its gin name.
+  """
+  network = dataclasses.asdict(model.config)
+  method = {
+    field.name: getattr(model.method, field.name)
+    for field in dataclasses.fields(model.method)
+    if field.name not in ('parent', 'name')
+  }
+  name = type(model.method).__name__
+  return {
+    **{f'{_NETWORK}{k}': _json(v) for k, v in network.items() if k not in FREE_FIELDS},
+    METHOD: name,
+    **{f'methods.{name}.{option}': _json(value) for option, value in method.items()},
+  }
+
+
+def network_of(where: str, identity: Mapping[str, Any]) -> Config:
+  """Rebuilds a network's configuration from a checkpoint's description.
+
+  Args:
+    where: names the checkpoint, for messages.
+    identity: is what `identity_of` has returned; other entries are passed over.
+
+  Raises:
+    UserError: if it does not describe a network.
+  """
+  values: dict[str, Any] = {
+    name.removeprefix(_NETWORK): tuple(value) if isinstance(value, list) else value
+    for name, value in identity.items()
+    if name.startswith(_NETWORK)
+  }
+  known = {field.name for field in dataclasses.fields(Config)} - set(FREE_FIELDS)
+  try:
+    return Config(**{name: values[name] for name in sorted(known)})
+  except KeyError as error:
+    raise UserError(
+      f'checkpoint {where} does not say its {_NETWORK}{error.args[0]}'
+    ) from error
+  except (UserError, TypeError) as error:
+    raise UserError(f'checkpoint {where} describes no network: {error}') from error
+
+
+def _json(value: Any) -> Any:
+  """A value as it comes back from JSON, so that both can be compared."""
+  return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,138 @@
+"""Folders from elsewhere are data: nothing of them runs, only regular files are read."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from hyperprompt_jax import cli
+from hyperprompt_jax.checkpoints.source import open_source
+from hyperprompt_jax.errors import UserError
+from tests import published
+
+# An import of gin's, which runs the module `evil` beside it: that leaves a file.
+GIN = 'import evil\n'
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+  """The file that the module `evil` writes when something imports it."""
+  modules = tmp_path / 'modules'
+  modules.mkdir()
+  trace = tmp_path / 'it_has_run'
+  (modules / 'evil.py').write_text(f'open({str(trace)!r}, "w").close()\n')
+  monkeypatch.syspath_prepend(modules)
+  return trace
+
+
+def add_run(folder: pathlib.Path) -> None:
+  """Puts beside what a folder holds what makes it look like a run of this project."""
+  (folder / 'checkpoints' / '1' / 'params').mkdir(parents=True)
+  (folder / 'config.gin').write_text(GIN)
+
+
+def convert(path: pathlib.Path, output: pathlib.Path) -> int:
+  return cli.main(['convert', f'--input={path}', f'--output={output}', '--to=t5x'])
+
+
+def test_a_hugging_face_folder_that_looks_like_a_run_too_runs_nothing(tmp_path, evil):
+  folder = published.hugging_face(tmp_path / 'bundle')
+  add_run(folder)
+  assert convert(folder, tmp_path / 'out') == 0
+  assert not evil.exists()
+
+
+def test_a_hugging_face_folder_named_like_a_step_runs_nothing(tmp_path, evil):
+  folder = published.hugging_face(tmp_path / 'bundle' / 'checkpoints' / '1000')
+  (folder / 'params').mkdir()
+  (tmp_path / 'bundle' / 'config.gin').write_text(GIN)
+  assert convert(folder, tmp_path / 'out') == 0
+  assert not evil.exists()
+
+
+def test_a_runs_own_gin_is_not_run_to_convert_it(trained, tmp_path, evil):
+  run = tmp_path / 'run'
+  shutil.copytree(trained, run)
+  (run / 'config.gin').write_text(GIN)
+  assert (
+    cli.main(
+      [
+        *('convert', f'--input={run}', f'--output={tmp_path / "out"}'),
+        *('--to=t5x', '--drop_method'),
+      ]
+    )
+    == 0
+  )
+  assert not evil.exists()
+
+
+def opened(path: pathlib.Path) -> str:
+  """The error of looking at a checkpoint, by a process that must not hang."""
+  code = (
+    'import sys; from hyperprompt_jax.checkpoints.source import open_source\n'
+    'try:\n  print(len(open_source(sys.argv[1]).arrays))\n'
+    'except Exception as error:\n  print(type(error).__name__, error)'
+  )
+  out = subprocess.run(
+    [sys.executable, '-c', code, str(path)],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=True,
+  )
+  return out.stdout.strip()
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'device'])
+@pytest.mark.parametrize('file', ['config.json', 'model.safetensors'])
+def test_a_file_of_hugging_faces_that_is_no_file(tmp_path, file, kind):
+  folder = published.hugging_face(tmp_path / 'hf')
+  replace(folder / file, kind)
+  with pytest.raises(UserError, match=f'{file} is no regular file, and is not opened'):
+    open_source(str(folder))
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'device'])
+@pytest.mark.parametrize('file', ['checkpoint', 'array'])
+def test_a_file_of_t5xs_that_is_no_file(tmp_path, file, kind):
+  folder = published.t5x(tmp_path)
+  path = folder / file if file == 'checkpoint' else next(folder.glob('**/.zarray'))
+  replace(path, kind)
+  assert opened(folder).startswith(f'UserError {path} is no regular file')
+
+
+@pytest.mark.parametrize('name', ['_CHECKPOINT_METADATA', 'run/metadata'])
+def test_a_file_of_a_runs_that_is_no_file(trained, tmp_path, name):
+  run = tmp_path / 'run'
+  shutil.copytree(trained, run)
+  path = run / 'checkpoints' / '4' / name
+  replace(path, 'pipe')
+  code = (
+    'import sys; from hyperprompt_jax.checkpoints import Checkpointer\n'
+    'Checkpointer(sys.argv[1], []).restore_params(4, {})'
+  )
+  ended = subprocess.run(
+    [sys.executable, '-c', code, str(run)], capture_output=True, text=True, timeout=120
+  )
+  assert f'UserError: {path} is no regular file, and is not opened' in ended.stderr
+
+
+def test_a_description_of_endless_size_is_not_read(tmp_path):
+  folder = published.t5x(tmp_path)
+  path = next(folder.glob('**/.zarray'))
+  with path.open('ab') as file:
+    file.truncate(2**40)  # sparse: it takes no disk
+  with pytest.raises(UserError, match='has 1,099,511,627,776 bytes, and is not read'):
+    open_source(str(folder))
+
+
+def replace(path: pathlib.Path, kind: str) -> None:
+  """Puts a pipe in the place of a file, or a link to a device that never ends."""
+  path.unlink()
+  if kind == 'pipe':
+    os.mkfifo(path)
+  else:
+    path.symlink_to('/dev/zero')
