@@ -31,7 +31,7 @@ FLAGS = {
 
 
 class World:
-  """See stand_in.sh, whose folder this is."""
+  """The folder that stand_in.sh describes."""
 
   def __init__(self, folder):
     self.folder = folder
@@ -51,7 +51,7 @@ class World:
     return self
 
   def launch(self, script, verb, *flags, arguments=(), answer=None, events=(), broken=()):
-    """Runs a verb with the flags of a slice; with an answer, on a terminal."""
+    """Runs a verb with the flags of a slice; if there is an answer, on a terminal."""
     (self.folder / 'events').write_text('\n'.join(events))
     (self.folder / 'broken').write_text('\n'.join(broken))
     (self.folder / 'calls').write_text('')
@@ -66,9 +66,11 @@ class World:
     return self.script(script, verb, *words, answer=answer)
 
   def script(self, script, *words, answer=None):
-    ours, keyboard = pty.openpty() if answer is not None else (None, subprocess.DEVNULL)
+    controller, keyboard = (
+      pty.openpty() if answer is not None else (None, subprocess.DEVNULL)
+    )
     if answer is not None:
-      os.write(ours, f'{answer}\n'.encode())
+      os.write(controller, f'{answer}\n'.encode())
     done = subprocess.run(
       [LAUNCH / script, *words],
       env=self.environment,
@@ -76,15 +78,15 @@ class World:
       stdin=keyboard,
       capture_output=True,
       text=True,
-      timeout=20,
+      timeout=40,
     )
     if answer is not None:
-      os.close(ours)
+      os.close(controller)
       os.close(keyboard)
     return done
 
   def words(self, *programs):
-    """The words of what was run since `launch`, of some programs."""
+    """Returns the words of each command since `launch`, of all programs or of some."""
     *records, _ = (self.folder / 'calls').read_text().split('\0\1\0')
     calls = [record.split('\0') for record in records]
     return [call for call in calls if not programs or call[0] in programs]
@@ -106,8 +108,8 @@ class World:
 
   def logs(self):
     """The copied logs: the text of each, by name."""
-    found = (self.folder / 'launch_logs').rglob('*.log')
-    return sorted((path.name, path.read_text()) for path in found)
+    paths = (self.folder / 'launch_logs').rglob('*.log')
+    return sorted((path.name, path.read_text()) for path in paths)
 
 
 @pytest.fixture

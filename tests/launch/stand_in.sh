@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Stands in for gcloud, kubectl and what they reach; links with those names lead here.
+# Stands in for gcloud, kubectl and the hosts behind them; links with those names lead here.
 #
 # The world is a folder, $WORLD:
-#   calls      what was run here
+#   calls      the commands that were run here
 #   machines   the state of the slice or node pool; no file, no machines
 #   hosts/N    a host's home folder; unit has its service's ActiveState and ExecMainStatus
-#   jobset.json, condition   what is in the cluster
-#   events     what happens at the next looks at the machines' state, one a line
-#   broken     words: a command that has one fails; after `once:` only the first
+#   jobset.yaml, train.sh, condition   the objects in the cluster
+#   processes  if it is there, the words of all processes of this machine at each command
+#   events     the events at the next looks at the machines' state, one a line
+#   broken     words: a command that has one fails; after `once:` only the first time. After
+#              `hang:` it does not end, and after `garbage:` it prints nonsense and succeeds
 set -euo pipefail
 NAME=${0##*/}
 printf '%s\0' "$NAME" "$@" $'\1' >>"$WORLD/calls"
+if [[ -e $WORLD/processes ]]; then cat /proc/[0-9]*/cmdline >>"$WORLD/processes" 2>/dev/null || true; fi
 
 end() {
   echo "$NAME: $*" >&2
@@ -18,11 +21,16 @@ end() {
 }
 
 mapfile -t broken <"$WORLD/broken"
-for word in "${broken[@]}"; do
-  if [[ "$*" == *"${word#once:}"* ]]; then
-    if [[ $word == once:* ]]; then : >"$WORLD/broken"; fi
-    end broken
-  fi
+for line in "${broken[@]}"; do
+  word=${line#*:}
+  if [[ -z $word || "$*" != *"$word"* ]]; then continue; fi
+  # shellcheck disable=SC2016
+  case $line in
+    once:*) : >"$WORLD/broken" && end broken ;;
+    hang:*) exec sleep 60 ;;
+    garbage:*) printf '<html>\na[$(touch evil)] 502 \e[31m\n' && exit 0 ;;
+    *) end broken ;;
+  esac
 done
 
 every_host() {
@@ -41,11 +49,13 @@ happen() {
     end) every_host 'inactive 0' Completed ;;
     mistake) every_host 'failed 2' Failed ;;
     crash) every_host 'activating 1' '' ;;
-    terminate) every_host 'failed 143' '' && rm -f "$WORLD/jobset.json" ;;
+    crashes) every_host 'failed 1' Failed ;;
+    stop) every_host 'failed 143' '' && rm -f "$WORLD/jobset.yaml" "$WORLD"/hosts/*/enabled ;;
+    lose_unit) rm "$WORLD/hosts/1/hyperprompt.service" ;;
   esac
 }
 
-# What was asked for is there at the look after the next.
+# Machines that were asked for are there at the look after the next.
 look() {
   local events state=''
   mapfile -t events <"$WORLD/events"
@@ -117,19 +127,22 @@ gcloud() {
     'compute tpus tpu-vm ssh slice '*) read_flags "$@" && ssh_to_hosts ;;
     'compute tpus tpu-vm scp '*) read_flags "${@:5}" && scp_to_hosts ;;
     'container clusters get-credentials '*) : >"$KUBECONFIG" ;;
+    'config get-value project') echo default-project ;;
     *) end "there is no $*" ;;
   esac
 }
 
 kubectl() {
+  [[ -e $KUBECONFIG ]] || end 'no cluster'
   case "$*" in
-    'get jobset slice '*) [[ ! -e $WORLD/jobset.json ]] || echo "slice $(<"$WORLD/condition")" ;;
+    'get jobset slice '*) [[ ! -e $WORLD/jobset.yaml ]] || echo "slice $(<"$WORLD/condition")" ;;
     'get pods '*job-completion-index=0*) echo pod/slice-slice-0-0-xyz ;;
     'get pods '*) printf 'pod/slice-slice-0-%s-xyz\n' 0 1 ;;
     'get '*) ;;
     'logs '*) echo 'step 1' ;;
-    'create --filename='*) cp "${2#*=}" "$WORLD/jobset.json" && : >"$WORLD/condition" ;;
-    'delete jobset'*' slice --ignore-not-found') rm -f "$WORLD/jobset.json" ;;
+    'create --filename='*) cp "${2#*=}" "$WORLD/jobset.yaml" && : >"$WORLD/condition" ;;
+    'create secret generic slice --from-file='*) cp -p "${5#*=}" "$WORLD/train.sh" ;;
+    'delete jobset,'*' slice --ignore-not-found'*) rm -f "$WORLD/jobset.yaml" "$WORLD/train.sh" ;;
     'create configmap slice '* | 'delete configmap slice --ignore-not-found') ;;
     *) end "there is no $*" ;;
   esac
@@ -150,7 +163,7 @@ systemctl() {
       echo 'active 0' >~/unit && touch ~/enabled
       ;;
     'disable --quiet --now hyperprompt') echo 'failed 143' >~/unit && rm ~/enabled ;;
-    daemon-reload) ;;
+    daemon-reload | 'reset-failed hyperprompt') ;;
     *) end "there is no $*" ;;
   esac
 }
@@ -170,7 +183,7 @@ python3() {
       echo 'a wheel' >"${flag_wheel_dir:?}/hyperprompt_jax-0.1.0-py3-none-any.whl"
       ;;
     '-m uv pip install '*)
-      # Keeps what it is given, for the tests of quoting.
+      # Keeps its arguments, for the tests of quoting.
       mkdir -p venv/bin
       # shellcheck disable=SC2016
       printf '#!/bin/sh\nprintf "%%s\\0" "$VALUE" "$@" >"$HOME/given"\n' >venv/bin/hyperprompt
