@@ -44,7 +44,8 @@ _PACKAGES = ('hyperprompt-jax', 'jax', 'jaxlib', 'flax', 'optax')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that say which hosts there are."""
   group = parser.add_argument_group(
-    'several hosts', 'on TPU VMs hosts find each other, and none of these is needed'
+    'several hosts',
+    'on TPU VMs and under srun of Slurm hosts find each other: none of these is needed',
   )
   group.add_argument(
     '--coordinator_address', metavar='HOST:PORT', help='of the first host, a free port'
@@ -104,16 +105,24 @@ def start(flags: argparse.Namespace) -> None:
       '--coordinator_address, --process_count and --process_index go together: give all '
       'three, or --process_count=1 where there is but one host'
     )
-  elif libtpu.has_tpu() and os.environ.get('JAX_PLATFORMS', 'tpu') == 'tpu':
+  elif _is_slurm_task() or (
+    libtpu.has_tpu() and os.environ.get('JAX_PLATFORMS', 'tpu') == 'tpu'
+  ):
     _initialize(flags.meet_seconds)
   if _is_one_of_several():
     terminal.keep_for_results(silent=not is_first())
   _check_devices(flags.device_count)
 
 
+def _is_slurm_task() -> bool:
+  """Returns whether `srun` started this process as one of several; JAX finds the others."""
+  several = os.environ.get('SLURM_NTASKS', '1') != '1'
+  return several and 'SLURM_STEP_NODELIST' in os.environ
+
+
 def _initialize(seconds: int, **arguments: Any) -> None:
   hosts = f'{arguments.get("num_processes", "all")} hosts'
-  at = arguments.get('coordinator_address', "the slice's first host")
+  at = arguments.get('coordinator_address', 'the first host')
   note = f'waiting for {hosts} to meet at {at}: is the command running on each?'
   missed = (
     f'{hosts} have not met at {at} within {seconds} seconds, one of them has not come or '
