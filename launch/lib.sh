@@ -257,7 +257,7 @@ write_train_script() {
 # Sets WHEEL. It is built from a copy, as a checkout may hold an old build/, which would be
 # packed too.
 build_wheel() {
-  local parts=(setup.py pyproject.toml README.md hyperprompt_jax tasks gin)
+  local parts=(setup.py pyproject.toml README.md LICENSE hyperprompt_jax tasks gin)
   mkdir -p "$SCRATCH/source"
   run cp -R "${parts[@]/#/$ROOT/}" "$SCRATCH/source/"
   run python3 -m pip wheel --quiet --no-deps --wheel-dir="$SCRATCH" "$SCRATCH/source"
