@@ -65,12 +65,14 @@ def test_an_entry_without_a_verb_fails(prose, section):
     'x: int32 scalar, steps done.',
     'x: `[B, P]` names.',
     'x: the tokens,\n      and their segments.',
+    'rows: share of the tokens.',
+    'x: override the rest.',
     'x:',
   )
   status, lines = prose(*(described(entry, section=section) for entry in entries))
   assert status == 1
   assert len(lines) == len(entries)
-  assert all(line[6:].startswith(':5: "x: ') and 'has no verb' in line for line in lines)
+  assert all(line[6:9] == ':5:' and 'has no verb' in line for line in lines)
 
 
 def test_an_entry_that_begins_without_its_noun_fails(prose):
@@ -94,6 +96,8 @@ def test_an_entry_with_a_verb_passes(prose):
     'x: The mesh,\n      which may be None.',
     "x: The device's mesh isn't read.",
     '*x, y: Carries the rest.',
+    '**x: override the rest.',
+    'rows: share a prompt.',
   )
   assert prose(described(*entries), described(*entries, section='Attributes')) == (0, [])
 

@@ -1,8 +1,8 @@
 """Runs the campaign: all targets with both tools; a table, and `results/fuzz.json`.
 
-Every target gets its cases from Hypothesis, which makes them of the right ones' parts, and
-from Atheris, which looks for bytes that take new ways through the code. Where Atheris is
-not there (it has no wheel for every Python), Hypothesis is alone, and the table says so.
+Every target receives cases from Hypothesis, which recombines parts of valid cases, and from
+Atheris, which searches for bytes that reach new code. Atheris has no wheel for some
+Pythons; there Hypothesis runs alone, and the table says so.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from tools.fuzz import targets, worker
 
 TOOLS = ('hypothesis', 'atheris')
 RESULTS = pathlib.Path(__file__).parents[1] / 'results' / 'fuzz.json'
-# A process may end, or hang in C++, at a case; it is counted, and the rest is run.
+# A case may end the process, or hang it in C++. It is counted, and the other cases run.
 _MOST_DEATHS = 5
 _MOST_SECONDS = 3_600
 
 
 def main() -> int:
-  """Returns the exit status: 1 if anything was found."""
+  """Runs the campaign; returns the exit status, 1 if there was a fault."""
   names = [module.name for module in pkgutil.iter_modules(targets.__path__)]
   parser = argparse.ArgumentParser(prog='tools.fuzz', description=__doc__)
   parser.add_argument('--cases', type=int, default=10_000, help='of each target and tool')
@@ -50,18 +50,18 @@ def main() -> int:
         f'{row["refused"]:,} | {row["slowest"]:.2f} | {len(row["found"])} |',
         flush=True,
       )
-  found = [(row, finding) for row in rows for finding in row['found']]
-  for row, finding in found:
+  faults = [(row, finding) for row in rows for finding in row['found']]
+  for row, finding in faults:
     print(f'{row["target"]}: {finding["what"]}: {finding["case"][:300]}')
   if 'atheris' not in tools:
     print('Atheris is not installed: Hypothesis alone')
-  return 1 if found else 0
+  return 1 if faults else 0
 
 
 def _keep(row: dict[str, Any], output: pathlib.Path) -> None:
-  """Puts a row into the file of results, in place of an older one of the same."""
+  """Writes a row into the file of results, in place of an older one of the same target."""
   old = json.loads(output.read_text())['targets'] if output.exists() else []
-  key = lambda of: (of['target'], of['tool'])
+  key = lambda other: (other['target'], other['tool'])
   rows = sorted([*(r for r in old if key(r) != key(row)), row], key=key)
   output.parent.mkdir(exist_ok=True)
   report = {
@@ -73,34 +73,34 @@ def _keep(row: dict[str, Any], output: pathlib.Path) -> None:
 
 
 def _summary(rows: list[dict[str, Any]]) -> list[str]:
-  """The row of docs/reference/reliability.md."""
+  """Returns the row of docs/reference/reliability.md."""
   names = sorted({row['target'] for row in rows})
   fewest = min(sum(r['cases'] for r in rows if r['target'] == name) for name in names)
-  found = sum(len(row['found']) for row in rows)
+  faults = sum(len(row['found']) for row in rows)
   refused = sum(row['refused'] for row in rows)
   return [
     f'input made to break its reader (Hypothesis, Atheris): {", ".join(names)}',
     f'at least {fewest:,} cases each',
     f'{refused:,} refused in one line, the others read; the slowest took '
     f'{max(row["slowest"] for row in rows):.2f} s',
-    f'**{found} faults**' if found else 'nothing',
+    f'**{faults} faults**' if faults else 'nothing',
     'make fuzz FUZZ=--seed=' + ','.join(sorted({str(row['seed']) for row in rows})),
   ]
 
 
 def _run(target: str, tool: str, cases: int, seed: int) -> dict[str, Any]:
-  """All cases of a target from a tool, in as many processes as it takes."""
+  """Runs all cases of a target from a tool, in as many processes as that takes."""
   row: dict[str, Any] = {'target': target, 'tool': tool, 'seed': seed}
   row |= {'cases': 0, 'refused': 0, 'slowest': 0.0, 'found': []}
   for life in range(_MOST_DEATHS):
     with tempfile.TemporaryDirectory() as folder:
       died = _live(target, tool, cases - row['cases'], seed + life, pathlib.Path(folder))
       path = pathlib.Path(folder) / worker.FINDINGS
-      found = json.loads(path.read_text()) if path.exists() else {}
-      row['cases'] += found.get('cases', 0)
-      row['refused'] += found.get('refused', 0)
-      row['slowest'] = max(row['slowest'], found.get('slowest', 0.0))
-      row['found'] += found.get('found', {}).values()
+      findings = json.loads(path.read_text()) if path.exists() else {}
+      row['cases'] += findings.get('cases', 0)
+      row['refused'] += findings.get('refused', 0)
+      row['slowest'] = max(row['slowest'], findings.get('slowest', 0.0))
+      row['found'] += findings.get('faults', {}).values()
       if died and row['cases'] < cases:
         last = pathlib.Path(folder) / worker.LAST
         case = last.read_bytes() if last.exists() else b''
@@ -111,7 +111,7 @@ def _run(target: str, tool: str, cases: int, seed: int) -> dict[str, Any]:
 
 
 def _live(target: str, tool: str, cases: int, seed: int, folder: pathlib.Path) -> str:
-  """Runs a worker; says how it ended if that was no good end."""
+  """Runs a worker; returns how it ended, or nothing if it succeeded."""
   command = [sys.executable, '-m', 'tools.fuzz.worker', target, tool]
   command += [f'--cases={cases}', f'--seed={seed}', f'--folder={folder}']
   try:

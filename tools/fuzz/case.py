@@ -1,4 +1,4 @@
-"""What a target of fuzzing is, and what one case of it may do."""
+"""Targets of fuzzing, and the rules that each case is checked against."""
 
 import dataclasses
 import pathlib
@@ -19,7 +19,7 @@ MISTAKES = (
   hyperprompt_tasks.UnknownNameError,
   hyperprompt_tasks.VocabularyError,
 )
-# What readers stumble over: sizes, nesting, encodings, ends of lines, ways out of a folder.
+# Bytes that break readers: sizes, nesting, encodings, ends of lines, ways out of a folder.
 ODD = (
   b'\x00',
   b'\n',
@@ -53,28 +53,27 @@ ODD = (
   b'/etc/passwd',
   b'%s',
 )
-# Of a processor, as the machine may be busy with something else.
+# Processor time, as the machine may be busy with something else.
 SECONDS = 1.0
-# A loop in Python is ended after so long, to go on with the next case; of a processor, or
-# on the clock, should a case wait for something.
+# A case ends after so much processor time, or time on the clock should it wait.
 _GIVE_UP_SECONDS, _GIVE_UP_WAITING_SECONDS = 5, 120
-# Of a message; what a file holds is quoted in part.
+# The longest message; contents of files are quoted in part.
 _LONGEST = 2_000
-# What gin appends to an error says through which configurable it came; `cli` cuts it off.
+# Gin appends the path of configurables to an error after this; `cli` removes it.
 _GIN = '\n  In call to '
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """What is fuzzed.
+  """A reader that is fuzzed.
 
   Attributes:
-    seeds: cases that are right, which others are made of.
+    seeds: are valid cases, from which others are made.
     run: reads a case, with a folder for its files; raises nothing but `MISTAKES`.
-    words: what is put in now and then, besides `ODD`.
+    words: are inserted now and then, besides `ODD`.
     is_json: whether seeds are JSON, in which values are exchanged.
-    prefix: how many bytes at the front of a case choose between readers; they stay as
-      some seed has them.
+    prefix: is the number of bytes at the front that choose between readers; they are
+      never changed.
   """
 
   seeds: Sequence[bytes]
@@ -86,30 +85,30 @@ class Target:
 
 @dataclasses.dataclass
 class Findings:
-  """Cases run, and what went wrong with some: the first of each kind."""
+  """The number of cases, and the first fault of each kind."""
 
   cases: int = 0
   slowest: float = 0.0
   refused: int = 0
-  found: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  faults: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
   def try_case(self, target: Target, case: bytes, folder: pathlib.Path) -> None:
     """Runs a case."""
     self.cases += 1
     wrong, seconds = self._run(target, case, folder)
-    # What is imported or prepared once may take a second.
+    # The first case of a kind may import modules, which takes a second.
     if wrong is None and seconds > SECONDS:
       seconds = min(seconds, self._run(target, case, folder)[1])
     self.slowest = max(self.slowest, seconds)
     if wrong is None and seconds > SECONDS:
       wrong = 'takes over a second'
     if wrong is not None:
-      self.found.setdefault(wrong, {'what': wrong, 'case': repr(case[:2_000])})
+      self.faults.setdefault(wrong, {'what': wrong, 'case': repr(case[:2_000])})
 
   def _run(
     self, target: Target, case: bytes, folder: pathlib.Path
   ) -> tuple[str | None, float]:
-    """What is wrong with a case, if anything, and how long it took."""
+    """Runs a case; returns its fault, if there is one, and its seconds."""
     start = time.process_time()
     signal.setitimer(signal.ITIMER_PROF, _GIVE_UP_SECONDS)
     signal.setitimer(signal.ITIMER_REAL, _GIVE_UP_WAITING_SECONDS)
@@ -144,7 +143,7 @@ signal.signal(signal.SIGPROF, _give_up)
 
 
 def _wrong_message(message: str) -> str | None:
-  """What is wrong with the message of a mistake."""
+  """Returns the fault of an error message, or None."""
   own, *_ = message.split(_GIN)
   first, *table = own.split('\n')
   if not first.strip():

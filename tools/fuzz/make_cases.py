@@ -19,22 +19,22 @@ _SCALARS = st.one_of(
 )
 _VALUES = st.recursive(
   _SCALARS,
-  lambda of: (
-    st.lists(of, max_size=3) | st.dictionaries(st.text(max_size=5), of, max_size=3)
+  lambda values: (
+    st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3)
   ),
   max_leaves=5,
 )
 
 
 def cases(target: Target) -> st.SearchStrategy[bytes]:
-  """Cases of a target."""
+  """Returns the strategy for cases of a target."""
   damaged = _damaged(target)
   return st.one_of(damaged, _exchanged(target)) if target.is_json else damaged
 
 
 @st.composite
 def _damaged(draw: Any, target: Target) -> bytes:
-  """A seed with some edits: parts cut out, repeated, overwritten, words put in."""
+  """Draws a seed with edits: parts removed, repeated or overwritten, words inserted."""
   case = bytearray(draw(st.sampled_from(target.seeds)))
   words = st.sampled_from((*target.words, *ODD)) | st.binary(max_size=8)
   for _ in range(draw(st.integers(0, 4))):
@@ -54,7 +54,7 @@ def _damaged(draw: Any, target: Target) -> bytes:
 
 @st.composite
 def _exchanged(draw: Any, target: Target) -> bytes:
-  """A seed of JSON, or of lines of it, with another value at some place or two."""
+  """Draws a seed of JSON, or of JSON lines, with one or two values exchanged."""
   seed = draw(st.sampled_from(target.seeds))
   prefix, text = seed[: target.prefix], seed[target.prefix :]
   lines = [text] if _is_json(text) else text.split(b'\n')
@@ -80,7 +80,7 @@ def _is_json(text: bytes) -> bool:
 
 
 def _with_another(draw: Any, value: Any) -> Any:
-  """A value of JSON, of which a part is another, or gone."""
+  """Returns a JSON value with a part exchanged or removed."""
   if not isinstance(value, dict | list) or not value or draw(st.integers(0, 4)) == 0:
     return draw(_VALUES)
   keys = list(value) if isinstance(value, dict) else list(range(len(value)))

@@ -1,4 +1,4 @@
-"""One target with one tool, in a process of its own: `python -m tools.fuzz.worker`."""
+"""Fuzzes one target with one tool in its own process: `python -m tools.fuzz.worker`."""
 
 import argparse
 import dataclasses
@@ -9,7 +9,7 @@ import pathlib
 import sys
 from typing import Any, NoReturn
 
-# What new ways are looked for in; the network, and Flax, would take a minute to prepare.
+# Modules whose coverage guides Atheris; the network and Flax would take a minute more.
 _INSTRUMENTED = [
   'gin',
   'hyperprompt_jax.configuration.bindings',
@@ -18,14 +18,14 @@ _INSTRUMENTED = [
   'hyperprompt_jax.evaluation.infer',
   'hyperprompt_tasks',
 ]
-# Bytes; of a word, libFuzzer's.
+# Bytes; the second is libFuzzer's limit.
 _LONGEST_CASE, _LONGEST_WORD = 4_096, 64
 # Files in the folder of a campaign.
 LAST, FINDINGS = 'last', 'findings.json'
 
 
 def main() -> None:
-  """Runs the cases, and writes what was found."""
+  """Runs the cases, and writes the findings."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('target')
   parser.add_argument('tool', choices=('hypothesis', 'atheris'))
@@ -34,7 +34,7 @@ def main() -> None:
   parser.add_argument('--folder', type=pathlib.Path, required=True)
   flags = parser.parse_args()
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  # Before all else, and not instrumented.
+  # These are imported first, without instrumentation.
   import flax
   import orbax.checkpoint
   import seqio
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 class _Recorder:
-  """Runs cases and keeps what is found on disk, as a case may end the process."""
+  """Runs cases and writes findings to disk at once, as a case may end the process."""
 
   def __init__(self, flags: argparse.Namespace):
     from tools.fuzz.case import Findings
@@ -64,10 +64,10 @@ class _Recorder:
     if self._findings.cases == self._flags.cases:
       return
     (self._flags.folder / LAST).write_bytes(case)
-    known = len(self._findings.found)
+    known = len(self._findings.faults)
     self._findings.try_case(self.target, case, self._cases)
     done = self._findings.cases
-    if done % 100 == 0 or done == self._flags.cases or len(self._findings.found) > known:
+    if done % 100 == 0 or done == self._flags.cases or len(self._findings.faults) > known:
       findings = json.dumps(dataclasses.asdict(self._findings))
       (self._flags.folder / FINDINGS).write_text(findings)
 
@@ -105,7 +105,7 @@ def _atheris(flags: argparse.Namespace) -> NoReturn:
   short = [w for w in (*recorder.target.words, *ODD) if len(w) <= _LONGEST_WORD]
   words.write_text(''.join(f'"{escaped(word)}"\n' for word in short))
   options = [
-    # Its own few at the start may not be cases.
+    # Its first inputs may not be cases.
     f'-runs={flags.cases + 100}',
     f'-seed={flags.seed}',
     f'-max_len={max(_LONGEST_CASE, *map(len, recorder.target.seeds))}',

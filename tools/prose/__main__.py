@@ -15,7 +15,8 @@ English verbs have no mark of their own, so the last rule goes by the list `verb
 - Third persons that are plural nouns as well ("names"; a star in the list) count as the
   first word ("Names the mesh") unless the next word shows a noun ("names of tasks",
   "steps done"), and after `RELATIVES`.
-- Base forms and forms in -ed count after `RELATIVES` ("the rows that share a prompt").
+- Base forms and forms in -ed count after `RELATIVES` ("the rows that share a prompt"), base
+  forms also as the first word about a plural ("**macros: override the defaults").
 
 A verb that the list lacks is added to it.
 """
@@ -87,15 +88,16 @@ class Violation:
     return f'{self.path}:{self.line}: {self.message}'
 
 
-def has_finite_verb(text: str) -> bool:
-  """Returns whether the text of an entry has a finite verb, by this module's rules."""
+def has_finite_verb(name: str, text: str) -> bool:
+  """Returns whether a name's entry has a finite verb, by the rules of this module."""
+  forms = NOUNS_TOO | BASE_FORMS if name.endswith('s') or '*' in name else NOUNS_TOO
   text = re.sub(r"(n't|'s|')\b", '', re.sub(r'`[^`]*`', '`', text.lower()))
   tokens = re.findall(r'[a-z]+|`|[.,;:()]', text)
   for before, word, after in zip(['', *tokens], tokens, [*tokens[1:], ''], strict=False):
     if word in AUXILIARIES or word in VERBS_ALONE or (word == 'whether' and not before):
       return True
     is_noun = not after or after in AFTER_NOUN or after.endswith('ed')
-    if word in NOUNS_TOO and not before and not is_noun:
+    if word in forms and not before and not is_noun:
       return True
     if before in RELATIVES and (word in BASE_FORMS | NOUNS_TOO or word.endswith('ed')):
       return True
@@ -142,7 +144,7 @@ def entry_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
       if first in WITHOUT_NOUN:
         message = f'{quote} begins with "{first}" where a noun is missing'
         yield Violation(path, line + offset, 'noun', message)
-      elif not has_finite_verb(text):
+      elif not has_finite_verb(name, text):
         yield Violation(path, line + offset, 'verb', f'{quote} has no verb (tools/prose)')
 
 

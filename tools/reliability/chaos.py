@@ -1,9 +1,9 @@
-"""Everything that a run must survive, tried: kills, damage, lost disks, bad numbers.
+"""Tries everything that a run must survive: kills, damage, lost disks, bad numbers.
 
     python -m tools.reliability.chaos            (make chaos)
 
-Under half an hour on two cores. Writes tools/results/chaos.json and the tables of
-docs/reference/reliability.md; ends with status 1 if anything was lost.
+Takes half an hour on two cores. Writes tools/results/chaos.json and the table of
+docs/reference/reliability.md. The status is 1 if anything was lost.
 """
 
 import argparse
@@ -20,24 +20,24 @@ from typing import Any
 
 RESULTS = pathlib.Path(__file__).parents[1] / 'results'
 COMMAND = 'make chaos'
-# Campaigns of kills, and their hosts. Those on one host are two, as one would go on
-# for long after all others have ended.
+# The hosts of each campaign of kills. Two campaigns run on one host, since a single one
+# would run long after all others.
 HOSTS = {'one_host': 1, 'one_host_again': 1, 'two_hosts': 2}
 
 
-def _rows(found: dict[str, Any]) -> list[list[str]]:
-  """The rows of the report's table, see `report.py`."""
+def _rows(results: dict[str, Any]) -> list[list[str]]:
+  """Returns the rows of the table in `report.py`."""
   lost = lambda wrong: f'**{len(wrong)} faults**' if wrong else 'nothing'
-  kills, files, disks = found['kills'], found['files'], found['disks']
-  shared, guards = found['files of two hosts'], found['guards']
-  # One list for the three rows of the guards, as each case says what it is.
+  kills, files, disks = results['kills'], results['files'], results['disks']
+  shared, guards = results['files of two hosts'], results['guards']
+  # The three rows of the guards share a list, in which each case has its name.
   refused = lost(guards['wrong'])
-  seed = f'{COMMAND} SEED={found["seed"]}'
+  seed = f'{COMMAND} SEED={results["seed"]}'
   met = ', '.join(f'{phase} {n}' for phase, n in sorted(kills['met'].items()))
   counts = files['counts'].values()
   ways: dict[str, int] = {}
-  for of in counts:
-    for way, number in of.items():
+  for ways_of_reader in counts:
+    for way, number in ways_of_reader.items():
       ways[way] = ways.get(way, 0) + number
   return [
     [
@@ -50,7 +50,7 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
       'in the data, predictions and metrics as in the unbroken run, bit for bit. At most '
       f'{kills["most steps done again"]} steps were done again; of two hosts, the other '
       f'ended within {kills["other host ended after at most, seconds"]:.0f} s',
-      lost(found['kills']['wrong']),
+      lost(results['kills']['wrong']),
       seed,
     ],
     [
@@ -106,14 +106,14 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
 
 
 def _shares(signals: int) -> tuple[int, int, int]:
-  """How many signals each of `HOSTS` gets, in their order: a fifth on two hosts."""
+  """Returns the number of signals for each of `HOSTS`; a fifth are on two hosts."""
   on_two = signals // 5
   half = (signals - on_two) // 2
   return signals - on_two - half, half, on_two
 
 
 def main() -> None:
-  """Runs all campaigns beside each other."""
+  """Runs all campaigns concurrently."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument(
     '--kills', type=int, default=50, help='SIGKILLs; a fifth on two hosts'
@@ -128,7 +128,7 @@ def main() -> None:
   folder = pathlib.Path(tempfile.mkdtemp(prefix='chaos'))
   folder.chmod(0o755)  # one campaign becomes another user
   compiled = folder / 'compiled'
-  # Before JAX is loaded; processes that are started have the same.
+  # This comes before JAX is loaded; child processes inherit it.
   from tools.reliability import small_run, subject
 
   os.environ |= small_run.environment(compiled)
@@ -141,20 +141,20 @@ def main() -> None:
     for name, hosts in HOSTS.items()
   }
   shares = zip(campaigns.values(), _shares(flags.kills), _shares(flags.terms), strict=True)
-  # What takes a disk away, or changes a run, holds for all of a process: each has its own.
+  # Campaigns that remove a disk or change a run affect their whole process.
   spawn = multiprocessing.get_context('spawn')
   with (
     concurrent.futures.ThreadPoolExecutor() as beside,
     concurrent.futures.ProcessPoolExecutor(3, spawn) as apart,
   ):
-    running = [beside.submit(of.run, *share) for of, *share in shares]
+    running = [beside.submit(campaign.run, *share) for campaign, *share in shares]
     of_files = apart.submit(files.campaign, folder / 'files', flags.seed, flags.flips)
     of_disks = apart.submit(disks.campaign, folder / 'disks')
     of_guards = apart.submit(guards.campaign, folder / 'guards', compiled, flags.seed)
     of_two = beside.submit(
       files.campaign_on_two_hosts, folder / 'files_of_two_hosts', compiled, flags.seed
     )
-    found = {
+    results = {
       'seed': flags.seed,
       'files': of_files.result(),
       'files of two hosts': of_two.result(),
@@ -163,18 +163,19 @@ def main() -> None:
     }
     for future in running:
       future.result()
-  found['kills'] = {
+  results['kills'] = {
     **kills.summary([*campaigns.values()]),
-    'wrong': [line for of in campaigns.values() for line in of.wrong],
-    'events': [event for of in campaigns.values() for event in of.events],
+    'wrong': [line for campaign in campaigns.values() for line in campaign.wrong],
+    'events': [event for campaign in campaigns.values() for event in campaign.events],
   }
-  found['minutes'] = round((time.monotonic() - begun) / 60, 1)
-  found['rows'] = _rows(found)
+  results['minutes'] = round((time.monotonic() - begun) / 60, 1)
+  results['rows'] = _rows(results)
   flags.output.parent.mkdir(exist_ok=True)
-  flags.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + '\n')
+  flags.output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + '\n')
   report.write()
-  wrong = [line for of in found.values() if isinstance(of, dict) for line in of['wrong']]
-  print('\n'.join(wrong) or f'nothing was lost, in {found["minutes"]} minutes')
+  parts = [part for part in results.values() if isinstance(part, dict)]
+  wrong = [line for part in parts for line in part['wrong']]
+  print('\n'.join(wrong) or f'nothing was lost, in {results["minutes"]} minutes')
   shutil.rmtree(folder, ignore_errors=True)
   sys.exit(bool(wrong))
 

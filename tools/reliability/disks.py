@@ -1,8 +1,8 @@
-"""Takes a run's disk away from it, at its start and in its midst, and gives it back.
+"""Takes a run's disk away at its start or in its middle, and gives it back.
 
-A disk that is full, one that may only be read, files that are refused, a folder that is not
-there any more: the run must end with one line that names it. Once the disk is back, the
-same command must go on, and end as the run does that was not disturbed.
+The disk may be full, read-only or limited by a quota, or the folder may be gone. The run
+must end with one line that names the folder. Once the disk works again, the same command
+must resume, and end as the undisturbed run does.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from typing import Any
 
 from tools.reliability import small_run, subject
 
-# The disk that is filled.
+# The size of the disk that is filled.
 DISK_BYTES = 16 * 2**20
-# After which step it is taken away: between two checkpoints.
+# The disk is taken away after this step, which is between two checkpoints.
 TAKEN_AT = 6
 NOBODY = 65534
 
@@ -51,7 +51,7 @@ def _too_large(model_dir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _read_only(model_dir: pathlib.Path) -> Iterator[None]:
-  """Lets nothing be made, changed or removed in the folder, by root either."""
+  """Makes the folder immutable, for root too."""
   subprocess.run(['chattr', '-R', '+i', model_dir], check=True)
   try:
     yield
@@ -61,7 +61,7 @@ def _read_only(model_dir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _read_only_mount(model_dir: pathlib.Path) -> Iterator[None]:
-  """Mounts the disk anew, for reading alone."""
+  """Remounts the disk read-only."""
   disk = model_dir.parent
   subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)
   try:
@@ -72,7 +72,7 @@ def _read_only_mount(model_dir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _not_allowed(model_dir: pathlib.Path) -> Iterator[None]:
-  """Makes the process that of a user who may not write there."""
+  """Turns the process into one of a user without write permission."""
   os.seteuid(NOBODY)
   try:
     yield
@@ -82,7 +82,7 @@ def _not_allowed(model_dir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _gone(model_dir: pathlib.Path) -> Iterator[None]:
-  """Takes the folder away, as when a network's disk is unmounted."""
+  """Takes the folder away, as when a network disk is unmounted."""
   away = model_dir.with_name('away')
   model_dir.rename(away)
   try:
@@ -96,7 +96,7 @@ def _gone(model_dir: pathlib.Path) -> Iterator[None]:
 
 
 Condition = Callable[[pathlib.Path], contextlib.AbstractContextManager[None]]
-# What is done, by name; whether at the start, in the midst or both; on a small disk or not.
+# Conditions by name; whether they are tried at the start, in the middle, on a small disk.
 CONDITIONS: dict[str, tuple[Condition, bool, bool, bool]] = {
   'disk full': (_full, True, True, True),
   'mounted for reading alone': (_read_only_mount, True, False, True),
@@ -110,7 +110,7 @@ CONDITIONS: dict[str, tuple[Condition, bool, bool, bool]] = {
 def _train(
   model_dir: pathlib.Path, condition: Condition | None = None, at: int = 0
 ) -> tuple[int, list[str]]:
-  """Runs the command here, under a condition from a step on; from the start, at 0."""
+  """Runs the command here, under a condition from step `at` on, or from the start (0)."""
   with contextlib.ExitStack() as until_it_ends:
     take_away = lambda: until_it_ends.enter_context(condition(model_dir))
     if condition and at:
@@ -121,25 +121,25 @@ def _train(
 
 
 def _problems(
-  model_dir: pathlib.Path, unbroken: pathlib.Path, status: int, said: list[str]
+  model_dir: pathlib.Path, unbroken: pathlib.Path, status: int, messages: list[str]
 ) -> Iterator[str]:
-  """What is wrong with how a run ended without its disk, and with it again."""
+  """Yields the faults in how a run ended without its disk, and once it had it again."""
   if status != 2:
     yield f'status {status}'
-  if len(said) != 1 or not said[0].startswith('hyperprompt: '):
-    yield f'it said {said[-5:]}'
-  elif str(model_dir) not in said[0]:
-    yield f'it named no folder: {said[0]}'
-  status, said = _train(model_dir)
+  if len(messages) != 1 or not messages[0].startswith('hyperprompt: '):
+    yield f'it said {messages[-5:]}'
+  elif str(model_dir) not in messages[0]:
+    yield f'it named no folder: {messages[0]}'
+  status, messages = _train(model_dir)
   if status:
-    yield f'with its disk again, status {status}: {said[-3:]}'
+    yield f'with its disk again, status {status}: {messages[-3:]}'
   else:
     yield from small_run.differences(model_dir, unbroken)
 
 
 @contextlib.contextmanager
 def _small_disk(folder: pathlib.Path) -> Iterator[None]:
-  """A disk of its own, in memory."""
+  """Mounts a small disk in memory."""
   size = f'size={DISK_BYTES}'
   subprocess.run(['mount', '-t', 'tmpfs', '-o', size, 'tmpfs', folder], check=True)
   try:
@@ -149,18 +149,18 @@ def _small_disk(folder: pathlib.Path) -> Iterator[None]:
 
 
 def campaign(folder: pathlib.Path) -> dict[str, Any]:
-  """All conditions, at the start and in the midst.
+  """Tries all conditions, at the start and in the middle.
 
   Returns:
-    `tried`: what each run said, by what was done; `wrong`: what must not be; `not done`:
-    what this machine does not let us do, with the reason.
+    `tried`: the message of each run, by condition; `wrong`: the faults; `not done`: the
+    conditions that this machine does not permit, with the reason.
   """
   subject.add_mixture()
   # Where standard error is a file, a limit on files makes logging complain of itself, too.
   logging.raiseExceptions = False
   unbroken = folder / 'unbroken'
-  status, said = _train(unbroken)
-  assert status == 0, said
+  status, messages = _train(unbroken)
+  assert status == 0, messages
   tried, wrong, not_done = {}, [], {}
   for name, (condition, at_start, in_midst, on_small_disk) in CONDITIONS.items():
     moments = [('from the start', 0)] * at_start + [('in its midst', TAKEN_AT)] * in_midst
@@ -174,12 +174,12 @@ def campaign(folder: pathlib.Path) -> dict[str, Any]:
       try:
         with disk_of_its_own:
           model_dir.mkdir()
-          status, said = _train(model_dir, condition, at)
-          problems = [*_problems(model_dir, unbroken, status, said)]
+          status, messages = _train(model_dir, condition, at)
+          problems = [*_problems(model_dir, unbroken, status, messages)]
       except subprocess.CalledProcessError as error:
         not_done[case] = str(error)
         continue
-      tried[case] = next((line for line in said if line.startswith('hyperprompt:')), '')
+      tried[case] = next((line for line in messages if line.startswith('hyperprompt:')), '')
       wrong += [f'{case}: {problem}' for problem in problems]
       print(
         f'{case} ({time.monotonic() - start:.0f} s): {tried[case]}', *problems, sep='\n  '

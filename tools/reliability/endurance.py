@@ -1,4 +1,4 @@
-"""Twenty thousand steps of a small run, which must not hold more and more.
+"""Trains twenty thousand steps of a small run, whose memory must not grow.
 
     python -m tools.reliability.endurance            (make endurance)
 
@@ -25,16 +25,16 @@ from tools.reliability import report, small_run
 
 COMMAND = 'make endurance'
 GROWTH = 0.02
-# Of so many steps at both ends the medians are compared.
+# The medians of so many steps at both ends are compared.
 WINDOW = 1000
 PERIODS = {'EVAL_PERIOD': 500, 'CHECKPOINT_PERIOD': 250, 'LOG_PERIOD': 50}
-# TensorStore's pool, by the name that its threads have.
+# The name of the threads in TensorStore's pool.
 _POOL = 'ts_pool_worker'
 Sample = dict[str, float]
 
 
 def _names(tasks: pathlib.Path) -> Iterator[str]:
-  """The names of a process's threads."""
+  """Yields the names of a process's threads."""
   for task in tasks.iterdir():
     with contextlib.suppress(OSError):  # it has just ended
       yield (task / 'comm').read_text(encoding='utf-8').strip()
@@ -54,7 +54,7 @@ def _sample(pid: int, step: int) -> Sample:
 
 
 def compared(samples: Sequence[Sample], steps: int) -> dict[str, dict[str, float]]:
-  """Medians after the first thousand steps, and of the last."""
+  """Returns medians of the second and of the last thousand steps."""
   first = [s for s in samples if WINDOW < s['step'] <= 2 * WINDOW]
   last = [s for s in samples if s['step'] > steps - WINDOW]
   return {
@@ -86,18 +86,18 @@ def main() -> None:
     folder / 'run', 1, None, on_line, **PERIODS, TRAIN_STEPS=flags.steps
   )
   if not host.wait(3600) or host.status:
-    sys.exit(f'the run ended with {host.status}: {host.said[-3:]}')
-  found = compared(samples, flags.steps)
+    sys.exit(f'the run ended with {host.status}: {host.messages[-3:]}')
+  medians = compared(samples, flags.steps)
   growth = {
-    name: of['of the last thousand'] / of['after the first thousand'] - 1
-    for name, of in found.items()
+    name: values['of the last thousand'] / values['after the first thousand'] - 1
+    for name, values in medians.items()
   }
   wrong = [
     name for name, by in growth.items() if by >= (GROWTH if name == 'memory' else 1e-9)
   ]
   memory, files, threads = (
-    f'{of["after the first thousand"]:,.0f} -> {of["of the last thousand"]:,.0f}'
-    for of in found.values()
+    f'{values["after the first thousand"]:,.0f} -> {values["of the last thousand"]:,.0f}'
+    for values in medians.values()
   )
   minutes = (time.monotonic() - begun) / 60
   row = [
@@ -109,7 +109,12 @@ def main() -> None:
     f'**{", ".join(wrong)} grew**' if wrong else 'nothing',
     COMMAND,
   ]
-  result = {'minutes': round(minutes, 1), **found, 'samples': samples[::10], 'rows': [row]}
+  result = {
+    'minutes': round(minutes, 1),
+    **medians,
+    'samples': samples[::10],
+    'rows': [row],
+  }
   flags.output.parent.mkdir(exist_ok=True)
   flags.output.write_text(json.dumps(result, ensure_ascii=False) + '\n', encoding='utf-8')
   report.write()

@@ -1,14 +1,14 @@
-"""Damages every file of a checkpoint in every way, and looks at what is restored.
+"""Damages every file of a checkpoint in every way, and checks what is restored.
 
-Of a small run's last checkpoint each file in turn is removed, cut at several points, and
-one of its bits is turned, at each of its bytes or at random ones. Then the run is gone on
-with (`restore_latest`), the checkpoint is evaluated (`restore_params`), and another run
-starts from it (`open_source`). Each must end in one of three ways: the checkpoint is
-refused, with its name; or it has the bits that were saved; or, where a run goes on, the
-one before it is used, with the bits that were saved and a warning that names both.
+Each file of a small run's last checkpoint is removed, truncated at several points, and has
+one bit flipped, in each of its bytes or in random ones. Then the run resumes
+(`restore_latest`), the checkpoint is evaluated (`restore_params`), and another run starts
+from it (`open_source`). Each must end in one of three ways: the checkpoint is refused by
+name; or it has the saved bits; or a resumed run uses the checkpoint before it, with the
+saved bits and a warning that names both.
 
-So it is with a run of two hosts, which never go back: they refuse, both of them and within
-a minute, and move nothing; or end with what an undisturbed run ends with.
+A run of two hosts never returns to an earlier checkpoint. Both hosts refuse within a minute
+and move nothing, or end as an undisturbed run does.
 """
 
 import collections
@@ -39,13 +39,13 @@ from tools.reliability import small_run
 
 TASKS = ('copy', 'reverse')
 STEPS = (1, 2, 3)
-# What was done about a damage.
+# The permitted outcomes of a damage.
 REFUSED, RESTORED, WENT_BACK = 'refused by name', 'restored right', 'went back, and said so'
 
 
 @dataclasses.dataclass
 class Data:
-  """Training data in two shards, shuffled: what `datasets.TrainingBatches` is to a run."""
+  """Shuffled training data in two shards, in place of `datasets.TrainingBatches`."""
 
   num_shards: int = 2
 
@@ -58,13 +58,13 @@ class Data:
     return iter(numbers.shuffle(20, seed=5).repeat().batch(4))
 
   def next(self, count: int = 1) -> list[list[int]]:
-    """The next batches of all shards."""
+    """Returns the next batches of all shards."""
     readers = self.readers.values()
     return [next(reader).numpy().tolist() for _ in range(count) for reader in readers]
 
 
 def made_state(step: int) -> TrainState:
-  """A state with arrays of the kinds that a run has: stacks, vectors, counts."""
+  """Returns a state with the kinds of arrays that a run has: stacks, vectors, counts."""
   rng = np.random.default_rng(step)
   make = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
   params = {
@@ -81,7 +81,7 @@ def made_state(step: int) -> TrainState:
 
 
 def _like(state: TrainState) -> TrainState:
-  """Shapes, dtypes and shardings."""
+  """Returns the shapes, dtypes and shardings of a state."""
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
   )
@@ -98,7 +98,7 @@ class Run:
   """A run with three checkpoints, copied anew for each damage.
 
   Args:
-    folder: an empty one, for the run and its copies.
+    folder: is empty, and receives the run and its copies.
     frozen: whether all but the method is frozen, so that there is a base.
   """
 
@@ -129,36 +129,36 @@ class Run:
     return Checkpointer(str(folder), TASKS, Retention(keep=keep), {}, data, self._tuned)
 
   def renew(self) -> pathlib.Path:
-    """A fresh copy of the run."""
+    """Makes a fresh copy of the run."""
     shutil.rmtree(self.copy, ignore_errors=True)
     shutil.copytree(self._whole, self.copy)
     return self.copy
 
   def files(self, part: str) -> list[str]:
-    """The files of a checkpoint or of the base, by their paths in the run."""
+    """Returns the paths of the files of a checkpoint or of the base, inside the run."""
     inside = (self._whole / part).rglob('*')
     return sorted(str(p.relative_to(self._whole)) for p in inside if p.is_file())
 
   def _restore(
     self, folder: pathlib.Path, only: int | None = None
   ) -> tuple[TrainState, Any, str]:
-    said, data = io.StringIO(), Data()
+    errors, data = io.StringIO(), Data()
     like = _like(self._states[1])
     with (
       contextlib.closing(self._checkpointer(folder)) as checkpointer,
-      contextlib.redirect_stderr(said),
+      contextlib.redirect_stderr(errors),
     ):
       if only:
         state = checkpointer.restore(only, like, data)
       else:
         state = checkpointer.restore_latest(like, data)
-    return state, data.next(4), said.getvalue()
+    return state, data.next(4), errors.getvalue()
 
   def _is(self, step: int, state: TrainState) -> bool:
     return int(state.step) == step and _bits(state) == _bits(self._states[step])
 
   def go_on(self) -> str:
-    """Goes on with the copy, and says how that ended."""
+    """Resumes the copy, and returns the outcome."""
     last, before = self.copy / f'checkpoints/{STEPS[-1]}', STEPS[-2]
     try:
       state, batches, warned = self._restore(self.copy)
@@ -176,7 +176,7 @@ class Run:
     return f'SILENT at step {step}: {warned!r}'
 
   def save_again(self, step: int, keep: int | None = None) -> str:
-    """Saves one more step, as a run that has gone on does, and restores it."""
+    """Saves one more step, as a resumed run does, and restores it."""
     state, data = self._states[STEPS[-1]].replace(step=jnp.int32(step)), Data()
     with contextlib.closing(self._checkpointer(self.copy, keep)) as checkpointer:
       checkpointer.save(state, data)
@@ -200,8 +200,8 @@ class Run:
     params = self._states[STEPS[-1]].params
     try:
       source = open_source(str(self.copy / f'checkpoints/{STEPS[-1]}'))
-      found = arranged(source.arrays, by_path(params))
-      same = _bits({p: a.read() for p, a in found.items()}) == _bits(params)
+      loaded = arranged(source.arrays, by_path(params))
+      same = _bits({p: a.read() for p, a in loaded.items()}) == _bits(params)
     except UserError as error:
       return _refusal(error, self.copy)
     return RESTORED if same and source.task_list == TASKS else 'DIFFERENT'
@@ -229,12 +229,12 @@ def _flip(place: int, bit: int) -> Callable[[pathlib.Path], None]:
 
 
 def damages(size: int, rng: random.Random, flips: int) -> dict[str, Callable]:
-  """What is done to a file of a size, by what it is called.
+  """Returns the damages to a file, by name.
 
   Args:
-    size: of the file, bytes.
+    size: is the size of the file in bytes.
     rng: chooses bits.
-    flips: how many bytes are changed, one in each case; all, if there are fewer.
+    flips: limits the number of bytes that are changed, one in each case.
   """
   cases = {'removed': pathlib.Path.unlink}
   cases |= {f'cut to {n}': _cut(n) for n in sorted({0, 1, size // 2, size - 1}) if n < size}
@@ -244,16 +244,16 @@ def damages(size: int, rng: random.Random, flips: int) -> dict[str, Callable]:
 
 
 def campaign(folder: pathlib.Path, seed: int, flips: int) -> dict[str, Any]:
-  """All damages to all files of a checkpoint, of an older one, and of a base.
+  """Tries all damages to all files of a checkpoint, of an older one, and of a base.
 
   Args:
-    folder: an empty one.
-    seed: of the bits that are turned.
-    flips: bytes of each file that are changed, one in each case.
+    folder: is empty, and receives the runs.
+    seed: determines the flipped bits.
+    flips: limits the number of bytes of each file that are changed, one in each case.
 
   Returns:
-    `counts` by what was damaged and read, and how it ended; `wrong`, the cases that ended
-    in no way that they may.
+    `counts` of outcomes by the damaged part and its reader; `wrong`, the cases with an
+    outcome that is not permitted.
   """
   rng = random.Random(seed)
   counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
@@ -262,9 +262,9 @@ def campaign(folder: pathlib.Path, seed: int, flips: int) -> dict[str, Any]:
   last, first = f'checkpoints/{STEPS[-1]}', f'checkpoints/{STEPS[0]}'
   for run, part, name, may in (
     (whole, last, 'the last checkpoint', {REFUSED, RESTORED, WENT_BACK}),
-    # Of what comes before the last nothing is read.
+    # Nothing is read from checkpoints before the last.
     (whole, first, 'the first of three checkpoints', {RESTORED}),
-    # What all checkpoints need.
+    # All checkpoints need the base.
     (frozen, 'base', 'the frozen parameters', {REFUSED, RESTORED}),
   ):
     for file in run.files(part):
@@ -280,7 +280,10 @@ def campaign(folder: pathlib.Path, seed: int, flips: int) -> dict[str, Any]:
           counts[f'{name}: {reader.__name__}'][ended if right else 'wrong'] += 1
           if not right:
             wrong.append(f'{file}, {case}: {reader.__name__}: {ended[:300]}')
-  return {'counts': {name: dict(of) for name, of in counts.items()}, 'wrong': wrong}
+  return {
+    'counts': {name: dict(counter) for name, counter in counts.items()},
+    'wrong': wrong,
+  }
 
 
 # ---- Two hosts ----
@@ -289,16 +292,16 @@ def campaign(folder: pathlib.Path, seed: int, flips: int) -> dict[str, Any]:
 def campaign_on_two_hosts(
   folder: pathlib.Path, compiled: pathlib.Path, seed: int
 ) -> dict[str, Any]:
-  """Files of each item of a checkpoint that two hosts wrote, damaged in three ways.
+  """Damages files of each item of a checkpoint that two hosts wrote, in three ways.
 
   Args:
-    folder: an empty one.
-    compiled: JAX's cache.
-    seed: of the files and the bits.
+    folder: is empty, and receives the runs.
+    compiled: is JAX's compilation cache.
+    seed: determines the files and the bits.
 
   Returns:
-    `counts` by how it ended; `wrong`, the cases that ended in no way that they may;
-    `apart`, the most seconds between the ends of two hosts that refuse.
+    `counts` of outcomes; `wrong`, the cases with an outcome that is not permitted; `apart`,
+    the most seconds between the ends of two hosts that refuse.
   """
   hyperprompt_tasks.use_vocabulary('bytes')  # to compare positions in the data
   rng = random.Random(f'{seed} two hosts')
@@ -307,7 +310,7 @@ def campaign_on_two_hosts(
   apart = 0.0
   whole, copy = folder / 'whole', folder / 'run'
   for host in small_run.start(whole, 2, compiled):
-    assert host.wait(small_run.HUNG_SECONDS) and host.status == 0, host.said
+    assert host.wait(small_run.HUNG_SECONDS) and host.status == 0, host.messages
   last = f'checkpoints/{small_run.STEPS - small_run.SAVED}'
   for file, case, damage in _some_damages(whole / last, rng):
     shutil.rmtree(copy, ignore_errors=True)
@@ -330,7 +333,7 @@ def campaign_on_two_hosts(
 def _some_damages(
   checkpoint: pathlib.Path, rng: random.Random
 ) -> Iterator[tuple[pathlib.Path, str, Callable]]:
-  """Of each item of a checkpoint a file removed, one cut, and one with a bit turned."""
+  """Yields three damages for each item of a checkpoint: removed, cut, one bit flipped."""
   for item in sorted(p for p in checkpoint.iterdir() if p.is_dir()):
     files = sorted(p for p in item.rglob('*') if p.is_file())
     for kind in ('removed', 'cut', 'a bit'):
@@ -346,14 +349,14 @@ def _ended(
   damaged: pathlib.Path,
   whole: pathlib.Path,
 ) -> str:
-  """How a run of two hosts ended that was gone on with from a damaged checkpoint."""
+  """Returns the outcome of two hosts that resumed from a damaged checkpoint."""
   statuses = [host.status for host in hosts]
   if not any(statuses):
     return '; '.join(small_run.differences(run, whole)) or RESTORED
   apart = abs(hosts[0].ended - hosts[1].ended)
-  named = any(f'checkpoint {damaged} ' in line for host in hosts for line in host.said)
-  silent = not all(host.said for host in hosts)
+  named = any(f'checkpoint {damaged} ' in line for host in hosts for line in host.messages)
+  silent = not all(host.messages for host in hosts)
   if not all(statuses) or not named or silent or apart > small_run.LOST_SECONDS:
-    return f'{statuses}, {apart:.0f} s apart: {[host.said[-2:] for host in hosts]}'
-  moved = not damaged.exists() or (run / 'damaged').exists()
-  return 'MOVED' if moved else REFUSED
+    return f'{statuses}, {apart:.0f} s apart: {[host.messages[-2:] for host in hosts]}'
+  was_moved = not damaged.exists() or (run / 'damaged').exists()
+  return 'MOVED' if was_moved else REFUSED

@@ -1,9 +1,9 @@
-"""What a run refuses: numbers that are none, a second run; and what it does not mind.
+"""Tries non-finite numbers, a second run in one folder, and deleted older checkpoints.
 
-A number of the state is made NaN or infinite before a step: the run must end at that step,
-with nothing of it saved. A second run is started in the folder of one: it must be refused.
-Of the older checkpoints files are deleted, as by a cleaning that was cut off: the run must
-go on. Each run must end, then, as the one does that was not disturbed.
+A number of the state becomes NaN or infinite before a step: the run must end at that step
+and save nothing of it. A second run starts in the folder of another: it must be refused.
+Files of older checkpoints are deleted, as by an interrupted cleanup: the run must resume.
+In the end each run must equal the undisturbed one.
 """
 
 import functools
@@ -23,9 +23,9 @@ from hyperprompt_jax.checkpoints import TrainState
 from tools.reliability import small_run, subject
 from tools.reliability.small_run import SAVED, STEPS
 
-# How often each is tried; numbers, for each of what is put in.
+# How often each is tried; the first counts for each of `POISONS`.
 NUMBERS, SECOND_RUNS, HALF_DELETED = 2, 2, 3
-# Where, and what. (An infinite second moment only makes an update zero.)
+# A part of the state and a value. (An infinite second moment only makes an update zero.)
 POISONS = (('params', math.nan), ('params', math.inf), ('opt_state', math.nan))
 
 
@@ -36,7 +36,7 @@ def _poison(
 
   def put(state: TrainState) -> TrainState:
     leaves, structure = jax.tree.flatten(getattr(state, part))
-    # Those of one number are placeholders, and counts.
+    # Leaves of one number are placeholders and counts.
     used = [i for i, x in enumerate(leaves) if x.size > 1 and x.dtype == jnp.float32]
     chosen = rng.choice(used)
     place = tuple(rng.randrange(size) for size in leaves[chosen].shape)
@@ -47,18 +47,18 @@ def _poison(
 
 
 def _numbers(run: pathlib.Path, step: int, act: Callable) -> Iterator[str]:
-  """What is wrong with how a run ended in which a number was none from a step on."""
+  """Yields the faults of a run with a non-finite number from a step on."""
   with small_run.before_step(step, act):
-    status, said = small_run.train_here(run)
-  # Good is what a step has gone on from.
+    status, messages = small_run.train_here(run)
+  # A checkpoint is good once a later step from it was finite.
   good = max(0, (step - 2) // SAVED * SAVED)
   last = f'last good checkpoint: step {good}' if good else 'no good checkpoint'
-  if status != 2 or len(said) != 1:
-    yield f'status {status}: {said[-3:]}'
-  elif not said[0].startswith(f'hyperprompt: step {step} is not finite ('):
-    yield f'it does not name step {step}: {said[0]}'
-  elif 'tasks in its batch: ' not in said[0] or last not in said[0]:
-    yield f'it does not name tasks and {last!r}: {said[0]}'
+  if status != 2 or len(messages) != 1:
+    yield f'status {status}: {messages[-3:]}'
+  elif not messages[0].startswith(f'hyperprompt: step {step} is not finite ('):
+    yield f'it does not name step {step}: {messages[0]}'
+  elif 'tasks in its batch: ' not in messages[0] or last not in messages[0]:
+    yield f'it does not name tasks and {last!r}: {messages[0]}'
   for saved in (run / 'checkpoints').glob('[0-9]*'):
     for path, array in small_run.arrays(run, int(saved.name)).items():
       if int(saved.name) >= step or not np.isfinite(array.read()).all():
@@ -66,29 +66,29 @@ def _numbers(run: pathlib.Path, step: int, act: Callable) -> Iterator[str]:
 
 
 def _second_run(run: pathlib.Path, step: int, compiled: pathlib.Path) -> Iterator[str]:
-  """What is wrong with what a run was told that was started beside another."""
-  told = []
+  """Yields the faults of a run that was started beside another."""
+  outcomes = []
 
   def start_another(state: TrainState) -> None:
     del state
     (host,) = small_run.start(run, 1, compiled)
     host.wait(small_run.HUNG_HERE_SECONDS)
-    told.append((host.status, host.said))
+    outcomes.append((host.status, host.messages))
 
   with small_run.before_step(step, start_another):
-    status, said = small_run.train_here(run)
-  if status or said:
-    yield f'the first run ended with {status}: {said[-3:]}'
-  (status, said), *_ = told
+    status, messages = small_run.train_here(run)
+  if status or messages:
+    yield f'the first run ended with {status}: {messages[-3:]}'
+  (status, messages), *_ = outcomes
   refused = f'hyperprompt: MODEL_DIR {run} is in use by another run'
-  if status != 2 or len(said) != 1 or not said[0].startswith(refused):
-    yield f'the second run ended with {status}: {said[-3:]}'
+  if status != 2 or len(messages) != 1 or not messages[0].startswith(refused):
+    yield f'the second run ended with {status}: {messages[-3:]}'
 
 
 def _half_deleted(
   run: pathlib.Path, unbroken: pathlib.Path, rng: random.Random
 ) -> Iterable[str]:
-  """Takes a run's last checkpoint away, and of all before the one before it some files."""
+  """Deletes the last checkpoint, and some files of all but the one before it."""
   shutil.copytree(unbroken, run)
   *older, _, last = sorted((run / 'checkpoints').iterdir(), key=lambda p: int(p.name))
   shutil.rmtree(last)
@@ -96,40 +96,40 @@ def _half_deleted(
     for file in sorted(p for p in step.rglob('*') if p.is_file()):
       if rng.random() < 0.5:
         file.unlink()
-  return ()  # whether that is right the run itself shows
+  return ()  # the run itself shows the faults
 
 
 def campaign(folder: pathlib.Path, compiled: pathlib.Path, seed: int) -> dict[str, Any]:
-  """All of it.
+  """Runs the campaign.
 
   Args:
-    folder: an empty one.
-    compiled: JAX's cache.
-    seed: of steps, places and files.
+    folder: is empty, and receives the runs.
+    compiled: is JAX's compilation cache.
+    seed: determines steps, places and files.
 
   Returns:
-    `tried`: how often, by what; `wrong`: what must not be.
+    `tried`: the number of tries of each kind; `wrong`: the faults.
   """
   subject.add_mixture()
   hyperprompt_tasks.use_vocabulary('bytes')  # to compare positions in the data
   rng = random.Random(f'{seed} guards')
   unbroken = folder / 'unbroken'
-  status, said = small_run.train_here(unbroken)
-  assert status == 0, said
+  status, messages = small_run.train_here(unbroken)
+  assert status == 0, messages
   tried: dict[str, int] = {}
   wrong: list[str] = []
 
   def try_it(kind: str, case: str, problems: Callable[[pathlib.Path], Iterable[str]]):
     run = folder / f'{kind} {tried.get(kind, 0)}'
-    found = [*problems(run)]
-    status, said = small_run.train_here(run)
-    if status or said:
-      found.append(f'afterwards the command ended with {status}: {said[-3:]}')
+    problems_of_run = [*problems(run)]
+    status, messages = small_run.train_here(run)
+    if status or messages:
+      problems_of_run.append(f'afterwards the command ended with {status}: {messages[-3:]}')
     else:
-      found += small_run.differences(run, unbroken)
+      problems_of_run += small_run.differences(run, unbroken)
     tried[kind] = tried.get(kind, 0) + 1
-    wrong.extend(f'{case}: {problem}' for problem in found)
-    print(f'{case}: {found or "right"}', flush=True)
+    wrong.extend(f'{case}: {problem}' for problem in problems_of_run)
+    print(f'{case}: {problems_of_run or "right"}', flush=True)
 
   for part, value in POISONS * NUMBERS:
     step, act = rng.randint(1, STEPS), _poison(part, value, rng)

@@ -45,14 +45,14 @@ LOST_STEPS = 2 * SAVED + 1
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-  """A signal, and when it comes.
+  """A signal and its moment.
 
   Attributes:
-    number: SIGKILL or SIGTERM.
-    phase: what it is aimed at.
-    occurrence: which beginning of the phase, from 1.
-    share: how far into the phase it comes, of the time that the phase takes.
-    host: which one it is sent to.
+    number: is SIGKILL or SIGTERM.
+    phase: is the phase that it is aimed at.
+    occurrence: says at which beginning of the phase it comes; it counts from 1.
+    share: is the part of the phase's time that passes before it.
+    host: is the index of the host that receives it.
   """
 
   number: int
@@ -62,12 +62,12 @@ class Kill:
   host: int
 
   def trigger(self) -> str:
-    """What the line of standard error begins with that the time counts from."""
+    """Returns the beginning of the line on standard error that starts the clock."""
     return 'step ' if self.phase == 'step' else f'@ begin {self.phase}'
 
 
 def plan(rng: random.Random, kills: int, terms: int, hosts: int) -> list[Kill]:
-  """So many kills and orderly ends, of all phases, in random order."""
+  """Returns kills and orderly ends of all phases in random order."""
   phases = [PHASES[i % len(PHASES)] for i in range(kills)]
   rng.shuffle(phases)
   numbers = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
@@ -85,15 +85,15 @@ class Campaign:
   """Kills a run on so many hosts, again and again.
 
   Args:
-    folder: an empty one.
-    compiled: JAX's cache.
-    hosts: processes that train as one.
-    seed: of when kills come; of each campaign another.
+    folder: is empty, and receives the runs.
+    compiled: is JAX's compilation cache.
+    hosts: is the number of processes that train together.
+    seed: determines the moments of kills; each campaign has its own.
 
   Attributes:
-    events: what each signal met, and did.
-    wrong: what must not be.
-    runs: that were killed and came to their end all the same.
+    events: holds the effect of each signal.
+    wrong: holds the faults.
+    runs: counts runs that were killed and then finished.
   """
 
   def __init__(self, folder: pathlib.Path, compiled: pathlib.Path, hosts: int, seed: str):
@@ -107,7 +107,7 @@ class Campaign:
     self.runs = 0
 
   def run(self, kills: int, terms: int) -> None:
-    """The unbroken run; then so many kills and orderly ends, of one run after another."""
+    """Runs undisturbed once, then with kills and orderly ends, one run after another."""
     hyperprompt_tasks.use_vocabulary('bytes')  # to compare positions in the data
     unbroken = self._folder / 'unbroken'
     self._finish(unbroken)
@@ -136,16 +136,18 @@ class Campaign:
     print(self.wrong[-1], flush=True)
 
   def _finish(self, folder: pathlib.Path) -> None:
-    """A start that is left alone."""
+    """Starts the run and leaves it undisturbed."""
     hosts = small_run.start(folder, self._hosts, self._compiled)
     for host in hosts:
       if not host.wait(HUNG_SECONDS) or host.status:
-        self._complain(folder, f'left alone, it ended with {host.status}: {host.said[-3:]}')
+        self._complain(
+          folder, f'left alone, it ended with {host.status}: {host.messages[-3:]}'
+        )
     self._seconds = self._seconds or hosts[0].durations()
     self._follow(folder, hosts[0])
 
   def _kill(self, folder: pathlib.Path, kill: Kill) -> bool:
-    """One start and its end; False if it came to its end before the signal."""
+    """Starts the run and kills it; returns False if it finished before the signal."""
     seen, sent = 0, 0.0
     length = self._seconds.get('whole' if kill.phase == 'anywhere' else kill.phase, 1.0)
     if kill.phase in ('save', 'step'):
@@ -171,7 +173,7 @@ class Campaign:
       threading.Timer(kill.share * length, send).start()
     for host in hosts:
       if not host.wait(HUNG_SECONDS):
-        self._complain(folder, f'{kill}: a host did not end: {host.said[-3:]}')
+        self._complain(folder, f'{kill}: a host did not end: {host.messages[-3:]}')
     if not sent or not any(host.status for host in hosts):
       self._follow(folder, hosts[0])
       return False
@@ -182,13 +184,13 @@ class Campaign:
   def _event(
     self, folder: pathlib.Path, kill: Kill, hosts: list[Host], sent: float
   ) -> dict[str, Any]:
-    """What a signal has done, which is judged too."""
+    """Describes and judges the effect of a signal."""
     victim, others = hosts[kill.host], hosts[: kill.host] + hosts[kill.host + 1 :]
     done_again = self._follow(folder, hosts[0])
     orderly = kill.number == signal.SIGTERM
     # An orderly end is that of all hosts; before the run has begun there is none.
     if victim.status not in ((143, -signal.SIGTERM) if orderly else (-signal.SIGKILL,)):
-      self._complain(folder, f'{kill}: status {victim.status}: {victim.said[-3:]}')
+      self._complain(folder, f'{kill}: status {victim.status}: {victim.messages[-3:]}')
     if victim.status == 143 and not self._saved:
       self._complain(folder, f'{kill}: nothing was saved')
     for host in others:
@@ -196,7 +198,7 @@ class Campaign:
         self._complain(
           folder, f'{kill}: the other host ended {host.ended - sent:.0f} s later'
         )
-      if not host.status or not (orderly or host.said):
+      if not host.status or not (orderly or host.messages):
         self._complain(folder, f'{kill}: the other host ended without a reason')
     return {
       'signal': signal.Signals(kill.number).name,
@@ -207,11 +209,11 @@ class Campaign:
       'statuses': [host.status for host in hosts],
       'steps done again by this start': done_again,
       'others ended after seconds': [round(host.ended - sent, 1) for host in others],
-      'others said': [host.said[-1] if host.said else '' for host in others],
+      'others said': [host.messages[-1] if host.messages else '' for host in others],
     }
 
   def _follow(self, folder: pathlib.Path, first: Host) -> int | None:
-    """Checks where a start went on; returns how many steps it did again, if it did any."""
+    """Checks where a start resumed; returns the number of repeated steps."""
     steps = first.numbers(r'step (\d+)/')
     resumed = first.numbers(r'resuming from step (\d+) ')
     done_again = None
@@ -230,8 +232,8 @@ class Campaign:
 
 
 def summary(campaigns: Sequence[Campaign]) -> dict[str, Any]:
-  """The numbers of the report."""
-  events = [event for of in campaigns for event in of.events]
+  """Returns the numbers of the report."""
+  events = [event for campaign in campaigns for event in campaign.events]
   seconds = [s for event in events for s in event['others ended after seconds']]
   again = [event['steps done again by this start'] or 0 for event in events]
   return {
@@ -239,7 +241,7 @@ def summary(campaigns: Sequence[Campaign]) -> dict[str, Any]:
     'of them on two hosts': sum(len(event['statuses']) == 2 for event in events),
     'met': collections.Counter(event['met'] for event in events),
     'left a write unfinished': sum(event['left a write unfinished'] for event in events),
-    'runs compared': sum(of.runs for of in campaigns),
+    'runs compared': sum(campaign.runs for campaign in campaigns),
     'most steps done again': max(again, default=0),
     'other host ended after at most, seconds': max(seconds, default=0.0),
   }

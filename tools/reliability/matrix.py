@@ -25,22 +25,23 @@ from tools.reliability import report
 ENVIRONMENTS = report.ROOT / '.matrix'
 OLDEST = 'constraints-oldest.txt'
 COMBINATIONS = ('3.11-newest', '3.12-newest', '3.13-newest', '3.11-oldest')
-# What decides most; the report names their versions.
+# The packages whose versions the report names.
 NAMED = ('jax', 'flax', 'orbax-checkpoint', 'tensorflow', 'numpy')
 
 
 def _interpreter(version: str) -> str | None:
-  """A Python of a version: on the PATH, or one that pyenv or uv has installed."""
+  """Returns a Python of a version, on the PATH or installed by pyenv or uv."""
   installed = pathlib.Path.home() / '.pyenv/versions'
   candidates = [shutil.which(f'python{version}')]
   candidates += sorted(map(str, installed.glob(f'{version}.*/bin/python')), reverse=True)
   if uv := shutil.which('uv'):
-    found = subprocess.run([uv, 'python', 'find', version], capture_output=True, text=True)
-    candidates.append(found.stdout.strip() or None)
+    command = [uv, 'python', 'find', version]
+    located = subprocess.run(command, capture_output=True, text=True)
+    candidates.append(located.stdout.strip() or None)
   for path in filter(None, candidates):
     # pyenv has a command for every version, which fails where that is not chosen.
-    said = subprocess.run([path, '--version'], capture_output=True, text=True)
-    if said.returncode == 0 and said.stdout.startswith(f'Python {version}.'):
+    done = subprocess.run([path, '--version'], capture_output=True, text=True)
+    if done.returncode == 0 and done.stdout.startswith(f'Python {version}.'):
       return path
   return None
 
@@ -57,12 +58,13 @@ def _run(python: str, version: str, packages: str, tests: list[str]) -> dict[str
     check=True,
     cwd=report.ROOT,
   )
-  said = subprocess.run([*pip, 'list', '--format=json'], check=True, capture_output=True)
-  versions = {of['name'].lower(): of['version'] for of in json.loads(said.stdout)}
+  listed = subprocess.run([*pip, 'list', '--format=json'], check=True, capture_output=True)
+  packages_list = json.loads(listed.stdout)
+  versions = {package['name'].lower(): package['version'] for package in packages_list}
   begun = time.monotonic()
-  # -n 2: as `make test`.
+  # `make test` uses the same flags.
   pytest = [own, '-m', 'pytest', '-n', '2', '--no-loadscope-reorder', *tests]
-  # As in the Makefile: modules are compiled once, and not in every process.
+  # As in the Makefile, modules are compiled once, and not in every process.
   env = {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'}
   ended = subprocess.run(
     pytest, cwd=report.ROOT, env=env, stdout=subprocess.PIPE, text=True
@@ -80,46 +82,47 @@ def _run(python: str, version: str, packages: str, tests: list[str]) -> dict[str
 
 
 def main() -> None:
-  """Runs combinations."""
+  """Runs the combinations and writes the results."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--only', nargs='+', choices=COMBINATIONS, default=COMBINATIONS)
   parser.add_argument('tests', nargs='*', help="pytest's arguments, after --")
   flags = parser.parse_args()
   path = report.RESULTS / 'matrix.json'
   before = json.loads(path.read_text(encoding='utf-8'))['found'] if path.exists() else {}
-  found, skipped = {}, []
+  results, skipped = {}, []
   for name in COMBINATIONS:
     version, packages = name.split('-')
     python = _interpreter(version) if name in flags.only else None
     if name not in flags.only:
-      found |= {name: before[name]} if name in before else {}
+      results |= {name: before[name]} if name in before else {}
     elif python is None:
       skipped.append(name)
       print(f'SKIPPED: {name}: this machine has no python{version}', flush=True)
     else:
       try:
-        found[name] = _run(python, version, packages, flags.tests)
+        results[name] = _run(python, version, packages, flags.tests)
       except subprocess.CalledProcessError as error:
-        found[name] = {'packages': '', 'result': f'not installed: {error}', 'passed': False}
-      print(f'{name}: {found[name]}', flush=True)
+        failure = f'not installed: {error}'
+        results[name] = {'packages': '', 'result': failure, 'passed': False}
+      print(f'{name}: {results[name]}', flush=True)
   rows = [
     [
       f'the tests on Python {name.replace("-", ", ")} packages',
       'once',
-      f'{of["packages"]}: {of["result"]}',
-      'nothing' if of['passed'] else '**failed**',
+      f'{result["packages"]}: {result["result"]}',
+      'nothing' if result['passed'] else '**failed**',
       f'python -m tools.reliability.matrix --only {name}',
     ]
-    for name, of in found.items()
+    for name, result in results.items()
   ]
   rows += [
     [f'the tests on {name}', 'not', 'no such Python here', '', ''] for name in skipped
   ]
   if not flags.tests:  # some tests are not the tests
-    result = {'found': found, 'skipped': skipped, 'rows': rows}
+    result = {'found': results, 'skipped': skipped, 'rows': rows}
     path.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     report.write()
-  sys.exit(not all(of['passed'] for of in found.values()))
+  sys.exit(not all(result['passed'] for result in results.values()))
 
 
 if __name__ == '__main__':

@@ -20,9 +20,10 @@ ORDER = ('chaos', 'fuzz', 'endurance', 'matrix')
 
 def table() -> str:
   """The table, in Markdown."""
-  found = {path.stem: json.loads(path.read_bytes()) for path in RESULTS.glob('*.json')}
+  results = {path.stem: json.loads(path.read_bytes()) for path in RESULTS.glob('*.json')}
   place = lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)
-  rows = [row for name in sorted(found, key=place) for row in found[name].get('rows', ())]
+  ordered = [results[name] for name in sorted(results, key=place)]
+  rows = [row for result in ordered for row in result.get('rows', ())]
   lines = [HEAD, ['---'] * len(HEAD), *([*row[:-1], f'`{row[-1]}`'] for row in rows)]
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 

@@ -33,14 +33,14 @@ from tools.fast_compilation import XLA_FLAGS
 from tools.reliability import subject
 
 STEPS, SAVED, EVALUATED = 40, 4, 10
-# A host that lost another must have ended after so long.
+# A host that has lost another must end within this time.
 LOST_SECONDS = 60
 HUNG_SECONDS = 600
-# In this process.
+# For a run in this process.
 HUNG_HERE_SECONDS = 240
-# What the subject announces, and notes of TensorFlow's import.
+# Announcements of `subject`, and notes of TensorFlow's import.
 _NOT_FOR_PEOPLE = r'@ |WARNING: All log messages before absl|[IWE]\d{4} |[IWE]0000 '
-# Of each run's progress.
+# Lines about a run's progress.
 _OF_A_RUN = ('step ', 'resuming ')
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 # One layer each way, 16 wide; dropout is on, as finetune.gin has it.
@@ -76,10 +76,10 @@ def arguments(model_dir: pathlib.Path, **macros: Any) -> list[str]:
 
 
 def environment(compiled: pathlib.Path | None) -> dict[str, str]:
-  """That of a process that compiles fast, and what was compiled before not again.
+  """Returns an environment in which programs compile fast, and each of them once.
 
   Args:
-    compiled: JAX's cache; None compiles everything.
+    compiled: is JAX's compilation cache; None compiles everything.
   """
   cache = {
     'JAX_COMPILATION_CACHE_DIR': str(compiled),
@@ -96,7 +96,7 @@ def environment(compiled: pathlib.Path | None) -> dict[str, str]:
 
 @dataclasses.dataclass
 class Line:
-  """What a process wrote to standard error, and when (by the monotonic clock)."""
+  """A line on standard error, and its time by the monotonic clock."""
 
   at: float
   text: str
@@ -106,9 +106,9 @@ class Host:
   """A process of the run that is watched.
 
   Args:
-    command: its arguments.
-    env: its environment.
-    on_line: called with each line that it writes.
+    command: holds the program and its arguments.
+    env: is its environment.
+    on_line: is called with each line that it writes.
   """
 
   def __init__(
@@ -129,7 +129,7 @@ class Host:
       self._on_line(self.lines[-1].text)
 
   def wait(self, seconds: float) -> bool:
-    """Waits for its end; ends it, and returns False, if that takes longer."""
+    """Waits for its end; kills it, and returns False, if that takes longer."""
     try:
       self.process.wait(seconds)
       return True
@@ -143,23 +143,23 @@ class Host:
 
   @property
   def status(self) -> int:
-    """How it ended."""
+    """The exit status."""
     return self.process.returncode
 
   @property
-  def said(self) -> list[str]:
-    """What it wrote for people."""
+  def messages(self) -> list[str]:
+    """The lines that it wrote for people."""
     texts = (line.text for line in self.lines)
     return [text for text in texts if not re.match(_NOT_FOR_PEOPLE, text)]
 
   def numbers(self, pattern: str) -> list[int]:
-    """The numbers that a pattern finds at the beginnings of lines."""
-    found = (re.match(pattern, text) for text in self.said)
-    return [int(match[1]) for match in found if match]
+    """Returns the numbers that a pattern matches at the beginnings of lines."""
+    matches = (re.match(pattern, text) for text in self.messages)
+    return [int(match[1]) for match in matches if match]
 
   @property
   def phase(self) -> str:
-    """What it was about when it ended."""
+    """The phase in which it ended."""
     phase = 'start'
     for word, name in self._phases():
       phase = name if word == 'begin' else 'between phases'
@@ -170,7 +170,7 @@ class Host:
     return [(word, name) for _, word, name in announced]
 
   def durations(self) -> dict[str, float]:
-    """The longest time that each phase took, seconds."""
+    """Returns the longest time of each phase, in seconds."""
     longest: dict[str, float] = collections.defaultdict(float)
     begun = {}
     for line in self.lines:
@@ -192,14 +192,14 @@ def start(
   on_line: Callable[[str], None] = lambda text: None,
   **macros: Any,
 ) -> list[Host]:
-  """Starts the command, on so many hosts of this machine.
+  """Starts the command on several hosts, which are processes of this machine.
 
   Args:
-    model_dir: MODEL_DIR.
-    hosts: processes that train as one.
-    compiled: JAX's cache; None compiles everything.
-    on_line: called with each line that the first host writes.
-    **macros: in place of the small run's.
+    model_dir: is the run's MODEL_DIR.
+    hosts: is the number of processes that train together.
+    compiled: is JAX's compilation cache; None compiles everything.
+    on_line: is called with each line that the first host writes.
+    **macros: override those of the small run.
   """
   command = [sys.executable, '-m', 'tools.reliability.subject']
   command += arguments(model_dir, **macros)
@@ -226,23 +226,23 @@ def train_here(model_dir: pathlib.Path, **macros: Any) -> tuple[int, list[str]]:
   """Runs the command in this process.
 
   Args:
-    model_dir: MODEL_DIR.
-    **macros: in place of the small run's.
+    model_dir: is the run's MODEL_DIR.
+    **macros: override those of the small run.
 
   Returns:
-    Its status, and what it wrote to standard error for people.
+    The exit status, and the lines on standard error for people.
   """
-  said = io.StringIO()
+  errors = io.StringIO()
   faulthandler.dump_traceback_later(HUNG_HERE_SECONDS, exit=True)
   try:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
       status = cli.main(arguments(model_dir, **macros))
-  except Exception as error:  # which users would see as a traceback
+  except Exception as error:  # users would see a traceback
     status = 1
-    said.write(f'{error!r}\n')
+    errors.write(f'{error!r}\n')
   finally:
     faulthandler.cancel_dump_traceback_later()
-  lines = said.getvalue().splitlines()
+  lines = errors.getvalue().splitlines()
   return status, [line for line in lines if not line.startswith(_OF_A_RUN)]
 
 
@@ -250,11 +250,11 @@ def train_here(model_dir: pathlib.Path, **macros: Any) -> tuple[int, list[str]]:
 def before_step(
   step: int, act: Callable[[TrainState], TrainState | None]
 ) -> Iterator[None]:
-  """Has something done before a step of the runs of this process.
+  """Calls a function before a step of the runs of this process.
 
   Args:
-    step: which one.
-    act: gets the state; returns another for the step, or None.
+    step: is the number of the step.
+    act: receives the state; it returns another state for the step, or None.
   """
   run = TrainingLoop.run
 
@@ -275,22 +275,22 @@ def before_step(
     TrainingLoop.run = run
 
 
-# ---- What a run leaves ----
+# ---- The results of a run ----
 
 
 def arrays(model_dir: pathlib.Path, step: int) -> dict[str, LazyArray]:
-  """Every array of parameters and optimizer, by its path."""
-  found = {}
+  """Returns every array of parameters and optimizer, by its path."""
+  result = {}
   for item in ('params', 'optimizer'):
     folder = Folder(str(model_dir / f'checkpoints/{step}/{item}'))
     described = folder.read(t5x.ORBAX_FILE)
-    of_item = t5x.read_orbax(folder, described) if described else {}
-    found |= {f'{item}/{path}': array for path, array in of_item.items()}
-  return found
+    item_arrays = t5x.read_orbax(folder, described) if described else {}
+    result |= {f'{item}/{path}': array for path, array in item_arrays.items()}
+  return result
 
 
 def _next_batches(model_dir: pathlib.Path, step: int) -> list[dict[str, Any]]:
-  """The batches that a run would read next."""
+  """Returns the batches that a run would read next."""
   checkpoint = epath.Path(model_dir / f'checkpoints/{step}')
   run = json.loads((checkpoint / 'run/metadata').read_bytes())
   batches = datasets.TrainingBatches(
@@ -311,7 +311,7 @@ def _files(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def records(model_dir: pathlib.Path) -> list[dict[str, float]]:
-  """The lines of `metrics.jsonl`, all of them, without rates."""
+  """Returns the lines of `metrics.jsonl`, without rates."""
   path = model_dir / reporting.METRICS_FILE
   lines = path.read_text(encoding='utf-8').splitlines()
   return [
@@ -321,28 +321,28 @@ def records(model_dir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def differences(model_dir: pathlib.Path, unbroken: pathlib.Path) -> list[str]:
-  """What two finished runs differ in; nothing, if one is as good as the other."""
-  found = []
+  """Returns the differences between two finished runs."""
+  result = []
   here, there = arrays(model_dir, STEPS), arrays(unbroken, STEPS)
   for path in sorted({*here, *there}):
     if path not in here or path not in there:
-      found.append(f'{path} is in one alone')
+      result.append(f'{path} is in one alone')
     elif here[path].dtype != there[path].dtype or (
       here[path].read().tobytes() != there[path].read().tobytes()
     ):
-      found.append(f'{path} has other bits')
+      result.append(f'{path} has other bits')
   if _next_batches(model_dir, STEPS) != _next_batches(unbroken, STEPS):
-    found.append('another position in the data')
+    result.append('another position in the data')
   if _files(model_dir / 'inference_eval') != _files(unbroken / 'inference_eval'):
-    found.append('other predictions or scores in inference_eval')
+    result.append('other predictions or scores in inference_eval')
   if records(model_dir) != records(unbroken):
-    found.append('other metrics')
+    result.append('other metrics')
   steps = [record['step'] for record in records(model_dir) if 'train/loss' in record]
   if steps != [*range(1, STEPS + 1)]:
-    found.append(f'steps are recorded as {steps}')
+    result.append(f'steps are recorded as {steps}')
   leftovers = [
     str(path.relative_to(model_dir))
     for path in (*model_dir.iterdir(), *(model_dir / 'checkpoints').iterdir())
     if path.name.startswith('.') or 'tmp' in path.name
   ]
-  return found + [f'left over: {name}' for name in leftovers]
+  return result + [f'left over: {name}' for name in leftovers]

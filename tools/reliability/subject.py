@@ -1,9 +1,9 @@
-"""`hyperprompt`, which tells what it is about to do, so that kills can be aimed.
+"""`hyperprompt` that announces its phases, so that kills can be aimed.
 
     python -m tools.reliability.subject VERB [flags]
 
 Before and after each phase it writes a line `@ begin PHASE` or `@ end PHASE` to standard
-error. It also knows a mixture of two tasks: the built-in one's eight take long to open.
+error. It also registers a mixture of two tasks, as the built-in eight take long to open.
 """
 
 import functools
@@ -19,24 +19,24 @@ def say(what: str) -> None:
   os.write(2, f'@ {what}\n'.encode())
 
 
-def announced(phase: str, of: Callable) -> Callable:
-  """A function that says when it begins and ends."""
+def announced(phase: str, function: Callable) -> Callable:
+  """Returns the function with announcements of its begin and end."""
 
-  @functools.wraps(of)
+  @functools.wraps(function)
   def call(*args, **kwargs):
     say(f'begin {phase}')
     try:
-      return of(*args, **kwargs)
+      return function(*args, **kwargs)
     finally:
       say(f'end {phase}')
 
   return call
 
 
-def _first_announced(phase: str, of: Callable) -> Callable:
-  """A function that says when it begins and ends for the first time."""
-  calls = iter([announced(phase, of)])
-  return lambda *args: next(calls, of)(*args)
+def _first_announced(phase: str, function: Callable) -> Callable:
+  """Returns the function with announcements of its first call."""
+  calls = iter([announced(phase, function)])
+  return lambda *args: next(calls, function)(*args)
 
 
 def add_mixture() -> None:
@@ -47,7 +47,7 @@ def add_mixture() -> None:
 
 
 def announce_phases() -> None:
-  """Makes the phases of a training run known."""
+  """Adds announcements to the phases of a training run."""
   from hyperprompt_jax.checkpoints import Checkpointer
   from hyperprompt_jax.evaluation.evaluator import Evaluator
   from hyperprompt_jax.training.loop import TrainingLoop
@@ -73,7 +73,7 @@ if __name__ == '__main__':
   from hyperprompt_jax import cli
   from hyperprompt_jax.cli import command
 
-  command._quieten_libraries()  # which must come before they are loaded
+  command._quieten_libraries()  # before they are loaded
   add_mixture()
   announce_phases()
   sys.exit(cli.main())

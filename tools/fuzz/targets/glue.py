@@ -1,4 +1,4 @@
-"""GLUE's official files: a row for every line, an error, or a count of those left out."""
+"""GLUE's official files: every line is a row, an error, or counted as omitted."""
 
 import pathlib
 import re
@@ -29,12 +29,13 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
   split = 'test' if case[:1] >= b'\x80' else 'train'
   path = folder / 'lines.tsv'
   path.write_bytes(case[1:])
-  said: list[str] = []
-  official_files.warn_once = said.append  # type: ignore[assignment]
+  warnings: list[str] = []
+  official_files.warn_once = warnings.append  # type: ignore[assignment]
   columns = sources._to_columns(layout.read(str(path), split))
   lines = len([line for line in case[1:].splitlines() if line])
   header = 0 if config == 'cola' and split == 'train' else 1
-  left_out = sum(int(n) for text in said for n in re.findall(r'left out (\d+) of', text))
+  counts = (re.findall(r'left out (\d+) of', text) for text in warnings)
+  left_out = sum(int(number) for numbers in counts for number in numbers)
   assert sources._num_rows(columns) + left_out + header == lines
   if layout.texts.keys() == {'sentence1', 'sentence2'} and 'label' in columns:
     assert np.isfinite(np.asarray(columns['label'], np.float64)).all()

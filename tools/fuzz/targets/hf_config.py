@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json`, beside weights that are right."""
+"""Hugging Face's `config.json`, beside valid weights."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ from tools.fuzz.case import Target
 
 _GOLDEN = pathlib.Path(__file__).parents[3] / 'tests' / 'golden' / 'huggingface'
 SEEDS = tuple(path.read_bytes() for path in sorted(_GOLDEN.glob('*/config.json')))
-# Something of each layer that the seeds have.
+# One array of each layer that the seeds have.
 WEIGHTS = {
   f'{side}.block.{number}.layer.0.layer_norm.weight': np.ones(2, 'f4')
   for side in ('encoder', 'decoder')
@@ -24,9 +24,9 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
   if not weights.exists():
     save_file(WEIGHTS, weights)
   (folder / huggingface.CONFIG_FILE).write_bytes(case)
-  found = open_source(str(folder))
-  assert found.config is not None
-  found.check_depth(found.config)
+  source = open_source(str(folder))
+  assert source.config is not None
+  source.check_depth(source.config)
 
 
 TARGET = Target(SEEDS, _run, is_json=True)

@@ -1,4 +1,4 @@
-"""What a checkpoint of ours says of its run: task list, data, base."""
+"""The record of a run in our checkpoint: task list, data, base."""
 
 import json
 import pathlib
@@ -21,11 +21,11 @@ SEEDS = tuple(
 
 def _run(case: bytes, folder: pathlib.Path) -> None:
   del folder
-  found = record.parse('/checkpoints/4', case)
-  assert all(isinstance(task, str) for task in found.task_list)
-  assert found.base is None or (found.base.path and found.base.fingerprint)
-  assert found.num_data_shards > 0 and found.initial_step >= 0
-  assert isinstance(found.data, dict)
+  parsed = record.parse('/checkpoints/4', case)
+  assert all(isinstance(task, str) for task in parsed.task_list)
+  assert parsed.base is None or (parsed.base.path and parsed.base.fingerprint)
+  assert parsed.num_data_shards > 0 and parsed.initial_step >= 0
+  assert isinstance(parsed.data, dict)
 
 
 TARGET = Target(SEEDS, _run, is_json=True)

@@ -1,4 +1,4 @@
-"""SuperGLUE's official files: the rows of every line, or an error, or a word of it."""
+"""SuperGLUE's official files: every line is rows, an error, or a warning."""
 
 import json
 import pathlib
@@ -26,18 +26,18 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
   layout = super_glue_files.FORMATS[CONFIGS[case[0] % len(CONFIGS) if case else 0]]
   path = folder / 'lines.jsonl'
   path.write_bytes(case[1:])
-  said: list[str] = []
-  official_files.warn_once = said.append  # type: ignore[assignment]
+  warnings: list[str] = []
+  official_files.warn_once = warnings.append  # type: ignore[assignment]
   split = 'test' if case[:1] >= b'\x80' else 'train'
   columns = sources._to_columns(layout.read(str(path), split))
   rows = sources._num_rows(columns)
   lines = [line for line in case[1:].splitlines() if line.strip()]
   assert rows == sum(_rows(layout, json.loads(line)) for line in lines)
-  assert said or all(_rows(layout, json.loads(line)) for line in lines)
+  assert warnings or all(_rows(layout, json.loads(line)) for line in lines)
 
 
 def _rows(layout: super_glue_files.Format, line: dict) -> int:
-  """How many rows there are in a line."""
+  """Returns the number of rows in a line."""
   if layout.folder == 'MultiRC':
     return sum(len(question['answers']) for question in line['passage']['questions'])
   return len(line['qas']) if layout.folder == 'ReCoRD' else 1

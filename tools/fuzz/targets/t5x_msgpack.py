@@ -1,4 +1,4 @@
-"""T5X's file `checkpoint`, beside arrays that are right."""
+"""T5X's file `checkpoint`, beside valid arrays."""
 
 import pathlib
 import tempfile
@@ -18,7 +18,7 @@ _ARRAYS = {
 
 
 def make(folder: pathlib.Path) -> None:
-  """Writes a checkpoint, if it is not there yet."""
+  """Writes a checkpoint unless there is one."""
   if not (folder / t5x.MSGPACK_FILE).exists():
     arrays = {path: in_memory(array) for path, array in _ARRAYS.items()}
     assert len(list(t5x.write_native(folder, arrays, 5))) == len(arrays)
@@ -52,9 +52,9 @@ def _seeds() -> list[bytes]:
 def _run(case: bytes, folder: pathlib.Path) -> None:
   make(folder)
   (folder / t5x.MSGPACK_FILE).write_bytes(case)
-  found = open_source(str(folder))
-  assert isinstance(found.step, int) and found.step >= 0
-  for array in found.arrays.values():
+  source = open_source(str(folder))
+  assert isinstance(source.step, int) and source.step >= 0
+  for array in source.arrays.values():
     assert array.read().dtype == array.dtype
 
 
