@@ -1,4 +1,4 @@
-"""The arithmetic that a model asks for, whatever a compiler makes of it."""
+"""The arithmetic of a model before a compiler transforms it."""
 
 import math
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from jax.extend import core
 
 
 def flops(function, *arguments: Any) -> int:
-  """FLOP of a function's products of matrices, two for each multiplication and addition.
+  """Counts the FLOP of a function's matrix products; a multiply-add counts as two.
 
-  Loops count as often as they run; those of unknown length once.
+  A loop counts as often as it runs, and once where its length is unknown.
 
   Args:
-    function: traced, not run.
-    *arguments: arrays or shapes.
+    function: is traced, and not run.
+    *arguments: are arrays or their shapes.
   """
   return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -35,7 +35,7 @@ def _flops(jaxpr: core.Jaxpr) -> int:
 
 
 def _inner(parameters: Any) -> Iterator[core.Jaxpr]:
-  """The programs within an equation."""
+  """Yields the programs within an equation."""
   for value in parameters.values():
     for one in value if isinstance(value, tuple | list) else (value,):
       if isinstance(one, core.ClosedJaxpr):

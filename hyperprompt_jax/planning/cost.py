@@ -1,4 +1,4 @@
-"""What a compiled program does in a run on one chip: arithmetic, traffic, communication."""
+"""The cost of a compiled program on one chip: arithmetic, memory traffic, communication."""
 
 import collections
 import dataclasses
@@ -17,21 +17,21 @@ COLLECTIVES = (
   'ragged-all-to-all',
   'reduce-scatter',
 )
-# A ring sends what it sums up around twice, to sum and to tell; all else once.
+# A ring sends the data of an all-reduce around twice: to add, and to distribute the sum.
 _TIMES_AROUND = {'all-reduce': 2}
-# How a TPU's compiler names a fusion that is a `reduce-scatter`: it sums, and keeps a part.
+# The TPU compiler's name for a fusion that adds over chips and keeps a part of the sum.
 _REDUCE_SCATTER = 'all-reduce-scatter'
-# A TPU's compiler lays a collective beside several fusions, each of which names it anew; of
-# those, all but the one that begins it say so.
+# The TPU compiler runs a collective beside several fusions, each of which lists it again.
+# All but the fusion that starts it carry this mark.
 _GOES_ON = re.compile(r'"async_collective_fusion_config":\{"flag_start":"\d')
 _BEGINS = 'custom_call_target="AsyncCollectiveStart"'
 _ENDS = 'custom_call_target="AsyncCollectiveDone"'
-# What moves no data: names, views, and the ends of what has begun.
+# Instructions that move no data: names, views, and the ends of asynchronous operations.
 _FREE = (
   *('bitcast', 'constant', 'get-tuple-element', 'parameter', 'tuple', 'after-all'),
   *('partition-id', 'replica-id', 'opt-barrier', 'copy-done', 'slice-done', 'async-done'),
 )
-# Of custom calls, what takes memory or names it, and moves nothing.
+# Custom calls that allocate or name memory, and move nothing.
 _FREE_CALLS = ('custom_call_target="AllocateBuffer"', 'custom_call_target="ConcatBitcast"')
 
 
@@ -40,20 +40,20 @@ class Cost:
   """The cost of one run of a program on one chip.
 
   Attributes:
-    flops: of products of matrices, two for each multiplication and addition; of an opaque
-      kernel, what it says of itself.
-    hbm_bytes: read from and written to the chip's main memory.
-    bytes_accessed: the same of all memories of the chip, as XLA's own analysis counts.
-    collective_bytes: of what each kind of communication carries, by its name: of a
-      `reduce-scatter` what it takes, of all others what they return.
-    collectives: how many of each kind are run.
-    carried: how many collectives return an array of each shape, its sizes in ascending
-      order and without ones; of a `reduce-scatter`, of what it takes.
-    cycles: the compiler's estimate of the time, where it gives one.
-    unestimated: how many calls of opaque kernels have no estimate.
-    unestimated_flops: of those calls.
-    unestimated_bytes: of those calls, of the main memory.
-    unknown_loops: loops whose number of iterations is not known; counted once.
+    flops: counts the operations of matrix products, two for each multiply-add; an opaque
+      kernel counts as its author's estimate says.
+    hbm_bytes: counts the bytes read from and written to the chip's main memory.
+    bytes_accessed: counts the same for all memories of the chip.
+    collective_bytes: gives the bytes that each kind of collective carries: the operands of
+      a `reduce-scatter`, the results of all others.
+    collectives: counts the collectives of each kind.
+    carried: counts the collectives that carry an array of each shape; a shape has its
+      sizes in ascending order, without ones.
+    cycles: adds up the compiler's estimates of time, where it gives one.
+    unestimated: counts the calls of opaque kernels without an estimate.
+    unestimated_flops: counts the operations of those calls.
+    unestimated_bytes: counts the bytes of main memory of those calls.
+    unknown_loops: counts the loops whose trip count is unknown; each is charged once.
   """
 
   flops: int
@@ -70,14 +70,14 @@ class Cost:
 
   @property
   def link_bytes(self) -> int:
-    """What the chip sends over its links: an `all-reduce` goes around twice."""
+    """The bytes that the chip sends over its links; an `all-reduce` goes around twice."""
     return sum(
       _TIMES_AROUND.get(kind, 1) * nbytes for kind, nbytes in self.collective_bytes.items()
     )
 
 
 def analyse(module: Module) -> Cost:
-  """Adds up all that a program runs, the bodies of loops as often as they run."""
+  """Adds up the cost of all instructions; the body of a loop counts as often as it runs."""
   flops = hbm_bytes = bytes_accessed = cycles = 0
   unestimated = unestimated_flops = unestimated_bytes = 0
   collective_bytes: collections.Counter[str] = collections.Counter()
@@ -131,17 +131,18 @@ def analyse(module: Module) -> Cost:
 
 
 def _goes_on(part: Instruction) -> bool:
-  """Whether it is of a collective that another instruction has begun."""
+  """Whether the instruction continues a collective that another one has started."""
   return bool(_GOES_ON.search(part.attributes))
 
 
 def _carried(computation: Computation, collective: Instruction) -> tuple[Array, ...]:
-  """What a `reduce-scatter` takes, and all others return.
+  """Returns the operands of a `reduce-scatter`, and the results of all other collectives.
 
-  Of one that has begun, the result, without its operands and handles.
+  An asynchronous collective is charged for its result alone, not for its handles.
   """
   if collective.opcode.startswith('reduce-scatter'):
-    return tuple(a for of in computation.operands(collective) for a in of.arrays)
+    operands = computation.operands(collective)
+    return tuple(array for operand in operands for array in operand.arrays)
   if not collective.opcode.endswith('-start') or collective.opcode == 'all-reduce-start':
     return collective.arrays
   arrays = tuple(array for array in collective.arrays if array.dims)
@@ -149,14 +150,14 @@ def _carried(computation: Computation, collective: Instruction) -> tuple[Array, 
 
 
 def shape_of(dims: Iterable[int]) -> tuple[int, ...]:
-  """Sizes in ascending order, without ones: a compiler transposes and reshapes."""
+  """Sorts sizes and leaves ones out, since a compiler transposes and reshapes."""
   return tuple(sorted(size for size in dims if size > 1))
 
 
 def _kernel_flops(call: Instruction) -> int:
-  """Of a kernel of Pallas, what its author says."""
-  said = re.search(r'"cost_estimate":\{"flops":"(\d+)"', call.attributes)
-  return int(said[1]) if said else 0
+  """Returns the author's estimate of the operations of a Pallas kernel."""
+  estimate = re.search(r'"cost_estimate":\{"flops":"(\d+)"', call.attributes)
+  return int(estimate[1]) if estimate else 0
 
 
 def _dot_flops(computation: Computation, dot: Instruction) -> int:
@@ -167,7 +168,7 @@ def _dot_flops(computation: Computation, dot: Instruction) -> int:
 
 
 def _convolution_flops(computation: Computation, convolution: Instruction) -> int:
-  """Multiplications with what is not padding; a TPU's products of matrices are these."""
+  """Counts multiply-adds outside the padding; a TPU's matrix products are convolutions."""
   operands = computation.operands(convolution)
   if len(operands) < 2:
     return 0
@@ -209,7 +210,7 @@ def _valid_pairs(
   lhs_dilation: int,
   rhs_dilation: int,
 ) -> int:
-  """How many places of the output and the kernel meet an element of the input."""
+  """Counts the pairs of output and kernel positions that meet an element of the input."""
   at = np.arange(out)[:, None] * stride - low + np.arange(kernel)[None, :] * rhs_dilation
   inside = (at >= 0) & (at <= (lhs - 1) * lhs_dilation) & (at % lhs_dilation == 0)
   return int(inside.sum())
@@ -225,13 +226,13 @@ def _bytes(
   instruction: Instruction,
   counts: Callable[[Array], bool],
 ) -> int:
-  """What one instruction reads and writes of the arrays that count; views cost nothing."""
+  """Counts the bytes that one instruction reads and writes; views cost nothing."""
   opcode = instruction.opcode
   if opcode in _FREE or any(name in instruction.attributes for name in _FREE_CALLS):
     return 0
   written = [array for array in instruction.arrays if counts(array)]
   if opcode in ('copy-start', 'slice-start'):
-    # The one returns where to, where from, and a handle; the other, where from and to.
+    # A copy returns target, source and a handle; a slice returns source and target.
     to = instruction.arrays[0 if opcode == 'copy-start' else 1]
     source = computation.operands(instruction)[0].arrays[0]
     return to.nbytes * (counts(to) + counts(source))
@@ -253,7 +254,7 @@ def _bytes(
   if _ENDS in root.attributes:
     return 0
   if _BEGINS in root.attributes:
-    # It returns what it takes, as many results, and handles.
+    # It returns its operands, as many results, and handles.
     taken = [a for operand in computation.operands(instruction) for a in operand.arrays]
     given = instruction.arrays[len(taken) : 2 * len(taken)]
     return sum(array.nbytes for array in (*taken, *given) if counts(array))
@@ -268,18 +269,19 @@ def _bytes(
 
 
 def _hands_on(inner: Computation) -> bool:
-  """Whether a fusion returns parameters as they are: those of a collective beside it."""
+  """Whether a fusion passes parameters through, for a collective that runs beside it."""
   return any(map(_goes_on, inner.instructions.values()))
 
 
 def _read_of_parameter(module: Module, inner: Computation, parameter: Instruction) -> int:
-  """Bytes of a fusion's parameter that it reads: all, or slices, or, updated, none.
+  """Counts the bytes of a parameter that a fusion reads: all, slices, or none.
 
-  None, either, of a collective that goes on beside the fusion.
+  A parameter that is only updated in place is not read, nor is one of a collective that
+  runs beside the fusion.
   """
   whole = parameter.arrays[0].nbytes
   if parameter.name == inner.root:
-    return whole  # it is handed on, for something else to read
+    return whole  # it is passed through, for another instruction to read
   users = [part for part in inner.instructions.values() if parameter.name in part.operands]
   total = 0
   for user in users:
@@ -313,16 +315,16 @@ def _parameter(computation: Computation, number: int) -> Instruction:
 
 
 def _results(inner: Computation, fusion: Instruction):
-  """What a fusion returns, and the instructions within that make it."""
+  """Pairs the results of a fusion with the instructions within it that make them."""
   root = inner.instructions[inner.root]
   makers = inner.operands(root) if root.opcode == 'tuple' else [root]
   return zip(fusion.arrays, makers, strict=False)
 
 
 def _written_by(inner: Computation, maker: Instruction, whole: int) -> int:
-  """Bytes that a result writes: of an update in place, the update alone.
+  """Counts the bytes that a result writes: for an update in place, the update alone.
 
-  None where a collective goes on that has been counted where it began.
+  A collective was charged where it started, and costs nothing where it continues.
   """
   while maker.opcode == 'bitcast' and inner.operands(maker):
     maker = inner.operands(maker)[0]

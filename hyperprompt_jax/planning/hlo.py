@@ -1,4 +1,4 @@
-"""The text of an optimised XLA program, read into computations and instructions.
+"""A parser for the text of an optimised XLA program.
 
 XLA's own cost analysis counts the body of a loop once. Here loops have trip counts, and
 `executed` gives every instruction with the number of times that it runs.
@@ -21,9 +21,9 @@ class Array:
   """The shape of an array.
 
   Attributes:
-    dtype: XLA's name.
-    dims: sizes.
-    on_chip: whether it lives in one of the chip's own memories, and not in HBM.
+    dtype: is XLA's name of the element type.
+    dims: gives the sizes.
+    on_chip: tells whether it lives in one of the chip's own memories, and not in HBM.
   """
 
   dtype: str
@@ -51,11 +51,11 @@ class Instruction:
   """One instruction.
 
   Attributes:
-    name: of the instruction.
-    arrays: what it returns, a tuple's elements one after another.
-    opcode: XLA's name.
-    operands: names of instructions of the same computation.
-    attributes: the rest of the line, as it is.
+    name: identifies the instruction in its computation.
+    arrays: are its results, a tuple's elements one after another.
+    opcode: is XLA's name of the operation.
+    operands: name instructions of the same computation.
+    attributes: is the unparsed rest of the line.
   """
 
   name: str
@@ -65,21 +65,21 @@ class Instruction:
   attributes: str
 
   def called(self, attribute: str) -> str | None:
-    """The name of the computation that an attribute names."""
-    found = re.search(rf'\b{attribute}=%([\w.\-]+)', self.attributes)
-    return found[1] if found else None
+    """Returns the name of the computation that an attribute refers to."""
+    match = re.search(rf'\b{attribute}=%([\w.\-]+)', self.attributes)
+    return match[1] if match else None
 
   @property
   def constant(self) -> int | None:
-    """The value, of a whole number that is a constant."""
-    found = re.match(r'(\d+)\)', self.attributes) if self.opcode == 'constant' else None
-    return int(found[1]) if found else None
+    """The value of an integer constant; None for any other instruction."""
+    match = re.match(r'(\d+)\)', self.attributes) if self.opcode == 'constant' else None
+    return int(match[1]) if match else None
 
   @property
   def estimated_cycles(self) -> int | None:
     """The compiler's estimate of the instruction's time."""
-    found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
-    return int(found[1]) if found else None
+    match = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
+    return int(match[1]) if match else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +87,15 @@ class Computation:
   """Instructions by name, in the program's order.
 
   Attributes:
-    instructions: by name.
-    root: the name of the one whose result is returned.
+    instructions: maps names to instructions.
+    root: names the instruction whose result is returned.
   """
 
   instructions: Mapping[str, Instruction]
   root: str
 
   def operands(self, instruction: Instruction) -> list[Instruction]:
-    """The instructions that one takes the results of."""
+    """Returns the instructions whose results an instruction takes."""
     return [
       self.instructions[name] for name in instruction.operands if name in self.instructions
     ]
@@ -106,17 +106,17 @@ class Module:
   """A program.
 
   Attributes:
-    computations: by name.
-    entry: the name of the one that is run.
+    computations: maps names to computations.
+    entry: names the computation that is run.
   """
 
   computations: Mapping[str, Computation]
   entry: str
 
   def executed(self) -> Iterator[tuple[Computation, Instruction, int]]:
-    """Every instruction that is run by itself, and how often.
+    """Yields every instruction with its computation and the number of times it runs.
 
-    Fusions are one instruction; loops are what is in them.
+    A fusion counts as one instruction; a loop is replaced by the instructions in it.
     """
     yield from self._executed(self.entry, 1)
 
@@ -132,7 +132,7 @@ class Module:
         yield from self._executed(called, times * trips)
 
   def _runs(self, instruction: Instruction) -> list[tuple[str, int]]:
-    """The computations that an instruction runs, and how often each."""
+    """Returns the computations that an instruction runs, and how often each runs."""
     if instruction.opcode == 'while':
       trips = self.trip_count(instruction) or 1
       body, condition = instruction.called('body'), instruction.called('condition')
@@ -146,51 +146,53 @@ class Module:
     return []
 
   def trip_count(self, loop: Instruction) -> int | None:
-    """How often a loop runs; None if the program does not say.
+    """Returns the trip count of a loop; None if the program does not say.
 
-    JAX's scans count an index up from 0 to a constant; the loops of a product that is
-    computed while its parts arrive, by more than one at a time.
+    JAX's scans count an index from 0 to a constant. Trip counts come from the constant and
+    the loop's increment, which exceeds one where a matrix product is computed in parts.
     """
     if known := re.search(r'known_trip_count\D*(\d+)', loop.attributes):
       return int(known[1])
     name = loop.called('condition')
     if name is None:
       return None
-    bounds = [value for of in self._all_of(name) if (value := of.constant) is not None]
+    constants = (instruction.constant for instruction in self._all_of(name))
+    bounds = [value for value in constants if value is not None]
     return -(-bounds[0] // self._step(loop)) if len(bounds) == 1 else None
 
   def _step(self, loop: Instruction) -> int:
-    """By how much a loop's index grows; 1 if the program does not say."""
+    """Returns the increment of a loop's index; 1 if the program does not say."""
     condition = self.computations[loop.called('condition') or '']
     body = self.computations[loop.called('body') or '']
     indices = [
       int(place[1])
-      for of in condition.operands(condition.instructions[condition.root])
-      if (place := re.search(r'index=(\d+)', of.attributes))
+      for operand in condition.operands(condition.instructions[condition.root])
+      if (place := re.search(r'index=(\d+)', operand.attributes))
     ]
     root = body.instructions[body.root]
     if len(indices) != 1 or root.opcode != 'tuple':
       return 1
-    grown = body.operands(root)[indices[0]]
-    by = [of.constant for of in body.operands(grown) if of.constant is not None]
-    return by[0] if grown.opcode == 'add' and len(by) == 1 else 1
+    update = body.operands(root)[indices[0]]
+    constants = (operand.constant for operand in body.operands(update))
+    increments = [value for value in constants if value is not None]
+    return increments[0] if update.opcode == 'add' and len(increments) == 1 else 1
 
   def _all_of(self, name: str) -> Iterator[Instruction]:
-    """A computation's instructions, and those of what it fuses."""
+    """Yields a computation's instructions, and those of the fusions in it."""
     for instruction in self.computations[name].instructions.values():
       yield instruction
       if called := instruction.called('calls'):
         yield from self._all_of(called)
 
   def fused(self, instruction: Instruction) -> Computation | None:
-    """The computation that a fusion is of."""
+    """Returns the computation of a fusion; None for any other instruction."""
     called = instruction.called('calls') if instruction.opcode == 'fusion' else None
     return self.computations[called] if called else None
 
   def within(
     self, computation: Computation, instruction: Instruction
   ) -> Iterator[tuple[Computation, Instruction]]:
-    """An instruction, or all that it fuses, at any depth, with what each is in."""
+    """Yields an instruction, or all instructions that it fuses, with their computations."""
     inner = self.fused(instruction)
     if inner is None:
       yield computation, instruction
@@ -200,7 +202,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-  """Reads the text of a compiled program (`Compiled.as_text()`)."""
+  """Parses the text of a compiled program (`Compiled.as_text()`)."""
   computations: dict[str, Computation] = {}
   entry = ''
   name, root = '', ''
@@ -235,7 +237,7 @@ def _instruction(name: str, text: str) -> Instruction:
 
 
 def _split_shape(text: str) -> tuple[str, str]:
-  """The type that an instruction begins with, and the rest of it."""
+  """Splits an instruction into its result type and the rest."""
   if text.startswith('('):
     end = _closing(text, 0)
     return text[: end + 1], text[end + 1 :]
@@ -244,7 +246,7 @@ def _split_shape(text: str) -> tuple[str, str]:
 
 
 def _closing(text: str, start: int) -> int:
-  """The place of the parenthesis that closes the one at `start`."""
+  """Returns the position of the parenthesis that closes the one at `start`."""
   depth = 0
   for match in re.finditer(r'[()]', text[start:]):
     depth += 1 if match[0] == '(' else -1

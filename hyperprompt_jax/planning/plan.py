@@ -1,4 +1,4 @@
-"""What is known of one step on one chip of a slice."""
+"""The planner's result for one step on one chip of a slice."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,35 +10,34 @@ from hyperprompt_jax.planning.topology import Chip
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What one step needs on one chip of a slice.
+  """The memory and time that one step needs on one chip of a slice.
 
   Attributes:
-    topology: name of the slice.
-    mesh: sizes of its axes, by name.
-    step: 'train' or 'decode'.
-    hbm_bytes: the chip's main memory.
-    params_bytes: of it, parameters.
-    optimizer_bytes: of it, the optimizer's state.
-    fits: whether it runs.
-    peak_bytes: the most that is held at once; what the compiler asked for if it does not
-      fit.
-    compile_seconds: that tracing and compiling took here.
-    cost: arithmetic, traffic and communication; this and all below None if it does not
-      fit.
-    carried_whole: of parameters that are sharded, by shape: how many matrices there are,
-      and how many collectives of a step carry one whole.
-    compute_seconds: of the arithmetic, at the chip's peak rate.
-    memory_seconds: of the traffic, at the memory's bandwidth.
-    communication_seconds: of the collectives, at the bandwidth of all links together.
-    compiler_seconds: the compiler's estimates of all instructions, one after another; it
-      has none for collectives and opaque kernels.
-    kernels_seconds: of the kernels without an estimate, by peak rate or bandwidth, whatever
-      takes longer.
-    step_seconds: the last two and the communication, one after another. An estimate to
-      compare programs by.
-    utilisation: of the arithmetic units, were a step to take `step_seconds`, by the
-      arithmetic that the model asks for: what is worked out twice to save memory does not
-      count. None for decoding.
+    topology: names the slice.
+    mesh: gives the sizes of the mesh's axes, by name.
+    step: is 'train' or 'decode'.
+    hbm_bytes: is the size of the chip's main memory.
+    params_bytes: counts the bytes of parameters that the chip holds.
+    optimizer_bytes: counts the bytes of optimizer state that the chip holds.
+    fits: tells whether the step runs.
+    peak_bytes: is the largest memory use; where the step does not fit, the bytes that the
+      compiler asked for.
+    compile_seconds: is the time that tracing and compiling took here.
+    cost: holds arithmetic, traffic and communication; this and all below are None if the
+      step does not fit.
+    carried_whole: maps the shapes of sharded parameters to the number of such matrices, and
+      the number of collectives of a step that carry one whole.
+    compute_seconds: is the time of the arithmetic at the chip's peak rate.
+    memory_seconds: is the time of the traffic at the memory's bandwidth.
+    communication_seconds: is the time of the collectives at the bandwidth of all links.
+    compiler_seconds: adds up the compiler's estimates of all instructions; it has none for
+      collectives and opaque kernels.
+    kernels_seconds: is the time of kernels without an estimate, by peak rate or bandwidth,
+      whichever takes longer.
+    step_seconds: adds up communication, compiler and kernels. It serves to compare
+      programs.
+    utilisation: is the share of the peak rate that a step of `step_seconds` would reach,
+      by the model's own arithmetic; recomputation does not count. None for decoding.
   """
 
   topology: str
@@ -62,17 +61,18 @@ class Plan:
 
   @property
   def other_bytes(self) -> int:
-    """What is neither parameters nor optimizer: activations, gradients, the batch."""
+    """The peak without parameters and optimizer: activations, gradients, the batch."""
     return self.peak_bytes - self.params_bytes - self.optimizer_bytes
 
   @staticmethod
   def seconds(chip: Chip, cost: Cost, asked_flops: float | None) -> dict[str, Any]:
-    """The estimates of time.
+    """Estimates the times of a step.
 
     Args:
-      chip: of the slice.
-      cost: of the step.
-      asked_flops: of one chip, that the model asks for.
+      chip: describes a chip of the slice.
+      cost: is the cost of the step.
+      asked_flops: counts the model's own operations on one chip, without recomputation;
+        None for decoding.
     """
     compiler = cost.cycles / chip.clock_hz
     communication = cost.link_bytes / chip.ici_bytes_per_second
@@ -92,9 +92,9 @@ class Plan:
     }
 
   def report(self) -> dict[str, Any]:
-    """As JSON."""
-    found = {**dataclasses.asdict(self), 'other_bytes': self.other_bytes}
+    """Returns the plan as a JSON object."""
+    values = {**dataclasses.asdict(self), 'other_bytes': self.other_bytes}
     if self.cost is not None:
-      found['cost'].pop('carried')
-      found['cost']['link_bytes'] = self.cost.link_bytes
-    return found
+      values['cost'].pop('carried')
+      values['cost']['link_bytes'] = self.cost.link_bytes
+    return values

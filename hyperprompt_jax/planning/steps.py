@@ -1,4 +1,4 @@
-"""The programs that a run compiles, compiled for a slice that is not there."""
+"""The programs of a run, lowered for a slice that is not there."""
 
 import collections
 import dataclasses
@@ -26,9 +26,9 @@ class Batch:
   """The shape of a batch.
 
   Attributes:
-    size: rows over all chips.
-    inputs: length of the inputs.
-    targets: length of the targets.
+    size: counts the rows over all chips.
+    inputs: is the length of the inputs.
+    targets: is the length of the targets.
   """
 
   size: int
@@ -62,7 +62,7 @@ def lower_train(
 
 
 def lower_decode(model: Model, partitioner: Partitioner, batch: Batch) -> Any:
-  """The decoding of a batch as `eval` and `infer` run it; not yet compiled."""
+  """Lowers the decoding of a batch as `eval` and `infer` run it."""
   with partitioner.activate():
     params = train_step.abstract_params(model, partitioner)
     tokens = functools.partial(_tokens, partitioner, batch.size)
@@ -99,42 +99,42 @@ def train_flops(model: Model, batch: Batch, tuned: str = trainable.ALL) -> int:
 
 
 def shapes_of_sharded(model: Model, partitioner: Partitioner) -> dict[tuple[int, ...], int]:
-  """The shapes of parameters that layers find sharded, and how many there are of each.
+  """Counts the sharded parameters of each shape.
 
   Args:
-    model: the network.
-    partitioner: of the mesh.
+    model: is the network.
+    partitioner: lays parameters out over the mesh.
 
   Returns:
-    Numbers of matrices by their `cost.shape_of`; of a stack, a layer counts as one.
+    Numbers of matrices by their `cost.shape_of`; each layer of a stack counts as one.
   """
-  found: collections.Counter[tuple[int, ...]] = collections.Counter()
+  numbers: collections.Counter[tuple[int, ...]] = collections.Counter()
   for path, leaf in by_path(train_step.abstract_params(model, partitioner)).items():
     if leaf.sharding.shard_shape(leaf.shape) != leaf.shape:
       layers, dims = (
         (leaf.shape[0], leaf.shape[1:]) if f'/{STACK}/' in path else (1, leaf.shape)
       )
-      found[cost.shape_of(dims)] += layers
-  return dict(found)
+      numbers[cost.shape_of(dims)] += layers
+  return dict(numbers)
 
 
 def carried_whole(
   model: Model, partitioner: Partitioner, carried: Mapping[tuple[int, ...], int]
 ) -> dict[str, tuple[int, int]]:
-  """Which collectives of a step carry a whole parameter that layers find sharded.
+  """Finds the sharded parameters that collectives of a step carry whole.
 
   Args:
-    model: the network.
-    partitioner: of the mesh.
-    carried: of the step's `Cost`.
+    model: is the network.
+    partitioner: lays parameters out over the mesh.
+    carried: is that of the step's `Cost`.
 
   Returns:
-    By shape, how many matrices there are and how many collectives carry one.
+    By shape, the number of matrices and the number of collectives that carry one.
   """
   heads = (model.config.num_heads, model.config.head_dim)
   result = {}
   for shape, number in shapes_of_sharded(model, partitioner).items():
-    # A matrix of all heads, and the same with heads apart.
+    # A matrix of all heads, and the same matrix with an axis for the heads.
     joined = heads[0] * heads[1]
     apart = [
       cost.shape_of((*shape[:axis], *shape[axis + 1 :], *heads))
@@ -164,7 +164,7 @@ def _tokens(partitioner: Partitioner, rows: int, length: int) -> jax.ShapeDtypeS
 
 
 def bytes_per_chip(tree: Any) -> int:
-  """Bytes that one chip holds of a tree of abstract arrays."""
+  """Counts the bytes that one chip holds of a tree of abstract arrays."""
   return sum(
     leaf.dtype.itemsize * _elements(leaf.sharding.shard_shape(leaf.shape))
     for leaf in jax.tree.leaves(tree)

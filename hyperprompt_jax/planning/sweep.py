@@ -1,4 +1,4 @@
-"""What to try, to find the smallest slice that a step fits on, and the best mesh there."""
+"""The search for the smallest slice that a step fits on, and for the best mesh there."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +9,11 @@ from hyperprompt_jax.planning.topology import CHIPS, Slice
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-  """Axes of a mesh besides `data`, which takes what is left.
+  """The axes of a mesh besides `data`, which takes the remaining chips.
 
   Attributes:
-    num_partitions: chips that share one copy of the model and one batch.
-    fsdp: chips that share one copy, each with a batch of its own.
+    num_partitions: counts the chips that share one copy of the model and one batch.
+    fsdp: counts the chips that share one copy of the model, each with its own batch.
   """
 
   num_partitions: int
@@ -21,10 +21,10 @@ class Mesh:
 
 
 def slices(topology: str | None) -> list[Slice]:
-  """The slices to try, from the smallest on.
+  """Returns the slices to try, in ascending size.
 
   Args:
-    topology: a generation, a slice, or None for all slices of all generations.
+    topology: names a generation or a slice; None stands for all slices.
 
   Raises:
     UserError: if there is no such generation or slice.
@@ -36,28 +36,27 @@ def slices(topology: str | None) -> list[Slice]:
       f'--topology={topology}: --sweep takes a generation ({", ".join(CHIPS)}), a slice '
       'of one, or none'
     )
-  found = [
+  candidates = [
     Slice.parse(f'{generation}:{shape}')
     for generation, chip in CHIPS.items()
     if topology in (None, generation)
     for shape in chip.shapes
   ]
-  return sorted(found, key=lambda where: where.num_chips)
+  return sorted(candidates, key=lambda where: where.num_chips)
 
 
 def meshes(
   where: Slice, batch_size: int, emb_dim: int, sizes: Sequence[int]
 ) -> Iterator[Mesh]:
-  """The meshes of a slice that divide what is laid out over them.
+  """Yields the meshes of a slice that divide all sizes that are sharded over them.
 
-  The copies of the model are spread over all chips that do not work on one batch together,
-  or over none.
+  A copy of the model is spread over all chips that do not share a batch, or over none.
 
   Args:
-    where: the slice.
-    batch_size: rows, over `data` and `fsdp`.
-    emb_dim: over `fsdp`.
-    sizes: of what is laid out over `model`.
+    where: is the slice.
+    batch_size: counts the rows, which are spread over `data` and `fsdp`.
+    emb_dim: is the model width, which is spread over `fsdp`.
+    sizes: are the sizes that are spread over `model`.
   """
   partitions = 1
   while partitions <= where.num_chips:
@@ -71,11 +70,11 @@ def meshes(
 
 
 def order(held: Mapping[Mesh, int], hbm_bytes: int) -> list[Mesh]:
-  """The meshes that may fit, those that hold least first.
+  """Returns the meshes that may fit, in ascending order of the memory that they hold.
 
   Args:
-    held: bytes that each chip holds all the time.
-    hbm_bytes: of a chip.
+    held: gives the bytes that each chip holds all the time.
+    hbm_bytes: is the size of a chip's main memory.
   """
   possible = [mesh for mesh, nbytes in held.items() if nbytes < hbm_bytes]
   return sorted(possible, key=lambda mesh: (held[mesh], mesh.num_partitions))

@@ -1,4 +1,4 @@
-"""Plans for people to read."""
+"""Plans as tables and lines of text."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,11 @@ from hyperprompt_jax.runtime import terminal
 
 
 def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
-  """Prints what each chip holds and does.
+  """Prints the memory and time of each chip.
 
   Args:
-    plan: of a step.
-    share: what the method adds, by name, relative to `mtl`.
+    plan: is the plan of a step.
+    share: gives the method's part of each quantity, relative to `mtl`.
   """
   rows = [
     ('parameters', _bytes(plan.params_bytes)),
@@ -54,7 +54,7 @@ def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
 
 
 def print_sweep(plans: Sequence[Plan]) -> None:
-  """Prints the meshes that fit, in their order."""
+  """Prints the plans of the meshes that fit, in the order given."""
   first = plans[0]
   rows = [
     [
@@ -79,7 +79,7 @@ def print_sweep(plans: Sequence[Plan]) -> None:
 
 
 def line(plan: Plan) -> str:
-  """A plan in a line."""
+  """Describes a plan in one line."""
   how = _milliseconds(plan.step_seconds) if plan.fits else 'does not fit'
   return (
     f'{plan.topology}  {_mesh(plan)}  {_bytes(plan.peak_bytes)} of '

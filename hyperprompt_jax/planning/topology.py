@@ -1,4 +1,4 @@
-"""TPU slices by name, and what is known of their chips."""
+"""TPU slices by name, and the published figures of their chips."""
 
 import dataclasses
 import math
@@ -18,12 +18,12 @@ class Chip:
   """A generation of TPUs, by Google's published figures.
 
   Attributes:
-    flops_per_second: of bfloat16 products of matrices.
-    hbm_bytes: main memory of a chip.
-    hbm_bytes_per_second: its bandwidth.
-    ici_bytes_per_second: of all links to other chips together.
-    clock_hz: that the peak rate follows from, with the number of matrix units.
-    shapes: of the slices that Google lends, up to some hundred chips.
+    flops_per_second: is the peak rate of bfloat16 matrix products.
+    hbm_bytes: is the size of a chip's main memory.
+    hbm_bytes_per_second: is the bandwidth of the main memory.
+    ici_bytes_per_second: is the bandwidth of all links to other chips together.
+    clock_hz: is the clock from which, with the number of matrix units, the peak follows.
+    shapes: are those of the slices that Google offers, up to some hundred chips.
   """
 
   flops_per_second: float
@@ -35,7 +35,7 @@ class Chip:
 
   @property
   def num_axes(self) -> int:
-    """Of a slice's shape."""
+    """The number of axes of a slice's shape."""
     return self.shapes[0].count('x') + 1
 
 
@@ -50,7 +50,7 @@ CHIPS = {
   'v5p': Chip(459e12, 95 * GIB, 2.765e12, 600e9, 1.75e9, _TORUS),
   'v6e': Chip(918e12, 32 * GIB, 1.64e12, 448e9, 1.75e9, _PLANE),
 }
-# Chips of one host, as the compiler takes them by default.
+# The chips of one host, which the compiler assumes by default.
 _HOST = (2, 2, 1)
 
 
@@ -59,9 +59,9 @@ class Slice:
   """A slice of a TPU pod.
 
   Attributes:
-    name: `v5p:4x4x4`, say.
-    chip: of its generation.
-    shape: chips on each axis.
+    name: is written like `v5p:4x4x4`.
+    chip: describes the chips of its generation.
+    shape: counts the chips on each axis.
   """
 
   name: str
@@ -70,7 +70,7 @@ class Slice:
 
   @classmethod
   def parse(cls, name: str) -> 'Slice':
-    """Reads a name.
+    """Parses a name.
 
     Raises:
       UserError: if there is no such generation, or it has no slice of such a shape.
@@ -91,11 +91,11 @@ class Slice:
 
   @property
   def num_chips(self) -> int:
-    """Chips of the slice."""
+    """The number of chips of the slice."""
     return math.prod(self.shape)
 
   def devices(self) -> Sequence[Any]:
-    """Descriptions of the devices, one a chip, for the compiler; there are none here.
+    """Returns descriptions of devices that are not here, one a chip, for the compiler.
 
     Raises:
       UserError: if the TPU's compiler is not installed, or knows no such slice.
@@ -110,7 +110,7 @@ class Slice:
     if any(size % host for size, host in zip(self.shape, _HOST, strict=False)):
       options['chips_per_host_bounds'] = (1, 1, 1)
     try:
-      found = topologies.get_topology_desc(self.name, 'tpu', **options)
+      description = topologies.get_topology_desc(self.name, 'tpu', **options)
     except (RuntimeError, ValueError) as error:
       reason = str(error).splitlines()[0]
       if 'TPU support not installed' in reason:
@@ -118,4 +118,4 @@ class Slice:
           f"the TPU's compiler is not here ({reason}): pip install 'hyperprompt-jax[tpu]'"
         ) from error
       raise UserError(f'--topology={self.name}: {reason}') from error
-    return found.devices
+    return description.devices
