@@ -30,10 +30,10 @@ def convert(
   """Converts a checkpoint, one array after another; the output appears whole, at the end.
 
   Args:
-    path: of the checkpoint; see `checkpoints.source.open_source`.
+    path: names the checkpoint, as for `checkpoints.source.open_source`.
     output: a folder that does not exist yet. T5X's checkpoint is `checkpoint_STEP` in it,
       beside `model.gin`, which describes the network as the files of `gin/models` do.
-    to: 't5x' or 'huggingface'.
+    to: is the format to write, 't5x' or 'huggingface'.
     vocab_size: rows of the vocabulary to pad or cut to; None leaves them.
     dtype: to cast to; None leaves the arrays' own, bit for bit.
     drop_method: whether to leave out what a method of task-conditioning has added.

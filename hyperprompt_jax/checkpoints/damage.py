@@ -1,4 +1,4 @@
-"""What is said of a checkpoint that cannot be read."""
+"""Errors of checkpoints that cannot be read."""
 
 import contextlib
 import re
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import distributed
 
-# What to do about it, in the words of the message.
+# Remedies, in the words of the message.
 DELETE = 'delete it to use the one before it'
 PUT_BACK = 'put the original folder back, as all checkpoints of the run need it'
 
 
 class DamagedError(UserError):
-  """A checkpoint whose files are not, or not all, what was saved.
+  """A checkpoint whose files are missing, or differ from those that were saved.
 
   Attributes:
-    where: the checkpoint.
-    reason: what is wrong with it.
+    where: names the checkpoint.
+    reason: describes the damage.
   """
 
   def __init__(self, where: str, remedy: str, reason: str):
@@ -29,15 +29,15 @@ class DamagedError(UserError):
 
 @contextlib.contextmanager
 def reading(where: str, remedy: str = DELETE) -> Iterator[None]:
-  """Turns whatever goes wrong in reading a checkpoint into one line that names it.
+  """Turns any failure to read a checkpoint into one line that names it.
 
   Args:
-    where: the checkpoint.
-    remedy: what to do about it.
+    where: names the checkpoint.
+    remedy: tells the user how to recover.
 
   Raises:
-    DamagedError: for what is wrong with its files.
-    UserError: where this user may not read them.
+    DamagedError: if its files are missing or damaged.
+    UserError: if this user may not read them.
   """
   try:
     yield

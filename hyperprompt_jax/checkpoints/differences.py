@@ -25,35 +25,35 @@ def by_path(tree: Any) -> dict[str, Any]:
 def check_same_parameters(
   where: str,
   wanted: Any,
-  found: Mapping[str, Any],
+  saved: Mapping[str, Any],
   remedy: str = 'use the model and method that it was trained with',
 ) -> None:
   """Checks that two trees have the same paths and shapes.
 
   Args:
-    where: what was read, for the message.
-    wanted: tree of arrays or shapes that the network has.
-    found: tree of arrays or shapes (or Orbax's metadata) that was read.
-    remedy: what to do about a difference.
+    where: names the checkpoint in the message.
+    wanted: is a tree of the arrays or shapes that the network has.
+    saved: is a tree of the arrays or shapes, or of Orbax's metadata, of the checkpoint.
+    remedy: tells the user how to mend a difference.
 
   Raises:
-    UserError: with a table of path, shape wanted and shape found, both ways.
+    UserError: if they differ, with a table of paths and shapes in both directions.
   """
-  wanted_shapes, found_shapes = (
+  wanted_shapes, saved_shapes = (
     {path: tuple(leaf.shape) for path, leaf in by_path(tree).items()}
-    for tree in (wanted, found)
+    for tree in (wanted, saved)
   )
   rows = [
-    (path, wanted_shapes.get(path), found_shapes.get(path))
-    for path in sorted({*wanted_shapes, *found_shapes})
-    if wanted_shapes.get(path) != found_shapes.get(path)
+    (path, wanted_shapes.get(path), saved_shapes.get(path))
+    for path in sorted({*wanted_shapes, *saved_shapes})
+    if wanted_shapes.get(path) != saved_shapes.get(path)
   ]
   if not rows:
     return
   show = lambda shape: 'absent' if shape is None else str(list(shape))
   lines = [
-    f'  {path}: wanted {show(wanted_shape)}, found {show(found_shape)}'
-    for path, wanted_shape, found_shape in rows[:MAX_LISTED]
+    f'  {path}: wanted {show(wanted_shape)}, found {show(saved_shape)}'
+    for path, wanted_shape, saved_shape in rows[:MAX_LISTED]
   ]
   if len(rows) > MAX_LISTED:
     lines.append(f'  … and {len(rows) - MAX_LISTED} more')

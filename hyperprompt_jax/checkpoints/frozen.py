@@ -1,8 +1,8 @@
-"""The parameters that a run leaves as they are: on disk once, and referred to.
+"""Frozen parameters of a run: they are written once, and checkpoints refer to them.
 
 Where only task parameters are tuned, a checkpoint holds them and a reference to the base:
-where it is, and a fingerprint of every bit of it. The base is the checkpoint that the run
-started from, where nothing was changed on the way; else it is written to the run's folder.
+its path, and a fingerprint of all its bits. The base is the checkpoint that the run started
+from, unless its parameters were changed on the way; then it is written to the run's folder.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ class Base:
   """A reference to frozen parameters.
 
   Attributes:
-    path: `base`, the folder of that name in the run's; or of any checkpoint that training
-      can start from, absolute or `gs://…`.
-    fingerprint: of the parameters' paths, shapes and bits.
+    path: is `base` for the folder of that name in the run's folder, or names a checkpoint
+      that training can start from, absolute or `gs://…`.
+    fingerprint: is a hash of the parameters' paths, shapes and bits.
   """
 
   path: str
@@ -45,12 +45,12 @@ def write_base(model_dir: epath.Path, frozen: Any) -> Base:
 
 
 def fingerprint(arrays: Iterable[tuple[str, Any]]) -> str:
-  """A hash of the paths, shapes and all bits of 32-bit arrays, one at a time.
+  """Hashes the paths, shapes and all bits of 32-bit arrays, one at a time.
 
-  It is that of the unrolled network, whether layers are stacked or not.
+  Stacked and unrolled layers have the same hash.
 
   Args:
-    arrays: paths and arrays.
+    arrays: are pairs of a path and an array.
   """
   sums = sorted(entry for path, array in arrays for entry in _sums(path, array))
   return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
@@ -62,7 +62,7 @@ def check_fingerprint(
   """Checks frozen parameters against the reference to them.
 
   Raises:
-    UserError: if they are not those that the reference is to.
+    UserError: if their fingerprint is another.
   """
   if fingerprint(arrays) != base.fingerprint:
     raise UserError(
@@ -72,12 +72,12 @@ def check_fingerprint(
 
 
 def where(model_dir: epath.Path, base: Base) -> str:
-  """The path of a base."""
+  """Returns the path of a base."""
   return str(model_dir / FOLDER) if base.path == FOLDER else base.path
 
 
 def _sums(path: str, array: Any) -> Iterator[tuple[str, list[int], int]]:
-  """The unrolled path, the shape and the sum of each layer of a stack, or of an array."""
+  """Yields unrolled path, shape and sum of an array, or of each layer of a stack."""
   before, stack, after = path.partition(f'/{STACK}/')
   if not stack:
     yield path, list(array.shape), int(weighted_sum(array))

@@ -1,4 +1,4 @@
-"""INITIAL_CHECKPOINT_PATH: what a run starts from, and which parameters start fresh."""
+"""INITIAL_CHECKPOINT_PATH: the checkpoint of a run's start, and its fresh parameters."""
 
 import dataclasses
 import os
@@ -21,15 +21,16 @@ FRESH_LAST_TASK = 'last_task'
 
 @dataclasses.dataclass(frozen=True)
 class InitialCheckpoint:
-  """What a run starts from.
+  """The choice of a run's start.
 
   Attributes:
-    path: of a T5X checkpoint, a Hugging Face folder, or a MODEL_DIR; None starts from
+    path: names a T5X checkpoint, a Hugging Face folder, or a MODEL_DIR; None starts from
       random parameters.
-    fresh: 'task': the parameters of the method start fresh; 'none': they are in the
-      checkpoint, too; 'last_task': they are, but for those of the last task of the task
+    fresh: chooses the parameters that start fresh: 'task' for those of the method, 'none'
+      where the checkpoint has all, 'last_task' for those of the last task of the task
       list, which the checkpoint has not learned.
-    resize_vocabulary: whether to pad or cut the rows of the vocabulary to the network's.
+    resize_vocabulary: tells whether to pad or cut the rows of the vocabulary to the
+      network's.
   """
 
   path: str | None = None
@@ -37,11 +38,11 @@ class InitialCheckpoint:
   resize_vocabulary: bool = False
 
   def open_for(self, model: Model) -> 'Initial | None':
-    """Looks at the checkpoint, and checks it against a network that is to start from it.
+    """Opens the checkpoint, and checks it against the network that starts from it.
 
     Raises:
-      UserError: see `open`; or if the last task alone is to be fresh, and the checkpoint is
-        not one of the others.
+      UserError: as `open` does; or if the last task alone is to be fresh, and the
+        checkpoint is not one of the other tasks.
     """
     if self.fresh != FRESH_LAST_TASK:
       return self.open(model.param_shapes())
@@ -49,15 +50,15 @@ class InitialCheckpoint:
     return self.open(others.param_shapes(), others.task_list)
 
   def open(self, like: Any, task_list: tuple[str, ...] | None = None) -> 'Initial | None':
-    """Looks at the checkpoint, and checks it against parameters, both ways.
+    """Opens the checkpoint, and compares it with parameters in both directions.
 
     Args:
-      like: the parameters, arrays or shapes.
-      task_list: that the checkpoint must be of; None for any.
+      like: are the parameters, as arrays or shapes.
+      task_list: is the task list that the checkpoint must have; None allows any.
 
     Raises:
-      UserError: if it cannot be read, or differs from the network in anything but what
-        starts fresh: with a table.
+      UserError: if it cannot be read, or differs from the network in anything but the
+        fresh parameters; a table lists the differences.
     """
     choices = (FRESH_TASK, FRESH_NONE, FRESH_LAST_TASK)
     if self.fresh not in choices:
@@ -99,7 +100,7 @@ class InitialCheckpoint:
     )
 
   def _remedy(self, source: Source, wanted: Mapping[str, Any]) -> str:
-    """What to do about a difference, by what differs."""
+    """Returns the remedy for a difference."""
     if self.fresh != FRESH_TASK and not source.method_paths:
       return (
         "it holds no parameters of a method: set FRESH_PARAMETERS='task' to start them anew"
@@ -107,10 +108,10 @@ class InitialCheckpoint:
     for path, axis in VOCABULARY_AXES.items():
       array = source.arrays.get(path)
       if array and len(array.shape) == 2 and path in wanted:
-        found, rows = array.shape[axis], wanted[path].shape[axis]
-        if found != rows:
+        saved_rows, rows = array.shape[axis], wanted[path].shape[axis]
+        if saved_rows != rows:
           return (
-            f'it has {found} rows of the vocabulary and config.Config.vocab_size is '
+            f'it has {saved_rows} rows of the vocabulary and config.Config.vocab_size is '
             f'{rows}: RESIZE_VOCABULARY=True pads or cuts them; of all else use the sizes '
             'and options that it has'
           )
@@ -122,11 +123,11 @@ class Initial:
   """A checkpoint that fits the network.
 
   Attributes:
-    source: the checkpoint.
-    arrays: its parameters, by path as the network has them.
-    wanted: what the network has of them, shapes by path.
-    is_resized: whether they are no longer those of the checkpoint.
-    lacks_task: whether the network has one task more.
+    source: is the checkpoint.
+    arrays: are its parameters, by their paths in the network.
+    wanted: gives the shapes of these parameters in the network, by path.
+    is_resized: tells whether the vocabulary's rows were changed.
+    lacks_task: tells whether the network has one task more.
   """
 
   source: Source
@@ -137,19 +138,19 @@ class Initial:
 
   @property
   def step(self) -> int:
-    """Steps that the checkpoint was trained."""
+    """The number of steps that the checkpoint was trained."""
     return self.source.step
 
   @property
   def reference(self) -> str | None:
-    """Where to read the same parameters again; None if they are nowhere."""
+    """The path at which the same parameters can be read again, or None."""
     if self.is_resized:
       return None
     path = self.source.path
     return path if path.startswith('gs://') else os.path.abspath(path)
 
   def load(self, like: Any) -> dict[str, Any]:
-    """Reads the parameters onto the devices of `like`, of which tasks may be missing.
+    """Reads the parameters onto the devices of `like`; it may have one more task.
 
     Raises:
       UserError: if they cannot be read, or one is not finite.
@@ -170,5 +171,5 @@ class Initial:
 
 @jax.jit
 def _are_finite(params: Any) -> Any:
-  """For each array, whether all of it is."""
+  """Tells for each array whether all its values are finite."""
   return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), params)

@@ -16,9 +16,9 @@ class Shards(Protocol):
   """Training data that is read in shards.
 
   Attributes:
-    num_shards: over all hosts.
-    readers: that this host reads.
-    own: of these, the ones whose position it saves; every shard is saved by one host.
+    num_shards: counts the shards over all hosts.
+    readers: are those that this host reads.
+    own: are those of the readers whose position this host saves; one host saves each shard.
   """
 
   num_shards: int

@@ -1,4 +1,4 @@
-"""Arrays that are on disk: looked at, rearranged, and read a part at a time."""
+"""Arrays on disk, which are rearranged before they are read, a part at a time."""
 
 import concurrent.futures
 import dataclasses
@@ -16,9 +16,9 @@ from hyperprompt_jax.runtime.terminal import track_bytes
 
 # Start and stop on each axis.
 Index = tuple[slice, ...]
-# Layers of a stack that are read at once: hides the latency of remote storage.
+# Layers of a stack that are read at the same time, to hide the latency of remote storage.
 _PARALLEL_READS = 8
-# A shape is written in a moment: more than anybody's network, and not too many to list.
+# A file can claim any number of layers; this is more than any network has.
 _MOST_LAYERS = 1_000
 
 
@@ -27,8 +27,8 @@ class LazyArray:
   """An array that can be read.
 
   Attributes:
-    shape: of the array.
-    dtype: of the array.
+    shape: is the array's shape.
+    dtype: is the array's dtype.
     read_index: reads a part of it.
   """
 
@@ -38,7 +38,7 @@ class LazyArray:
 
   @property
   def nbytes(self) -> int:
-    """Bytes of the whole array."""
+    """The number of bytes of the whole array."""
     return math.prod(self.shape) * self.dtype.itemsize
 
   def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
@@ -49,53 +49,53 @@ class LazyArray:
 
 
 def in_memory(array: np.ndarray) -> LazyArray:
-  """An array that is not on disk."""
+  """Wraps an array that is in memory."""
   return LazyArray(array.shape, array.dtype, array.__getitem__)
 
 
 def transposed(array: LazyArray) -> LazyArray:
-  """A matrix with its axes exchanged."""
+  """Exchanges the axes of a matrix."""
   read = lambda index: array.read(index[::-1]).T
   return dataclasses.replace(array, shape=array.shape[::-1], read_index=read)
 
 
 def cast(array: LazyArray, dtype: Any) -> LazyArray:
-  """An array in another dtype."""
+  """Converts an array to another dtype."""
   read = lambda index: array.read(index).astype(dtype)
   return dataclasses.replace(array, dtype=np.dtype(dtype), read_index=read)
 
 
 def with_rows(array: LazyArray, axis: int, rows: int) -> LazyArray:
-  """An array cut or padded to so many rows along an axis.
+  """Cuts or pads an array to a number of rows along an axis.
 
-  A row that is added is the mean of the found ones: of an output layer, it gives the mean
-  logit, which is far below that of any likely token. (Zero would be far above: T5's
-  z-loss holds log Z near 0.)
+  An added row is the mean of the others. In an output layer it gives the mean logit, which
+  is far below that of any likely token. Zero would be far above, since T5's z-loss keeps
+  log Z near 0.
   """
-  found = array.shape[axis]
+  old_rows = array.shape[axis]
   shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
 
   def read(index: Index) -> np.ndarray:
     start, stop = index[axis].start, index[axis].stop
     part = lambda at: (*index[:axis], at, *index[axis + 1 :])
-    kept = array.read(part(slice(min(start, found), min(stop, found))))
-    if stop <= found:
+    kept = array.read(part(slice(min(start, old_rows), min(stop, old_rows))))
+    if stop <= old_rows:
       return kept
     mean = array.read(part(slice(None))).mean(axis, dtype=np.float64, keepdims=True)
-    padding = np.repeat(mean.astype(array.dtype), stop - max(start, found), axis)
+    padding = np.repeat(mean.astype(array.dtype), stop - max(start, old_rows), axis)
     return np.concatenate([kept, padding], axis)
 
   return dataclasses.replace(array, shape=shape, read_index=read)
 
 
 def _layer(stack: LazyArray, number: int) -> LazyArray:
-  """One index of the leading axis."""
+  """Takes one index of the leading axis."""
   read = lambda index: stack.read((slice(number, number + 1), *index))[0]
   return dataclasses.replace(stack, shape=stack.shape[1:], read_index=read)
 
 
 def _stacked(layers: Sequence[LazyArray]) -> LazyArray:
-  """Arrays of one shape along a new leading axis."""
+  """Stacks arrays of one shape along a new leading axis."""
 
   def read(index: Index) -> np.ndarray:
     first, *rest = index
@@ -107,10 +107,10 @@ def _stacked(layers: Sequence[LazyArray]) -> LazyArray:
 
 
 def unrolled(arrays: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
-  """Arrays by path, with those of scanned stacks by layer: `layers_0`, `layers_1`, ….
+  """Splits the stacks among arrays by path into layers: `layers_0`, `layers_1`, ….
 
   Raises:
-    UserError: if a stack is none.
+    UserError: if an array that should be a stack has no layers, or too many.
   """
   result = {}
   for path, array in arrays.items():
@@ -131,11 +131,11 @@ def unrolled(arrays: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
 def arranged(
   arrays: Mapping[str, LazyArray], paths: Collection[str]
 ) -> dict[str, LazyArray]:
-  """Arrays of an unrolled network in the layout of another, which may have stacks.
+  """Arranges arrays of an unrolled network for a network that may have stacks.
 
   Args:
-    arrays: by their paths in the unrolled network.
-    paths: that the other network has.
+    arrays: are keyed by their paths in the unrolled network.
+    paths: are those of the other network.
 
   Returns:
     Arrays by path. Layers that do not fit into one stack keep paths of their own.
@@ -164,9 +164,9 @@ def load(
   """Reads arrays onto devices, each device its own part.
 
   Args:
-    arrays: by path; others than wanted are left.
-    like: shapes, dtypes and shardings by path.
-    title: of the progress bar.
+    arrays: are keyed by path; those that `like` lacks are not read.
+    like: gives shapes, dtypes and shardings by path.
+    title: labels the progress bar.
 
   Returns:
     A nested dict of arrays.

@@ -322,7 +322,7 @@ class Checkpointer:
       with reading(where(self._model_dir, base), damage.PUT_BACK):
         frozen = arranged(frozen_arrays(self._model_dir, base), wanted)
     # The base may hold what this run has tuned, too, as it was before.
-    check_same_parameters(checkpoint, wanted=wanted, found={**frozen, **own})
+    check_same_parameters(checkpoint, wanted=wanted, saved={**frozen, **own})
     like_own, like_frozen = trainable.split_by(like, lambda path: '/'.join(path) in own)
     params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
     self._check_sums(step, run, 'params', params)

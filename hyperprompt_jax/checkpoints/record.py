@@ -1,4 +1,4 @@
-"""What a checkpoint says of its run, besides arrays: `run/metadata`, a JSON object."""
+"""The record of a run in each of its checkpoints: `run/metadata`, a JSON object."""
 
 import dataclasses
 import hashlib
@@ -13,15 +13,15 @@ from hyperprompt_tasks import plain_json
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-  """What a checkpoint says of its run.
+  """The description of a run that each of its checkpoints carries.
 
   Attributes:
-    task_list: the conditioned tasks that its task ids index.
-    data: what a run that goes on must share with its start, JSON by name.
-    num_data_shards: how many shards the data are read in.
-    initial_step: steps of what the run started from.
-    base: where its frozen parameters are; None if it has none.
-    sums: of the arrays of `params` and of `optimizer`, by path (`sums`); None of old ones.
+    task_list: names the conditioned tasks that task ids index.
+    data: maps names to JSON values that a resumed run must share with its start.
+    num_data_shards: counts the shards in which the data are read.
+    initial_step: is the step of the checkpoint that the run started from, or 0.
+    base: refers to the run's frozen parameters; None if it has none.
+    sums: gives the sums of the arrays of `params` and `optimizer` by path (see `sums`).
   """
 
   task_list: list[str]
@@ -49,19 +49,19 @@ class RunRecord:
 
   def to_json(self) -> dict[str, Any]:
     """The record as a JSON object, with a digest of itself."""
-    found = dataclasses.asdict(self)
-    return {**found, 'digest': _digest(found)}
+    values = dataclasses.asdict(self)
+    return {**values, 'digest': _digest(values)}
 
 
 def parse(where: str, contents: bytes) -> RunRecord:
   """Reads a record.
 
   Args:
-    where: of the checkpoint, for the message.
-    contents: of the file.
+    where: names the checkpoint in messages.
+    contents: are the bytes of the file.
 
   Raises:
-    UserError: if it is none.
+    UserError: if the file holds no record.
   """
   try:
     return of_json(plain_json.parse(contents))
@@ -69,20 +69,20 @@ def parse(where: str, contents: bytes) -> RunRecord:
     raise UserError(f'checkpoint {where} is damaged: run/metadata: {error}') from error
 
 
-def of_json(found: Any) -> RunRecord:
-  """The inverse of `RunRecord.to_json`; what it has besides is passed over.
+def of_json(value: Any) -> RunRecord:
+  """Inverts `RunRecord.to_json`; unknown entries are ignored.
 
   Raises:
-    ValueError: if it is no record, or not the one that its digest is of. An old one has no
-      digest, and is taken as it is.
+    ValueError: if the value is no record, or differs from the one that its digest was made
+      of. A record without a digest is accepted.
   """
-  if not isinstance(found, dict) or not {'task_list', 'data'} <= found.keys():
+  if not isinstance(value, dict) or not {'task_list', 'data'} <= value.keys():
     raise ValueError('expected an object with task_list and data')
-  said = {name: value for name, value in found.items() if name != 'digest'}
-  if 'digest' in found and found['digest'] != _digest(said):
-    raise ValueError('it is not what its digest is of')
+  signed = {name: entry for name, entry in value.items() if name != 'digest'}
+  if 'digest' in value and value['digest'] != _digest(signed):
+    raise ValueError('its digest is of another record')
   known = {field.name for field in dataclasses.fields(RunRecord)}
-  values = {name: value for name, value in found.items() if name in known}
+  values = {name: entry for name, entry in value.items() if name in known}
   if (base := values.get('base')) is not None:
     if not isinstance(base, dict) or base.keys() != {'path', 'fingerprint'}:
       raise ValueError('expected base to be an object with path and fingerprint')
@@ -98,10 +98,10 @@ def _are_sums(value: Any) -> bool:
   return (
     isinstance(value, dict)
     and value.keys() == {'params', 'optimizer'}
-    and all(isinstance(of, dict) for of in value.values())
-    and all(type(n) is int for of in value.values() for n in of.values())
+    and all(isinstance(sums, dict) for sums in value.values())
+    and all(type(n) is int for sums in value.values() for n in sums.values())
   )
 
 
-def _digest(found: Mapping[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+def _digest(values: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

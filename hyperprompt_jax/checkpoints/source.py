@@ -34,16 +34,16 @@ _FORMATS = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A checkpoint that is looked at; its arrays are read when they are needed.
+  """An opened checkpoint; its arrays are read when they are needed.
 
   Attributes:
-    path: where it is.
-    kind: its format, for people.
-    step: steps that it was trained; 0 where the format does not say.
-    arrays: its parameters, by their paths in the unrolled network.
-    config: of the network, where the format says it.
-    task_list: the conditioned tasks of a run of this project.
-    vocabulary: the vocabulary that such a run was trained with.
+    path: names its folder.
+    kind: describes its format in messages.
+    step: counts the steps that it was trained; 0 where the format does not say.
+    arrays: are its parameters, by their paths in the unrolled network.
+    config: configures the network, where the format says it.
+    task_list: names the conditioned tasks of a run of this project.
+    vocabulary: is the vocabulary that such a run was trained with.
   """
 
   path: str
@@ -61,16 +61,16 @@ class Source:
 
   @property
   def method_paths(self) -> list[str]:
-    """Paths of the parameters that a method of task-conditioning has added."""
+    """The paths of the parameters that a method of task-conditioning has added."""
     return sorted(path for path in self.arrays if path.startswith(METHOD))
 
   def without_method(self) -> 'Source':
-    """The backbone alone."""
+    """Returns the backbone alone."""
     backbone = {p: a for p, a in self.arrays.items() if not p.startswith(METHOD)}
     return dataclasses.replace(self, arrays=backbone)
 
   def with_vocabulary(self, rows: int) -> 'Source':
-    """The same, with so many rows of the vocabulary; see `lazy.with_rows`."""
+    """Returns the checkpoint with a number of vocabulary rows; see `lazy.with_rows`."""
     resized = {
       path: with_rows(self.arrays[path], axis, rows)
       for path, axis in VOCABULARY_AXES.items()
@@ -93,31 +93,31 @@ class Source:
     config = dataclasses.replace(config, scan_layers=False)
     self.check_depth(config)
     shapes = Model(config, MultiTaskLearning(), ('task',)).param_shapes()
-    check_same_parameters(self.path, wanted=shapes, found=self.without_method().arrays)
+    check_same_parameters(self.path, wanted=shapes, saved=self.without_method().arrays)
     return config
 
   def check_depth(self, config: Config) -> None:
-    """Checks that a network has no more layers than there are arrays of.
+    """Checks that a network has no more layers than the checkpoint has arrays for.
 
-    A number of layers is written in a moment, and to trace so many may take days.
+    A file can claim any number of layers, and tracing so many may take days.
 
     Raises:
-      UserError: if it has.
+      UserError: if it has more layers.
     """
     sides = {'encoder': config.num_encoder_layers, 'decoder': config.num_decoder_layers}
     for side, depth in sides.items():
-      found = len(self._layers(side))
-      if depth > found:
+      saved_depth = len(self._layers(side))
+      if depth > saved_depth:
         raise UserError(
-          f'{self.path} is of {depth} layers of the {side}, and holds arrays of {found}: '
-          'something of it is missing'
+          f'{self.path} should have {depth} layers in the {side}, and holds arrays of '
+          f'{saved_depth}: get the whole checkpoint'
         )
 
   def _shape(self, path: str) -> tuple[int, ...]:
     return self.arrays[path].shape if path in self.arrays else ()
 
   def _layers(self, side: str) -> set[int]:
-    """The numbers of the layers that there are arrays of."""
+    """Returns the numbers of the layers that the checkpoint has arrays for."""
     numbers = [re.match(rf'{side}/{STACK}_(\d{{1,9}})/', path) for path in self.arrays]
     return {int(number[1]) for number in numbers if number}
 
@@ -147,14 +147,14 @@ class Source:
 
 
 def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
-  """Looks at a checkpoint, and finds out what it is.
+  """Opens a checkpoint of any format; this function alone decides which format it has.
 
   Args:
-    path: local, or `gs://…` of a T5X checkpoint.
-    within: the checkpoints that have led here, each the base of the one before.
+    path: names a local folder, or `gs://…` of a T5X checkpoint.
+    within: names the checkpoints that have led here, each the base of the one before.
 
   Raises:
-    UserError: if it is none that can be read, or something of it is missing or damaged.
+    UserError: if it is no checkpoint, or a part of it is missing or damaged.
   """
   folder = Folder(path)
   local = None if folder.is_remote else epath.Path(path)
@@ -164,7 +164,7 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
     arrays, config = huggingface.read(folder)
     return Source(path, 'Hugging Face', 0, arrays, config)
   if local and (step_folder := _step_of_run(local)):
-    # Not the run's path: whoever refers to it means this step, and not a later one.
+    # A reference to this source means this step, so its path is not the run's.
     check_folder(step_folder)
     step = int(step_folder.name)
     arrays, run = _read_run(step_folder, within)
@@ -190,7 +190,7 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
 
 
 def _step_of_run(path: epath.Path) -> epath.Path | None:
-  """The checkpoint that a folder is, or the latest of the run that it is."""
+  """Returns a folder that is a run's checkpoint, or the latest checkpoint of a run."""
   if path.name.isdecimal() and (path / 'params').is_dir():
     return path
   steps = [p for p in path.glob('checkpoints/*') if p.name.isdecimal()]
@@ -225,17 +225,17 @@ def _read_run(
 def frozen_arrays(
   model_dir: epath.Path, base: Base, within: tuple[str, ...] = ()
 ) -> dict[str, LazyArray]:
-  """The parameters that a run left as they were, float32, by their unrolled paths.
+  """Opens a run's frozen parameters, float32, by their unrolled paths.
 
   They are not yet checked against the fingerprint.
 
   Args:
-    model_dir: of the run.
-    base: the reference to them.
-    within: see `open_source`.
+    model_dir: is the run's folder.
+    base: refers to the parameters.
+    within: is the argument of `open_source`.
 
   Raises:
-    UserError: if they are gone or damaged.
+    UserError: if they are missing or damaged.
   """
   try:
     if base.path == FOLDER:
@@ -271,7 +271,7 @@ def _hint(local: epath.Path | None) -> str:
 
 
 def _of_t5x(source: Source) -> Source:
-  """Checks that the layers are in no layout but ours."""
+  """Checks that the layers are laid out as in t5x/examples/t5."""
   foreign = [
     path
     for path in source.arrays

@@ -1,4 +1,4 @@
-"""Folders of checkpoints: local, or on Google Cloud Storage; and what they refuse."""
+"""Folders of checkpoints, local or on Google Cloud Storage, and their errors."""
 
 import contextlib
 import math
@@ -18,12 +18,12 @@ from hyperprompt_jax.checkpoints.lazy import Index, LazyArray
 from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.runtime import distributed
 
-# TensorStore's defaults retry for minutes before they say that there is no network.
+# TensorStore's defaults retry for minutes before they report that there is no network.
 _CONTEXT = ts.Context(
   {
     'gcs_request_retries': {'max_retries': 4, 'max_delay': '4s'},
     'file_io_concurrency': {'limit': 16},
-    # What is read is read once.
+    # Every array is read once.
     'cache_pool': {'total_bytes_limit': 0},
   }
 )
@@ -37,10 +37,10 @@ _DESCRIPTIONS = {'.zarray', '.zattrs', '.zgroup', 'zarr.json', '_METADATA', 'met
 
 
 class Folder:
-  """A folder whose files are read.
+  """A folder of a checkpoint.
 
   Args:
-    path: local, or `gs://BUCKET/…`.
+    path: names a local folder, or `gs://BUCKET/…`.
 
   Raises:
     UserError: if it is on Google Cloud Storage, and that cannot be reached.
@@ -56,11 +56,11 @@ class Folder:
 
   @property
   def is_remote(self) -> bool:
-    """Whether it is on Google Cloud Storage."""
+    """Whether the folder is on Google Cloud Storage."""
     return self.path.startswith('gs://')
 
   def __truediv__(self, name: str) -> 'Folder':
-    # A path of a checkpoint's own making must not lead out of it.
+    # A path that a checkpoint's file gives must not lead out of the checkpoint.
     check_name(self.path, name)
     if name.startswith('/') or '..' in name.split('/'):
       raise UserError(f'{self.path} names {name!r}, which is outside of it: not read')
@@ -85,18 +85,18 @@ class Folder:
       check_file(os.path.join(self.path, name), _LARGEST_FILE)
     try:
       store = ts.KvStore.open(self._kvstore(), context=_CONTEXT).result()
-      found = store.read(name).result()
+      contents = store.read(name).result()
     except ValueError as error:
       raise UserError(f'{self}/{name} cannot be read: {reason_of(error)}') from error
-    return bytes(found.value) if found.state == 'value' else None
+    return bytes(contents.value) if contents.state == 'value' else None
 
   def open_zarr(self, path: str, *, driver: str = 'zarr', ocdbt: bool = False) -> Any:
     """Begins to open an array.
 
     Args:
-      path: of the array, within the folder.
-      driver: 'zarr' or 'zarr3'.
-      ocdbt: whether the folder is one of TensorStore's databases.
+      path: names the array within the folder.
+      driver: is 'zarr' or 'zarr3'.
+      ocdbt: tells whether the folder is one of TensorStore's databases.
 
     Returns:
       A future, for `opened`.
@@ -117,11 +117,11 @@ class Folder:
 
 
 def opened(name: str, future: Any) -> LazyArray:
-  """The array that `Folder.open_zarr` has begun to open.
+  """Returns the array that `Folder.open_zarr` has begun to open.
 
   Args:
-    name: of the array, for errors.
-    future: from `open_zarr`.
+    name: names the array in messages.
+    future: is the result of `open_zarr`.
   """
   try:
     store = future.result()
@@ -129,7 +129,7 @@ def opened(name: str, future: Any) -> LazyArray:
     raise UserError(f'{name} is missing or damaged: {reason_of(error)}') from error
 
   itemsize = store.dtype.numpy_dtype.itemsize
-  # TensorStore takes memory for a whole chunk, and ends the process where there is none.
+  # TensorStore allocates a whole chunk, and ends the process if that fails.
   chunk = store.chunk_layout.read_chunk.shape or ()
   check_memory(f'a chunk of {name}', math.prod(chunk) * itemsize)
 
@@ -188,7 +188,7 @@ def check_folder(path: epath.PathLike) -> None:
 
 
 def check_name(where: str, name: Any) -> None:
-  """Checks a name that a file gives: messages quote it, and paths are made of it.
+  """Checks a name that a file gives, since messages quote it and paths contain it.
 
   Raises:
     UserError: if it is no text, not printable, or too long.
@@ -198,10 +198,10 @@ def check_name(where: str, name: Any) -> None:
 
 
 def check_memory(name: str, nbytes: int) -> None:
-  """Checks what an array is about to take, as its size is only what a file says.
+  """Checks the memory for an array whose size a file claims.
 
   Raises:
-    UserError: if it is more than there is.
+    UserError: if it exceeds the machine's memory.
   """
   memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   if nbytes > memory:
@@ -212,20 +212,20 @@ def check_memory(name: str, nbytes: int) -> None:
 
 
 def reason_of(error: Exception) -> str:
-  """What went wrong, without TensorStore's whole specification."""
+  """Returns the reason of an error, without TensorStore's whole specification."""
   first = (str(error).strip().splitlines() or [type(error).__name__])[0]
   return re.split(r' \[tensorstore_spec|; at |\[source loc', first)[0][:200].strip()
 
 
 @contextlib.contextmanager
 def writing(path: epath.PathLike) -> Iterator[None]:
-  """Turns what storage refuses into one line that names the folder.
+  """Turns errors of storage into one line that names the folder.
 
   Args:
-    path: that is written.
+    path: names the folder that is written.
 
   Raises:
-    UserError: for an error of the system's, of TensorFlow's files or of TensorStore.
+    UserError: for an error of the system, of TensorFlow's files or of TensorStore.
   """
   try:
     yield
@@ -234,8 +234,8 @@ def writing(path: epath.PathLike) -> Iterator[None]:
   # TensorStore's errors are ValueErrors.
   except (OSError, ValueError, tf.errors.OpError) as error:
     distributed.end_if_lost(error)  # Gloo's are, too
-    # TensorStore says where, at length, before it says what; how that is marked depends on
-    # its version.
+    # TensorStore gives the place, at length, before the reason; the mark between the two
+    # depends on its version.
     marked = r'\[OS error \d+: (?:E\w+ )?([^\]]+)\]|: ([^:\"]+) \[os_error_code='
     of_system = re.search(marked, str(error))
     reason = of_system[1] or of_system[2] if of_system else reason_of(error)

@@ -1,4 +1,4 @@
-"""Sums over all bits of what is saved, by which damage is noticed when it is read.
+"""Sums over all bits of saved arrays, which reveal damage when the arrays are read.
 
 Equal arrays have equal sums, however they are laid out over devices and hosts.
 """
@@ -15,24 +15,24 @@ _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def sums_by_path(tree: Any) -> dict[str, int]:
-  """The sum of each array of a tree, by its path; one small program for all of them."""
+  """Adds up each array of a tree, by its path, in one small program for all of them."""
   arrays = by_path(tree)
   sums = jax.device_get(_all_sums([*arrays.values()]))
   return dict(zip(arrays, map(int, sums), strict=True))
 
 
 def differing(tree: Any, sums: Mapping[str, int]) -> list[str]:
-  """The paths of the arrays that are not those that sums were taken of."""
-  found = sums_by_path(tree)
-  return sorted(p for p in {*found, *sums} if found.get(p) != sums.get(p))
+  """Returns the paths of arrays that differ from those whose sums are given."""
+  own = sums_by_path(tree)
+  return sorted(path for path in {*own, *sums} if own.get(path) != sums.get(path))
 
 
 @jax.jit
 def weighted_sum(x: jax.Array) -> jax.Array:
-  """The sum of an array's words, weighted by their places, modulo 2 ** 32.
+  """Adds up an array's words, weighted by their places, modulo 2 ** 32.
 
-  Integer addition is associative: the sum does not depend on how an array is laid out.
-  Weights are odd, so that a word that changes always changes the sum.
+  Integer addition is associative, so the sum does not depend on an array's layout. Weights
+  are odd, so that a single changed word always changes the sum.
   """
   if x.dtype == jnp.bool_:
     x = x.astype(jnp.uint8)

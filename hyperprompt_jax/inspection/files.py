@@ -1,4 +1,4 @@
-"""The files of a look inside: numbers, pictures, and a page that holds all of it."""
+"""The files of an inspection: numbers, pictures, and a page that holds all of them."""
 
 import csv
 import html
@@ -43,7 +43,7 @@ def write(folder: str, reports: Sequence[Report]) -> list[str]:
 
   Args:
     folder: is made.
-    reports: of a run, and of a baseline if there is one.
+    reports: are those of a run, and of a baseline if there is one.
 
   Raises:
     UserError: if the folder cannot be written.

@@ -1,4 +1,4 @@
-"""The numbers of a look inside: attention by layer and task, and how alike tasks are."""
+"""The numbers of an inspection: attention by layer and task, and similarity of tasks."""
 
 import collections
 import dataclasses
@@ -18,19 +18,21 @@ from hyperprompt_jax.partitioning import Partitioner
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """What a checkpoint is like inside; the definitions are in docs/reference/peek.md.
+  """Attention and task similarity of a checkpoint; docs/reference/peek.md defines them.
 
   Attributes:
-    tasks: that examples were looked at of, in the order of the task list.
-    examples: how many of each task.
-    prompt_mass: `[m, t]`, means over examples, heads and queries.
-    token_mass: `[m, t]`.
-    entropy: `[m, t]`, nats.
-    histogram: `[m, n]`: the share of queries, of all tasks alike, in each bin of entropy.
-    bins: `[n + 1]`, the borders of the bins, nats.
-    similarity: cosines between tasks, `[t, t]` over the whole task list: of
-      `task embeddings`, of prompts (`keys`, `values`); what the method has of it.
-    task_list: the names of those.
+    tasks: are the tasks with examples, in the order of the task list.
+    examples: counts the examples of each of these tasks.
+    prompt_mass: is the attention mass on prompts, `[m, t]`, averaged over examples, heads
+      and queries.
+    token_mass: is the attention mass on tokens, `[m, t]`.
+    entropy: is the entropy of attention over tokens in nats, `[m, t]`.
+    histogram: gives the share of queries in each bin of entropy, `[m, bins]`; every task
+      has the same weight.
+    bins: are the borders of the bins in nats, `[bins + 1]`.
+    similarity: maps `task embeddings`, `keys` and `values`, as far as the method has them,
+      to cosines between all tasks of the task list, `[t, t]`.
+    task_list: names the tasks of `similarity`.
   """
 
   tasks: Sequence[str]
@@ -44,7 +46,7 @@ class Look:
   task_list: Sequence[str]
 
   def report(self) -> dict[str, Any]:
-    """As JSON; `overall` means over tasks."""
+    """Returns a JSON object; `overall` is the mean over tasks."""
     plain = lambda x: np.asarray(x, np.float64).round(7).tolist()
     of_layers = {
       name: {'by_task': plain(x), 'overall': plain(x.mean(1))}
@@ -72,15 +74,15 @@ def look(
   batches: Iterable[Mapping[str, np.ndarray]],
   batch_size: int,
 ) -> Look:
-  """Looks at a network's attention on some examples, and at what it knows of tasks.
+  """Measures a network's attention on examples, and the similarity of its tasks.
 
   Args:
-    model: the network.
-    partitioner: where; the caller has activated it.
-    params: of the network.
-    batches: features of `ConditionedEncDecFeatureConverter`, not packed, all of one
-      length; their last rows may be missing.
-    batch_size: rows of a batch.
+    model: is the network.
+    partitioner: lays batches out over devices; the caller has activated it.
+    params: are the network's parameters.
+    batches: hold features of `ConditionedEncDecFeatureConverter`, not packed, all of one
+      length; a batch may lack its last rows.
+    batch_size: counts the rows of a batch.
   """
   conditioning = jax.jit(model.condition)(params)
   attention = jax.jit(model.attention_statistics, out_shardings=partitioner.replicated)
@@ -93,14 +95,14 @@ def look(
     inputs = {name: batch[name] for name in ('encoder_input_tokens', features.TASK_IDS)}
     length = inputs['encoder_input_tokens'].shape[1]
     rows = partitioner.put(features.fill_rows(inputs, batch_size))
-    found = jax.device_get(attention(params, conditioning, rows))
+    measured = jax.device_get(attention(params, conditioning, rows))
     for row, (task,) in enumerate(batch[features.TASK_IDS]):
       of_row = (
-        found.prompt_mass[:, row].mean(-1),
-        found.token_mass[:, row].mean(-1),
-        found.entropy[:, row].mean(-1),
-        # Each example counts as much, however long it is.
-        found.histogram[:, row] / found.histogram[:, row].sum(-1, keepdims=True),
+        measured.prompt_mass[:, row].mean(-1),
+        measured.token_mass[:, row].mean(-1),
+        measured.entropy[:, row].mean(-1),
+        # Each example has the same weight, however long it is.
+        measured.histogram[:, row] / measured.histogram[:, row].sum(-1, keepdims=True),
       )
       of_task = sums.get(int(task))
       sums[int(task)] = of_row if of_task is None else tuple(map(np.add, of_task, of_row))
@@ -108,7 +110,7 @@ def look(
   tasks = sorted(sums)
   means = [[x / examples[task] for x in sums[task]] for task in tasks]
   prompt_mass, token_mass, entropy, histogram = (
-    np.stack(of, axis=1) for of in zip(*means, strict=True)
+    np.stack(values, axis=1) for values in zip(*means, strict=True)
   )
   return Look(
     tasks=[model.task_list[task] for task in tasks],
@@ -124,7 +126,7 @@ def look(
 
 
 def _similarity(model: Model, params: Any, conditioning: Any) -> dict[str, np.ndarray]:
-  """Cosines between tasks, of what a method has of each task."""
+  """Returns cosines between tasks, for each kind of vector that the method has of them."""
   vectors: dict[str, Any] = {}
   axes = jax.tree_util.tree_leaves_with_path(
     model.param_axes(), is_leaf=lambda x: isinstance(x, PartitionSpec)
@@ -142,7 +144,7 @@ def _similarity(model: Model, params: Any, conditioning: Any) -> dict[str, np.nd
     )
   elif conditioning.input_prompts is not None:
     vectors['input prompts'] = conditioning.input_prompts
-  return {name: _cosines(np.asarray(of)) for name, of in vectors.items()}
+  return {name: _cosines(np.asarray(rows)) for name, rows in vectors.items()}
 
 
 def _cosines(vectors: np.ndarray) -> np.ndarray:

@@ -25,10 +25,10 @@ class Counts:
   """Numbers of parameters.
 
   Attributes:
-    backbone: of the network that the tasks share.
-    task: what the method adds to one backbone, for all tasks.
-    per_task: what one more task adds.
-    growth: what the method adds, by the number of tasks.
+    backbone: counts the parameters of the network that the tasks share.
+    task: counts the parameters that the method adds for all tasks.
+    per_task: counts the parameters that one more task adds.
+    growth: gives the parameters that the method adds, by the number of tasks.
   """
 
   backbone: int
@@ -46,9 +46,9 @@ def count(config: Config, method: Method, num_tasks: int) -> Counts:
   """Counts the parameters of a network and a method.
 
   Args:
-    config: of the network.
-    method: of task-conditioning.
-    num_tasks: t.
+    config: configures the network.
+    method: is the method of task-conditioning.
+    num_tasks: is the number of conditioned tasks, t.
 
   Raises:
     UserError: for a number of tasks or an option of the method that cannot be.
@@ -97,7 +97,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: str) -> None:
       if row['size'] != size or not row['task']:
         continue  # what adds nothing has no place on a logarithmic axis
       # Of one task alone, single-task fine-tuning adds nothing either.
-      shown = {int(t): 100 * of['ratio'] for t, of in row['growth'].items() if of['task']}
+      growth = row['growth'].items()
+      shown = {int(t): 100 * sums['ratio'] for t, sums in growth if sums['task']}
       axis.plot(
         list(shown), list(shown.values()), label=row['method'], **styles[row['method']]
       )

@@ -1,9 +1,4 @@
-"""`hyperprompt peek`: looks inside a checkpoint, and beside a second one.
-
-How much attention goes to the prompts in each layer, how spread out it is over tokens,
-and how alike tasks are to the network: numbers (CSV, JSON), pictures (PNG, SVG), and one
-page with all of it.
-"""
+"""The inspection of one checkpoint of a run, on examples of its validation splits."""
 
 import dataclasses
 import pathlib
@@ -20,13 +15,13 @@ from hyperprompt_jax.runtime import terminal
 
 @dataclasses.dataclass(frozen=True)
 class Peek:
-  """A look at one checkpoint.
+  """The inspection of one checkpoint.
 
   Attributes:
-    name: of the run, for legends.
-    method: the class of its method.
-    step: of the checkpoint.
-    look: the numbers.
+    name: names the run in legends.
+    method: names the class of its method.
+    step: is the checkpoint's step.
+    look: holds the numbers.
   """
 
   name: str
@@ -35,7 +30,7 @@ class Peek:
   look: Look
 
   def report(self) -> dict:
-    """As JSON."""
+    """Returns a JSON object."""
     return {
       'run': self.name,
       'method': self.method,
@@ -93,7 +88,7 @@ def peek(
         left -= len(batch['task_ids'])
 
   with run.partitioner.activate():
-    found = look(run.model, run.partitioner, run.restore(step), batches(), batch_size)
+    numbers = look(run.model, run.partitioner, run.restore(step), batches(), batch_size)
   return Peek(
-    pathlib.PurePath(run.model_dir).name, type(run.model.method).__name__, step, found
+    pathlib.PurePath(run.model_dir).name, type(run.model.method).__name__, step, numbers
   )

@@ -32,7 +32,7 @@ def draw(reports: Sequence[Report]) -> dict[str, Figure]:
   """All pictures, by name.
 
   Args:
-    reports: of a run, and of a baseline if there is one.
+    reports: are those of a run, and of a baseline if there is one.
   """
   with plt.rc_context(_SETTINGS):
     figures = {
@@ -49,8 +49,8 @@ def rendered(figure: Figure, suffix: str) -> bytes:
   """The picture as a file; the same numbers make the same bytes.
 
   Args:
-    figure: from `draw`.
-    suffix: 'svg' or 'png'.
+    figure: is one that `draw` has made.
+    suffix: is 'svg' or 'png'.
   """
   held = io.BytesIO()
   metadata = {'Date': None} if suffix == 'svg' else None
@@ -134,18 +134,18 @@ def _entropy(reports: Sequence[Report]) -> Figure:
 
 def _similarity(report: Report) -> Figure:
   """Cosines between tasks as maps, above each a dendrogram of them."""
-  found = report['similarity']
+  similarity = report['similarity']
   tasks = report['task_list']
   width = 1.1 + 0.3 * len(tasks)
   figure, axes = plt.subplots(
     2,
-    len(found),
-    figsize=(width * len(found) + 0.6, 1.0 + width),
+    len(similarity),
+    figsize=(width * len(similarity) + 0.6, 1.0 + width),
     height_ratios=(1, 2.5),
     squeeze=False,
     layout='constrained',
   )
-  for column, (name, values) in enumerate(found.items()):
+  for column, (name, values) in enumerate(similarity.items()):
     cosines = np.asarray(values)
     above, below = axes[:, column]
     order = list(range(len(tasks)))

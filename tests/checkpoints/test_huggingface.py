@@ -282,7 +282,10 @@ def test_missing_extra_and_misshapen_arrays_are_listed(copy, edit, said):
     ({'tie_word_embeddings': True}, 'two that differ'),
     ({'tie_word_embeddings': 'no'}, "true or false, not 'no'"),
     ({'feed_forward_proj': ['relu']}, "feed_forward_proj ['relu'] is not supported"),
-    ({'num_layers': 10**9}, 'is of 1000000000 layers of the encoder, and holds arrays of'),
+    (
+      {'num_layers': 10**9},
+      'should have 1000000000 layers in the encoder, and holds arrays of',
+    ),
     ({'num_layers': True}, 'num_encoder_layers must be a positive integer'),
     ({'d_model': 2**31}, 'emb_dim must be a positive integer of 32 bits'),
     ({'d_model': 'x' * 10**6}, 'emb_dim must be a positive integer'),

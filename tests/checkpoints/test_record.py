@@ -34,7 +34,7 @@ def test_a_record_comes_back_as_it_was():
 
 def test_a_record_is_what_its_digest_is_of():
   changed = record.of_json(RUN).to_json() | {'initial_step': 8}
-  with pytest.raises(ValueError, match='it is not what its digest is of'):
+  with pytest.raises(ValueError, match='its digest is of another record'):
     record.of_json(changed)
 
 

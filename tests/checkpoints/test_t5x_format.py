@@ -261,7 +261,7 @@ def edit_tree(folder, change):
       lambda top, of: top['target']['encoder'].update(
         layers_99999999=top['target']['encoder'].pop('layers_1')
       ),
-      'is of 100000000 layers of the encoder, and holds arrays of 2',
+      'should have 100000000 layers in the encoder, and holds arrays of 2',
     ),
   ],
 )

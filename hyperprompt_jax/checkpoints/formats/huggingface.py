@@ -87,10 +87,10 @@ _FIXED = {
 
 
 def their_name(path: str) -> tuple[str, bool]:
-  """The name of one of our parameters in a Hugging Face model.
+  """Returns the name of one of our parameters in a Hugging Face model.
 
   Args:
-    path: of an unrolled backbone.
+    path: is its path in the unrolled backbone.
 
   Returns:
     The name, and whether the array is transposed.
@@ -109,7 +109,7 @@ def their_name(path: str) -> tuple[str, bool]:
 
 
 def _our_path(name: str) -> tuple[str, bool]:
-  """The inverse of `their_name`; a name that is none of T5's is returned as it is."""
+  """Inverts `their_name`; a name that T5 does not have is returned unchanged."""
   for path, (theirs, transpose) in _TOP.items():
     if name == theirs:
       return path, transpose
@@ -131,14 +131,14 @@ def _our_path(name: str) -> tuple[str, bool]:
 
 
 def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
-  """The parameters of a Hugging Face T5, by our paths, and its configuration.
+  """Opens the parameters of a Hugging Face T5, by our paths, and its configuration.
 
   Raises:
-    UserError: if it is no T5 that this network is, or a file is missing or damaged.
+    UserError: if it is a network that ours cannot be, or a file is missing or damaged.
   """
   if folder.is_remote:
     raise UserError(f'{folder}: safetensors are read from local folders: download it first')
-  found = _read_json(pathlib.Path(folder.path) / CONFIG_FILE)
+  described = _read_json(pathlib.Path(folder.path) / CONFIG_FILE)
   weights = _open_files(pathlib.Path(folder.path))
   arrays = {}
   for name, array in weights.items():
@@ -147,8 +147,9 @@ def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
       if path in arrays:
         raise UserError(f'{folder} has two arrays for {path}, of which one is {name}')
       arrays[path] = transposed(array) if transpose and len(array.shape) == 2 else array
-  # transformers 5 has an option of its own, where it was the tying that said it before.
-  scaled = found.get('scale_decoder_outputs', found.get('tie_word_embeddings', True))
+  # Transformers 5 has an option for the scaling, which tying implied before.
+  tied = described.get('tie_word_embeddings', True)
+  scaled = described.get('scale_decoder_outputs', tied)
   if not isinstance(scaled, bool):
     raise UserError(
       f'{folder}/{CONFIG_FILE}: tie_word_embeddings and scale_decoder_outputs are true or '
@@ -165,7 +166,7 @@ def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
   elif not scaled and OUTPUT_LAYER not in arrays and EMBEDDING in arrays:
     # transformers 5 saves no output layer that equals the embedding.
     arrays[OUTPUT_LAYER] = transposed(arrays[EMBEDDING])
-  return arrays, _config(str(folder), found, tied=scaled)
+  return arrays, _config(str(folder), described, tied=scaled)
 
 
 def _equal(kernel: LazyArray, embedding: LazyArray) -> bool:
@@ -177,12 +178,12 @@ def _equal(kernel: LazyArray, embedding: LazyArray) -> bool:
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   check_file(str(path), _LARGEST_JSON)
   try:
-    found = plain_json.parse(path.read_bytes())
+    value = plain_json.parse(path.read_bytes())
   except (OSError, ValueError) as error:
     raise UserError(f'{path} cannot be read: {reason_of(error)}') from error
-  if not isinstance(found, dict):
+  if not isinstance(value, dict):
     raise UserError(f'{path} holds no JSON object')
-  return found
+  return value
 
 
 def _config(where: str, described: Mapping[str, Any], *, tied: bool) -> Config:
@@ -219,7 +220,7 @@ def _config(where: str, described: Mapping[str, Any], *, tied: bool) -> Config:
 
 
 def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
-  """All arrays of the folder's safetensors, sharded or not, by their own names."""
+  """Opens all arrays of the folder's safetensors, sharded or not, by their own names."""
   index = folder / INDEX_FILE
   if (folder / WEIGHTS_FILE).exists():
     return _open_file(folder / WEIGHTS_FILE)
@@ -251,7 +252,7 @@ def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
 
 
 def _open_file(path: pathlib.Path) -> dict[str, LazyArray]:
-  """The arrays of one safetensors file."""
+  """Opens the arrays of one safetensors file."""
   check_file(str(path))
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
@@ -259,8 +260,8 @@ def _open_file(path: pathlib.Path) -> dict[str, LazyArray]:
       for name in slices:
         check_name(str(path), name)
       return {
-        name: _lazy(path, name, tuple(of.get_shape()), of.get_dtype())
-        for name, of in slices.items()
+        name: _lazy(path, name, tuple(part.get_shape()), part.get_dtype())
+        for name, part in slices.items()
       }
   except (OSError, safetensors.SafetensorError) as error:
     raise UserError(
@@ -274,7 +275,7 @@ def _lazy(path: pathlib.Path, name: str, shape: tuple[int, ...], dtype: str) -> 
 
   def read(index: Index) -> np.ndarray:
     check_memory(f'{path}: {name}', math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize)
-    # The file is mapped into memory: left open, all that was read would stay there.
+    # The file is mapped into memory: left open, everything read would stay there.
     with safetensors.safe_open(path, framework='numpy') as file:
       return file.get_slice(name)[index or ...]
 
@@ -290,9 +291,9 @@ def write(
   """Writes a backbone as a folder that `transformers` loads.
 
   Args:
-    folder: an empty one.
-    arrays: by path of the unrolled backbone.
-    config: of the network.
+    folder: is empty.
+    arrays: are keyed by their paths in the unrolled backbone.
+    config: configures the network.
 
   Yields:
     The path of each array that is done.

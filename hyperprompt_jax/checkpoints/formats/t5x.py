@@ -30,11 +30,11 @@ _PLACEHOLDER = 'PLACEHOLDER://'
 
 
 def read_native(folder: Folder, contents: bytes) -> tuple[dict[str, LazyArray], int]:
-  """The parameters and the step of a native T5X checkpoint.
+  """Opens the parameters of a native T5X checkpoint, and reads its step.
 
   Args:
-    folder: of the checkpoint.
-    contents: of its msgpack file.
+    folder: is the checkpoint's folder.
+    contents: are the bytes of its msgpack file.
 
   Raises:
     UserError: if the file is no such checkpoint, or an array is missing or damaged.
@@ -63,7 +63,7 @@ def read_native(folder: Folder, contents: bytes) -> tuple[dict[str, LazyArray], 
 
 
 def _is_spec(_: Any, node: Any) -> bool:
-  """Whether a node is TensorStore's specification of an array, not a subtree."""
+  """Tells whether a node is TensorStore's specification of an array, not a subtree."""
   return {'driver', 'kvstore', 'metadata'} <= set(node)
 
 
@@ -85,23 +85,23 @@ def _read_leaf(folder: Folder, leaf: Any) -> Any:
 
 
 def _by_name(where: str, leaves: Iterable[tuple[tuple, Any]]) -> dict[str, Any]:
-  """What stands at the paths of a tree, by `a/b/c`."""
-  found = {}
+  """Keys the leaves of a tree by their paths, `a/b/c`."""
+  named = {}
   for path, leaf in leaves:
     for key in path:
       check_name(where, key)
     name = '/'.join(path)
-    if name in found:
+    if name in named:
       raise UserError(f'{where} is damaged: it has {name} twice')
-    found[name] = leaf
-  return found
+    named[name] = leaf
+  return named
 
 
-def _step(where: str, found: Any) -> int:
-  """The step that a file says."""
-  step = np.asarray(found)
+def _step(where: str, value: Any) -> int:
+  """Checks the step that a file gives."""
+  step = np.asarray(value)
   if step.size != 1 or step.dtype.kind not in 'iu' or step.item() < 0:
-    raise UserError(f'{where} is damaged: its step is {shown(found)}')
+    raise UserError(f'{where} is damaged: its step is {shown(value)}')
   return int(step.item())
 
 
@@ -118,8 +118,8 @@ def read_orbax(folder: Folder, metadata: bytes) -> dict[str, LazyArray]:
   """All arrays of one item of an Orbax checkpoint, by path.
 
   Args:
-    folder: of the item.
-    metadata: contents of its file `_METADATA`.
+    folder: is the item's folder.
+    metadata: are the bytes of its file `_METADATA`.
 
   Raises:
     UserError: if the file does not describe a tree, or an array is missing or damaged.
@@ -127,9 +127,9 @@ def read_orbax(folder: Folder, metadata: bytes) -> dict[str, LazyArray]:
   try:
     described = plain_json.parse(metadata)
     paths = [
-      tuple(str(key['key']) for key in of['key_metadata'])
-      for of in described['tree_metadata'].values()
-      if of['value_metadata']['value_type'] not in ('None', 'Dict', 'List')
+      tuple(str(key['key']) for key in leaf['key_metadata'])
+      for leaf in described['tree_metadata'].values()
+      if leaf['value_metadata']['value_type'] not in ('None', 'Dict', 'List')
     ]
     driver = 'zarr3' if described.get('use_zarr3') else 'zarr'
     ocdbt = bool(described.get('use_ocdbt'))
@@ -165,9 +165,9 @@ def write_native(
   There is no optimizer state: T5X takes it from scratch with `fallback_to_scratch`.
 
   Args:
-    folder: an empty one.
-    arrays: by path of the unrolled network.
-    step: that the parameters are of.
+    folder: is empty.
+    arrays: are keyed by their paths in the unrolled network.
+    step: is the step that the checkpoint will have.
 
   Yields:
     The path of each array that is done.
