@@ -1,0 +1,314 @@
+"""Examples as columns of one file: written once, read by index through a memory map.
+
+A column holds one feature of all examples, as a flat array of its values and, for features
+that vary in length, arrays of the ends of their parts. Integers have the narrowest type that
+holds them: token ids take two bytes up to 65,536.
+"""
+
+import dataclasses
+import hashlib
+import io
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, Self
+
+import numpy as np
+
+_ALIGNMENT = 64
+_IN_MEMORY_BYTES = 1 << 20
+_COPIED_BYTES = 1 << 22
+_NARROW = tuple(map(np.dtype, ('uint8', 'uint16', 'int32', 'int64')))
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+  """A feature of some examples.
+
+  Attributes:
+    flat: all values one after another; those of text are bytes, uint8.
+    lengths: of parts, the finest first: for a vector its number of values; for text its
+      number of bytes; for a vector of texts both. Empty for scalars.
+    text: whether it is text.
+  """
+
+  flat: np.ndarray
+  lengths: tuple[np.ndarray, ...] = ()
+  text: bool = False
+
+  def __len__(self) -> int:
+    return len((self.flat, *self.lengths)[-1] if self.lengths else self.flat)
+
+  def rows(self) -> list[Any]:
+    """Each example's value: a number, an array, bytes, or a list of bytes."""
+    parts: Any = self.flat
+    for number, lengths in enumerate(self.lengths):
+      parts = _split(parts, lengths)
+      if self.text and number == 0:
+        parts = [part.tobytes() for part in parts]
+    return list(parts)
+
+
+def _split(parts: Any, lengths: np.ndarray) -> list[Any]:
+  ends = np.cumsum(lengths)
+  starts = ends - lengths
+  return [parts[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+  """Where an array is in the file."""
+
+  offset: int
+  count: int
+  dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Where the columns of a file are.
+
+  Attributes:
+    examples: how many there are.
+    digest: of the file's bytes.
+    size: the number of its bytes.
+    columns: of each feature, whether it is text and where its arrays are: the values, then
+      the ends of the parts, the finest first.
+  """
+
+  examples: int
+  digest: str
+  size: int
+  columns: Mapping[str, tuple[bool, tuple[_Place, ...]]]
+
+  def to_json(self) -> dict[str, Any]:
+    """The layout as JSON."""
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, value: Mapping[str, Any]) -> Self:
+    """The inverse of `to_json`.
+
+    Raises:
+      TypeError, ValueError, KeyError: if it is none.
+    """
+    columns = {
+      name: (bool(text), tuple(_Place(**place) for place in places))
+      for name, (text, places) in value['columns'].items()
+    }
+    return cls(
+      int(value['examples']), str(value['digest']), int(value['size']), columns
+    )
+
+
+class Writer:
+  """Collects examples, then writes them as one file.
+
+  Args:
+    folder: holds what does not fit in memory until then.
+  """
+
+  def __init__(self, folder: str):
+    self._folder = folder
+    self._columns: dict[str, _Column] = {}
+    self.examples = 0
+
+  @property
+  def size(self) -> int:
+    """Bytes so far, before integers are narrowed."""
+    return sum(array.size for column in self._columns.values() for array in column.arrays)
+
+  def append(self, examples: Mapping[str, Values]) -> None:
+    """Adds some examples; all calls give the same features."""
+    for name, values in examples.items():
+      if name not in self._columns:
+        self._columns[name] = _Column(values, self._folder)
+      self._columns[name].append(values)
+    self.examples += len(next(iter(examples.values())))
+
+  def write(self, path: str) -> Layout:
+    """Writes the file, and returns where things are in it."""
+    digest = hashlib.blake2b(digest_size=16)
+    columns: dict[str, tuple[bool, tuple[_Place, ...]]] = {}
+    with open(path, 'xb') as file:
+
+      def put(data: bytes) -> None:
+        digest.update(data)
+        file.write(data)
+
+      for name, column in sorted(self._columns.items()):
+        places = []
+        for array in column.arrays:
+          put(bytes(-file.tell() % _ALIGNMENT))
+          dtype = array.narrowest()
+          places.append(_Place(file.tell(), array.count, dtype.name))
+          for part in array.parts():
+            put(part.astype(dtype).tobytes())
+        columns[name] = (column.text, tuple(places))
+      file.flush()
+      os.fsync(file.fileno())
+      size = file.tell()
+    return Layout(self.examples, digest.hexdigest(), size, columns)
+
+  def close(self) -> None:
+    """Frees what is held."""
+    for column in self._columns.values():
+      for array in column.arrays:
+        array.file.close()
+
+
+class _Column:
+  """The arrays of one feature, as they grow."""
+
+  def __init__(self, like: Values, folder: str):
+    self.text = like.text
+    self.arrays = [
+      _Growing(x.dtype if number == 0 else np.dtype(np.int64), folder)
+      for number, x in enumerate((like.flat, *like.lengths))
+    ]
+
+  def append(self, values: Values) -> None:
+    self.arrays[0].append(values.flat)
+    for array, lengths in zip(self.arrays[1:], values.lengths, strict=True):
+      array.append(np.cumsum(lengths, dtype=np.int64) + array.last)
+
+
+class _Growing:
+  """An array that grows, in memory and then in a file without a name."""
+
+  def __init__(self, dtype: np.dtype, folder: str):
+    self.dtype = dtype
+    self.file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=folder)
+    self.count = self.last = 0
+    self._least = self._most = 0
+
+  @property
+  def size(self) -> int:
+    return self.count * self.dtype.itemsize
+
+  def append(self, values: np.ndarray) -> None:
+    self.file.write(np.ascontiguousarray(values, self.dtype).tobytes())
+    self.count += values.size
+    if values.size and self.dtype.kind in 'iu':
+      self.last = int(values[-1])
+      self._least = min(self._least, int(values.min()))
+      self._most = max(self._most, int(values.max()))
+
+  def narrowest(self) -> np.dtype:
+    if self.dtype.kind not in 'iu':
+      return self.dtype
+    fits = lambda of: of.min <= self._least and self._most <= of.max
+    return next((x for x in _NARROW if fits(np.iinfo(x))), self.dtype)
+
+  def parts(self) -> Iterator[np.ndarray]:
+    self.file.seek(0, io.SEEK_SET)
+    while data := self.file.read(_COPIED_BYTES):
+      yield np.frombuffer(data, self.dtype)
+
+
+class Columns:
+  """The examples of a file, by index.
+
+  Args:
+    path: of the file.
+    layout: where things are in it.
+
+  Raises:
+    OSError: if it cannot be read.
+    ValueError: if it has not the size that it should have.
+  """
+
+  def __init__(self, path: str, layout: Layout):
+    self.layout = layout
+    if (size := os.path.getsize(path)) != layout.size:
+      raise ValueError(f'{path} has {size} bytes and not {layout.size}')
+    with open(path, 'rb') as file:
+      # A map keeps a file open, of which a process may have a thousand.
+      whole: Any = (
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if size > _IN_MEMORY_BYTES
+        else file.read()
+      )
+    self._arrays = {
+      name: [_array(whole, place) for place in places]
+      for name, (_, places) in layout.columns.items()
+    }
+
+  def __len__(self) -> int:
+    return self.layout.examples
+
+  @property
+  def features(self) -> Sequence[str]:
+    """Names of the features."""
+    return list(self._arrays)
+
+  def lengths(self, feature: str, rows: np.ndarray | None = None) -> np.ndarray:
+    """How many values a vector has in some rows, or all, int64 `[n]`."""
+    ends = self._arrays[feature][1]
+    if rows is None:
+      return np.diff(ends.astype(np.int64), prepend=0)
+    return self._span(feature, rows)[1]
+
+  def vectors(
+    self, feature: str, rows: np.ndarray, limit: int | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a vector feature in some rows.
+
+    Args:
+      feature: the name of a feature of vectors.
+      rows: their numbers, int64 `[n]`.
+      limit: takes no more than so many values of each; None takes all.
+
+    Returns:
+      The values one after another, and how many each row has, int64 `[n]`.
+    """
+    start, length = self._span(feature, rows)
+    if limit is not None:
+      length = np.minimum(length, limit)
+    return self._arrays[feature][0][spans(start, length)], length
+
+  def last(self, feature: str, rows: np.ndarray) -> np.ndarray:
+    """The last value of a vector feature, which has one, in some rows."""
+    start, length = self._span(feature, rows)
+    return self._arrays[feature][0][start + length - 1]
+
+  def values(self, feature: str, rows: np.ndarray) -> Values:
+    """A feature of some rows."""
+    text, _ = self.layout.columns[feature]
+    flat, *ends = self._arrays[feature]
+    lengths: list[np.ndarray] = []
+    index = rows
+    for of_level in reversed(ends):
+      end = of_level[index].astype(np.int64)
+      start = np.where(index > 0, of_level[index - 1], 0).astype(np.int64)
+      lengths.insert(0, end - start)
+      index = spans(start, end - start)
+    return Values(flat[index], tuple(lengths), text)
+
+  def _span(self, feature: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ends = self._arrays[feature][1]
+    start = np.where(rows > 0, ends[rows - 1], 0).astype(np.int64)
+    return start, ends[rows].astype(np.int64) - start
+
+
+def _array(data: Any, place: _Place) -> np.ndarray:
+  if not place.count:
+    return np.empty(0, place.dtype)
+  return np.frombuffer(data, place.dtype, place.count, place.offset)
+
+
+def spans(start: np.ndarray, length: np.ndarray) -> np.ndarray:
+  """The indices of spans, one span after another, int64 `[sum of the lengths]`."""
+  ends = np.cumsum(length)
+  total = int(ends[-1]) if len(ends) else 0
+  return np.arange(total) + np.repeat(start - (ends - length), length)
+
+
+def digest_of(path: str) -> str:
+  """The digest that `Layout.digest` has of a file."""
+  digest = hashlib.blake2b(digest_size=16)
+  with open(path, 'rb') as file:
+    while data := file.read(_COPIED_BYTES):
+      digest.update(data)
+  return digest.hexdigest()

@@ -1,0 +1,81 @@
+"""A task's materialised examples, read by index and cut to the lengths of a run."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hyperprompt_jax.data.cache import Entry
+from hyperprompt_jax.data.columns import Columns
+
+# How a feature is cut to a length: after so many tokens, or so that its EOS stays.
+CUT, CUT_BEFORE_EOS = 'cut', 'cut_before_eos'
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """The examples of a task's split.
+
+  Attributes:
+    name: of the SeqIO task.
+    columns: what is materialised.
+    rules: how each token feature is cut.
+    entry: what they were opened from.
+  """
+
+  name: str
+  columns: Columns
+  rules: Mapping[str, str]
+  entry: Entry
+
+  @classmethod
+  def open(cls, entry: Entry) -> 'Examples':
+    """Opens an entry of the cache.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    return cls(entry.info.task, entry.columns(), entry.info.rules, entry)
+
+  def __len__(self) -> int:
+    return len(self.columns)
+
+  def lengths(self, feature: str, rows: np.ndarray, limit: int) -> np.ndarray:
+    """How many tokens some rows have when they are cut, int64 `[n]`."""
+    return np.minimum(self.columns.lengths(feature, rows), limit)
+
+  def tokens(
+    self, feature: str, rows: np.ndarray, limit: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of some rows, cut as the task's own pipeline would cut them.
+
+    Args:
+      feature: `inputs` or `targets`.
+      rows: their numbers, int64 `[n]`.
+      limit: the length to cut to.
+
+    Returns:
+      The tokens one after another, int32, and how many each row has, int64 `[n]`.
+    """
+    flat, length = self.columns.vectors(feature, rows, limit)
+    flat = flat.astype(np.int32)
+    if self.rules.get(feature) == CUT_BEFORE_EOS and limit > 0:
+      full = np.flatnonzero(length == limit)
+      # Of a row that just fits, the last token is the EOS that it had.
+      flat[np.cumsum(length)[full] - 1] = self.columns.last(feature, rows[full])
+    return flat, length
+
+  def task_ids(self, rows: np.ndarray) -> np.ndarray:
+    """The conditioned task of some rows, int32 `[n]`."""
+    return self.columns.vectors('task_ids', rows)[0].astype(np.int32)
+
+
+def missing_features(examples: Sequence[Examples]) -> list[str]:
+  """Names the features that training needs and a task lacks, as `TASK: FEATURE`."""
+  needed = ('inputs', 'targets', 'task_ids')
+  return [
+    f'{of.name}: {feature}'
+    for of in examples
+    for feature in needed
+    if feature not in of.columns.features
+  ]

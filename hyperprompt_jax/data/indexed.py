@@ -1,0 +1,317 @@
+"""Training batches read by index: any batch is a function of where it begins.
+
+No part of this loads TensorFlow or JAX. The stream of draws (`order.Draws`) is the same for
+every number of hosts and devices, and each host fills the rows that are its own. The
+position in the data is the number of the next draw.
+"""
+
+import contextlib
+import dataclasses
+import json
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from hyperprompt_jax.data import packing
+from hyperprompt_jax.data.columns import spans
+from hyperprompt_jax.data.examples import Examples
+from hyperprompt_jax.data.order import Drawn, Draws
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.runtime import files
+
+FILE = 'position.json'
+_BLOCK = 4096  # draws that are computed at once
+_AHEAD = 2  # batches that are ready before they are asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What decides the batches besides the examples and rates.
+
+  Attributes:
+    lengths: of `inputs` and `targets`; longer ones are cut.
+    batch_size: rows over all hosts.
+    seed: of the mixing and of the orders.
+    pack: whether rows hold several examples.
+    max_segments: the most examples of a packed row.
+  """
+
+  lengths: Mapping[str, int]
+  batch_size: int
+  seed: int
+  pack: bool = False
+  max_segments: int = 8
+
+  def __post_init__(self):
+    if self.max_segments < 1:
+      raise UserError(
+        f'max_segments must be a positive integer, not {self.max_segments}'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+  """The draws of a batch and the rows that they are in.
+
+  Attributes:
+    start: the number of the first draw.
+    drawn: the draws.
+    row: of the batch, for each draw, int64 `[n]`.
+  """
+
+  start: int
+  drawn: Drawn
+  row: np.ndarray
+
+  @property
+  def end(self) -> int:
+    """The number of the draw that the next batch begins with."""
+    return self.start + len(self.drawn)
+
+
+class Batches:
+  """The batches of a mixture, each a function of the draw that it begins with.
+
+  Args:
+    examples: of each task.
+    rates: of the mixture, positive.
+    settings: what else decides the batches.
+  """
+
+  def __init__(
+    self, examples: Sequence[Examples], rates: Sequence[float], settings: Settings
+  ):
+    self.examples = list(examples)
+    self.settings = settings
+    names = [of.name for of in examples]
+    self._draws = Draws(names, [len(of) for of in examples], rates, settings.seed)
+    self._blocks: dict[int, Drawn] = {}
+
+  def at(self, start: int) -> Placed:
+    """The batch that begins with a draw."""
+    settings = self.settings
+    if not settings.pack:
+      drawn = self._drawn(start, settings.batch_size)
+      return Placed(start, drawn, np.arange(settings.batch_size))
+    drawn = self._drawn(start, settings.batch_size * settings.max_segments)
+    room = np.array([settings.lengths['inputs'], settings.lengths['targets']])
+    row = packing.place(
+      np.stack([self._lengths(drawn, 'inputs'), self._lengths(drawn, 'targets')], 1),
+      room,
+      settings.batch_size,
+      settings.max_segments,
+    )
+    return Placed(start, drawn[: len(row)], row)
+
+  def start_of(self, number: int) -> int:
+    """The draw that a batch begins with; packed, all batches before it are placed."""
+    if not self.settings.pack:
+      return number * self.settings.batch_size
+    start = 0
+    for _ in range(number):
+      start = self.at(start).end
+    return start
+
+  def features(self, placed: Placed, own: np.ndarray | None = None) -> dict[str, Any]:
+    """The model's features of a batch (`features.ConditionedEncDecFeatureConverter`).
+
+    Args:
+      placed: the batch.
+      own: which rows are filled, bool `[rows]`; None for all. The others are zeros.
+
+    Returns:
+      The features, int32, `[rows, length]`.
+    """
+    settings = self.settings
+    kept = slice(None) if own is None else np.flatnonzero(own[placed.row])
+    drawn = Drawn(
+      placed.drawn.task[kept], placed.drawn.epoch[kept], placed.drawn.example[kept]
+    )
+    row = placed.row[kept]
+    segment = _rank(row)
+    rows = settings.batch_size
+    task_ids = np.zeros((rows, settings.max_segments if settings.pack else 1), np.int32)
+    batch: dict[str, Any] = {}
+    flat: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for feature, part in (('inputs', 'encoder'), ('targets', 'decoder')):
+      tokens, length = self._tokens(drawn, feature)
+      before = _before_in_row(length, row)
+      width = settings.lengths[feature]
+      index = spans(row * width + before, length)
+      target = np.zeros(rows * width, np.int32)
+      target[index] = tokens
+      flat[feature] = target.reshape(rows, width), index
+      if settings.pack:
+        for name, values in (
+          ('segment_ids', np.repeat(segment + 1, length)),
+          ('positions', spans(np.zeros_like(length), length)),
+        ):
+          of_part = np.zeros(rows * width, np.int32)
+          of_part[index] = values
+          batch[f'{part}_{name}'] = of_part.reshape(rows, width)
+    for number, of in enumerate(self.examples):
+      chosen = np.flatnonzero(drawn.task == number)
+      if chosen.size:
+        task_ids[row[chosen], segment[chosen]] = of.task_ids(drawn.example[chosen])
+    targets = flat['targets'][0]
+    shifted = np.zeros_like(targets)
+    shifted[:, 1:] = targets[:, :-1]
+    if settings.pack:
+      shifted[batch['decoder_positions'] == 0] = 0
+    batch |= {
+      'encoder_input_tokens': flat['inputs'][0],
+      'decoder_target_tokens': targets,
+      'decoder_input_tokens': shifted,
+      'decoder_loss_weights': (targets != 0).astype(np.int32),
+      'task_ids': task_ids,
+    }
+    return batch
+
+  def _drawn(self, start: int, count: int) -> Drawn:
+    """Draws, computed in blocks, of which the last few are kept."""
+    numbers = range(start // _BLOCK, (start + count - 1) // _BLOCK + 1)
+    self._blocks = {
+      n: self._blocks.get(n) or self._draws.at(n * _BLOCK, _BLOCK) for n in numbers
+    }
+    parts = list(self._blocks.values())
+    whole = parts[0]
+    if len(parts) > 1:
+      whole = Drawn(
+        np.concatenate([of.task for of in parts]),
+        np.concatenate([of.epoch for of in parts]),
+        np.concatenate([of.example for of in parts]),
+      )
+    skipped = start - numbers[0] * _BLOCK
+    return whole[skipped : skipped + count]
+
+  def _lengths(self, drawn: Drawn, feature: str) -> np.ndarray:
+    limit = self.settings.lengths[feature]
+    length = np.empty(len(drawn), np.int64)
+    for number, of in enumerate(self.examples):
+      chosen = np.flatnonzero(drawn.task == number)
+      if chosen.size:
+        length[chosen] = of.lengths(feature, drawn.example[chosen], limit)
+    return length
+
+  def _tokens(self, drawn: Drawn, feature: str) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of draws, one draw after another, and how many each has."""
+    limit = self.settings.lengths[feature]
+    length = np.empty(len(drawn), np.int64)
+    parts = []
+    for number, of in enumerate(self.examples):
+      chosen = np.flatnonzero(drawn.task == number)
+      if chosen.size:
+        tokens, length[chosen] = of.tokens(feature, drawn.example[chosen], limit)
+        parts.append((chosen, tokens))
+    start = np.cumsum(length) - length
+    result = np.empty(int(length.sum()), np.int32)
+    for chosen, tokens in parts:
+      result[spans(start[chosen], length[chosen])] = tokens
+    return result, length
+
+
+def _rank(row: np.ndarray) -> np.ndarray:
+  """How many draws before each one are in its row, int64 `[n]`."""
+  return _before_in_row(np.ones_like(row), row)
+
+
+def _before_in_row(length: np.ndarray, row: np.ndarray) -> np.ndarray:
+  """The sum of the lengths before each draw in its row, int64 `[n]`."""
+  by_row = np.argsort(row, kind='stable')
+  ends = np.cumsum(length[by_row])
+  before = ends - length[by_row]
+  starts = np.flatnonzero(np.diff(row[by_row], prepend=-1))
+  of_row = np.repeat(before[starts], np.diff(starts, append=len(row)))
+  result = np.empty_like(before)
+  result[by_row] = before - of_row
+  return result
+
+
+class IndexedBatches(Iterator[dict[str, np.ndarray]]):
+  """Endless batches from the first on, the next ones made by a thread meanwhile.
+
+  Args:
+    batches: the batches.
+    own: which rows this host fills, bool `[rows]`.
+    saves: whether this host saves the position.
+  """
+
+  def __init__(self, batches: Batches, own: np.ndarray, *, saves: bool):
+    self.batches = batches
+    self._own = own
+    self._saves = saves
+    self.number = 0  # of the next batch
+    self._start = 0  # the draw that it begins with
+    self._reader: _Reader | None = None
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """The next batch; zeros in the rows that other hosts read."""
+    if self._reader is None:
+      self._reader = _Reader(self.batches, self._own, self._start)
+    batch, self._start = self._reader.take()
+    self.number += 1
+    return batch
+
+  def save(self, directory: epath.Path) -> None:
+    """Writes the position under a folder, if this host is to."""
+    if self._saves:
+      position = {'batches': self.number, 'draws': self._start}
+      files.write_whole(directory / FILE, json.dumps(position))
+
+  def restore(self, directory: epath.Path) -> None:
+    """Moves to a position that was saved.
+
+    Raises:
+      OSError, ValueError: if there is none, or it is damaged.
+    """
+    position = json.loads((directory / FILE).read_text())
+    number, start = (position[name] for name in ('batches', 'draws'))
+    if not (type(number) is int and type(start) is int and 0 <= number <= start):
+      raise ValueError(f'{FILE} holds no position')
+    self.close()
+    self.number, self._start = number, start
+
+  def close(self) -> None:
+    """Ends the thread."""
+    if self._reader:
+      self._reader.close()
+    self._reader = None
+
+
+class _Reader:
+  """The thread that makes batches, and hands on whatever it raises."""
+
+  def __init__(self, batches: Batches, own: np.ndarray, start: int):
+    self._ready: queue.Queue[Any] = queue.Queue(_AHEAD)
+    self._ended = threading.Event()
+    self._thread = threading.Thread(
+      target=self._run, args=(batches, own, start), name='batches', daemon=True
+    )
+    self._thread.start()
+
+  def take(self) -> tuple[dict[str, np.ndarray], int]:
+    """The next batch, and the draw that the one after it begins with."""
+    made = self._ready.get()
+    if isinstance(made, BaseException):
+      raise made
+    return made
+
+  def close(self) -> None:
+    self._ended.set()
+    while self._thread.is_alive():
+      with contextlib.suppress(queue.Empty):
+        self._ready.get_nowait()
+      self._thread.join(0.01)
+
+  def _run(self, batches: Batches, own: np.ndarray, start: int) -> None:
+    try:
+      while not self._ended.is_set():
+        placed = batches.at(start)
+        start = placed.end
+        self._ready.put((batches.features(placed, own), start))
+    except BaseException as error:
+      self._ready.put(error)
