@@ -20,23 +20,29 @@ from hyperprompt_jax.data import digests
 from hyperprompt_jax.data.cache import Cache, Entry, Info, TooLarge
 from hyperprompt_jax.data.columns import Layout, Values, Writer
 from hyperprompt_jax.data.examples import CUT, CUT_BEFORE_EOS
+from hyperprompt_jax.data.tail import (
+  NotFlatError,
+  Tensors,
+  applied,
+  function_of,
+  parted,
+  values_of,
+)
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import terminal
-from hyperprompt_tasks import preprocessors, sources
+from hyperprompt_tasks import sources
 
 _ROWS = 512  # of a batch that is transformed at once
 _COMPARED = 16
 # SeqIO seeds preprocessors by a global variable while a pipeline is constructed.
 _constructing = threading.Lock()
 
-Tensors = Mapping[str, Any]
-Transform = Callable[[Tensors], Tensors]
-
 
 class NotMaterialised(Exception):
   """A task whose examples cannot be written down.
 
   Args:
-    task: the name of the task.
+    task: names the task.
     reason: says why, as the end of a sentence about it.
   """
 
@@ -46,13 +52,15 @@ class NotMaterialised(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What of a task is wanted.
+  """The part of a task that is wanted.
 
   Attributes:
-    split: which examples.
-    lengths: of `inputs` and `targets`, for tasks whose preprocessors depend on them.
-    use_cached: whether SeqIO's own cache of the task is read in place of its source.
-    whole: whether every feature is kept, as evaluation needs them, and not tokens alone.
+    split: names the split.
+    lengths: gives the lengths of `inputs` and `targets`, which preprocessors of some tasks
+      depend on.
+    use_cached: says whether SeqIO's own cache of the task is read in place of its source.
+    whole: says whether every feature is kept, as evaluation needs them, and not tokens
+      alone.
   """
 
   split: str
@@ -82,7 +90,7 @@ def materialise(
 
   Args:
     tasks: have the split that is wanted.
-    request: says what of them.
+    request: says which part of them.
     cache: holds the entries.
 
   Returns:
@@ -94,8 +102,8 @@ def materialise(
   """
   known = digests.FileDigests(cache.files)
   plans = [_plan(task, request, known) for task in tasks]
-  found = {plan.task.name: cache.find(*plan.place) for plan in plans}
-  missing = [plan for plan in plans if not found[plan.task.name]]
+  entries_by_task = {plan.task.name: cache.find(*plan.place) for plan in plans}
+  missing = [plan for plan in plans if not entries_by_task[plan.task.name]]
   if missing:
     cache.make()
     with _progress(len(missing)) as done, _writing(cache):
@@ -103,12 +111,12 @@ def materialise(
       with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         build = functools.partial(_build, cache=cache, wait=False, done=done)
         for plan, entry in zip(missing, pool.map(build, missing), strict=True):
-          found[plan.task.name] = entry
+          entries_by_task[plan.task.name] = entry
       for plan in missing:
-        if not found[plan.task.name]:
-          found[plan.task.name] = _build(plan, cache=cache, wait=True, done=done)
-    known.write()
-  entries = {name: entry for name, entry in found.items() if entry}
+        if not entries_by_task[plan.task.name]:
+          entries_by_task[plan.task.name] = _build(plan, cache=cache, wait=True, done=done)
+  known.write()
+  entries = {name: entry for name, entry in entries_by_task.items() if entry}
   _check_room(entries, cache, pruned=bool(missing))
   return entries
 
@@ -116,16 +124,14 @@ def materialise(
 def depends_on_lengths(task: seqio.Task) -> bool:
   """Whether preprocessors are told the lengths, but for the one that cuts before EOS."""
   return any(
-    'sequence_length' in inspect.signature(of).parameters
-    for of in task.preprocessors
-    if not isinstance(of, seqio.CacheDatasetPlaceholder)
-    and _function(of) is not seqio.preprocessors.append_eos_after_trim
+    'sequence_length' in inspect.signature(step).parameters
+    for step in task.preprocessors
+    if not isinstance(step, seqio.CacheDatasetPlaceholder)
+    and function_of(step) is not seqio.preprocessors.append_eos_after_trim
   )
 
 
-def _plan(
-  task: seqio.Task, request: Request, known: digests.FileDigests
-) -> _Plan:
+def _plan(task: seqio.Task, request: Request, known: digests.FileDigests) -> _Plan:
   lengths = dict(request.lengths) if depends_on_lengths(task) else None
   use_cached = request.use_cached and task.supports_caching
   return _Plan(
@@ -143,8 +149,6 @@ def _plan(
 
 @contextlib.contextmanager
 def _writing(cache: Cache) -> Iterator[None]:
-  from hyperprompt_jax.errors import UserError
-
   try:
     yield
   except OSError as error:
@@ -163,7 +167,9 @@ def _check_room(entries: Mapping[str, Entry], cache: Cache, *, pruned: bool) -> 
 
 
 def _too_large(cache: Cache) -> str:
-  return f'and the tasks beside it take more than the {cache.max_bytes:,} bytes of the cache'
+  return (
+    f'and the tasks beside it take more than the {cache.max_bytes:,} bytes of the cache'
+  )
 
 
 @contextlib.contextmanager
@@ -226,6 +232,9 @@ def _build(
       entry = cache.add(info, plan.identity.key, writer)
     except TooLarge:
       raise NotMaterialised(plan.task.name, _too_large(cache)) from None
+    except NotFlatError as error:
+      reason = f'has a feature {error} that is no scalar or vector'
+      raise NotMaterialised(plan.task.name, reason) from None
     finally:
       writer.close()
   done(0, True)
@@ -235,7 +244,8 @@ def _build(
 def _rules(task: seqio.Task) -> dict[str, str]:
   """How each token feature is cut to a length when it is read."""
   before_eos = any(
-    _function(of) is seqio.preprocessors.append_eos_after_trim for of in task.preprocessors
+    function_of(step) is seqio.preprocessors.append_eos_after_trim
+    for step in task.preprocessors
   )
   return {
     name: CUT_BEFORE_EOS if before_eos and feature.add_eos else CUT
@@ -251,11 +261,12 @@ def _batches(plan: _Plan) -> Iterator[dict[str, Values]]:
   done to need no pipeline at all.
   """
   task, request = plan.task, plan.request
-  front, tail = _parted(task, request.use_cached)
+  front, tail = parted(task, request.use_cached)
   wanted = None if request.whole else set(task.output_features)
-  if not front and isinstance(task.source, sources.ColumnSource) and task.source.in_memory:
-    for rows in _slices(task.source.columns(request.split)):
-      yield _values(task.name, _applied(tail, rows), wanted)
+  source = None if request.use_cached else task.source
+  if not front and isinstance(source, sources.ColumnSource) and source.in_memory:
+    for rows in _slices(source.columns(request.split)):
+      yield values_of(applied(tail, rows), wanted)
     return
   with _constructing:
     dataset = _pipeline(plan, front, seed=0)
@@ -264,22 +275,22 @@ def _batches(plan: _Plan) -> Iterator[dict[str, Values]]:
     _check_repeatable(plan, front)
     if wanted is not None:
       dataset = dataset.map(lambda row: {k: v for k, v in row.items() if k in wanted})
-    _check_flat(task.name, dataset.element_spec)
+    _check_flat(dataset.element_spec)
     dataset = dataset.ragged_batch(_ROWS).map(
-      functools.partial(_applied, tail), num_parallel_calls=tf.data.AUTOTUNE
+      functools.partial(applied, tail), num_parallel_calls=tf.data.AUTOTUNE
     )
     options = tf.data.Options()
     options.experimental_optimization.map_fusion = True
     dataset = dataset.prefetch(2).with_options(options)
   for rows in dataset:
-    yield _values(task.name, rows, wanted)
+    yield values_of(rows, wanted)
 
 
 def _slices(columns: Tensors) -> Iterator[Tensors]:
   flat = {
-    f'{name}/{k}' if isinstance(of, Mapping) else name: v
-    for name, of in columns.items()
-    for k, v in (of.items() if isinstance(of, Mapping) else [('', of)])
+    f'{name}/{k}' if isinstance(column, Mapping) else name: v
+    for name, column in columns.items()
+    for k, v in (column.items() if isinstance(column, Mapping) else [('', column)])
   }
   size = int(next(iter(flat.values())).shape[0])
   for start in range(0, size, _ROWS):
@@ -304,14 +315,14 @@ def _pipeline(plan: _Plan, front: Sequence[Any], seed: int) -> tf.data.Dataset:
   with seqio.utils.map_seed_manager(seed):
     return task._preprocess_dataset(
       dataset,
-      [of for of in front if not isinstance(of, seqio.CacheDatasetPlaceholder)],
+      [step for step in front if not isinstance(step, seqio.CacheDatasetPlaceholder)],
       sequence_length=dict(request.lengths) if depends_on_lengths(task) else None,
     )
 
 
 def _check_repeatable(plan: _Plan, front: Sequence[Any]) -> None:
-  """Refuses examples that are drawn anew each epoch: written down, they would be one draw."""
-  if all(_function(of).__module__.startswith('hyperprompt_tasks') for of in front):
+  """Refuses examples that differ each epoch: written down, they would be one draw."""
+  if all(function_of(step).__module__.startswith('hyperprompt_tasks') for step in front):
     return
   first, second = (
     list(_pipeline(plan, front, seed).take(_COMPARED).as_numpy_iterator())
@@ -326,92 +337,8 @@ def _check_repeatable(plan: _Plan, front: Sequence[Any]) -> None:
     raise NotMaterialised(plan.task.name, 'makes other examples each time that it is read')
 
 
-def _check_flat(name: str, spec: Mapping[str, Any]) -> None:
-  for feature, of in spec.items():
-    rank = getattr(getattr(of, 'shape', None), 'rank', None)
-    if rank is None or rank > 1 or isinstance(of, tf.RaggedTensorSpec):
-      raise NotMaterialised(name, f'has a feature {feature} that is no scalar or vector')
-
-
-# ---- The tail: what is applied to batches ----
-
-
-def _parted(task: seqio.Task, use_cached: bool) -> tuple[list[Any], list[Transform]]:
-  """The preprocessors that see single examples, and what is done to batches after them."""
-  steps = list(task.preprocessors)
-  if use_cached:
-    steps = steps[task._cache_step_idx + 1 :]
-  tail: list[Transform] = []
-  while steps and (transform := _on_batches(steps[-1], task)):
-    tail.insert(0, transform)
-    steps.pop()
-  return steps, tail
-
-
-def _on_batches(preprocessor: Any, task: seqio.Task) -> Transform | None:
-  """What a preprocessor does, done to a batch; None where it may be another thing."""
-  function, keywords = _function(preprocessor), _keywords(preprocessor)
-  features = task.output_features
-  if isinstance(preprocessor, seqio.CacheDatasetPlaceholder):
-    return lambda rows: rows
-  if function is seqio.preprocessors.tokenize and not keywords.keys() - {
-    'copy_pretokenized'
-  }:
-    return lambda rows: seqio.preprocessors.tokenize_impl(rows, features, **keywords)
-  eos = seqio.preprocessors.append_eos, seqio.preprocessors.append_eos_after_trim
-  if function in eos and not keywords:
-    return lambda rows: seqio.preprocessors.append_eos_after_trim_impl(
-      dict(rows), features, None
-    )
-  if function is preprocessors.add_task_ids:
-    ids = tf.constant([[keywords['task_id']]], tf.int32)
-    return lambda rows: {**rows, 'task_ids': tf.repeat(ids, _num_rows(rows), 0)}
-  return None
-
-
-def _applied(tail: Sequence[Transform], rows: Tensors) -> Tensors:
-  for transform in tail:
-    rows = transform(rows)
-  return rows
-
-
-def _num_rows(rows: Tensors) -> Any:
-  first = next(iter(rows.values()))
-  return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
-
-
-def _function(preprocessor: Any) -> Any:
-  while isinstance(preprocessor, functools.partial):
-    preprocessor = preprocessor.func
-  return preprocessor
-
-
-def _keywords(preprocessor: Any) -> dict[str, Any]:
-  return dict(preprocessor.keywords) if isinstance(preprocessor, functools.partial) else {}
-
-
-def _values(name: str, rows: Tensors, wanted: set[str] | None) -> dict[str, Values]:
-  kept = {k: v for k, v in rows.items() if wanted is None or k in wanted}
-  return {feature: _value(name, feature, of) for feature, of in kept.items()}
-
-
-def _value(name: str, feature: str, of: Any) -> Values:
-  """A feature of a batch of examples, as arrays."""
-  lengths: tuple[np.ndarray, ...] = ()
-  if isinstance(of, tf.RaggedTensor) or of.shape.rank == 2:
-    if isinstance(of, tf.RaggedTensor):
-      flat, length = of.flat_values.numpy(), of.row_lengths().numpy()
-    else:
-      flat = of.numpy()
-      length = np.full(flat.shape[0], flat.shape[1], np.int64)
-      flat = flat.reshape(-1)
-    lengths = (length,)
-  else:
-    flat = of.numpy()
-  if flat.ndim != 1:
-    raise NotMaterialised(name, f'has a feature {feature} that is no scalar or vector')
-  if flat.dtype == object:
-    number = np.array([len(text) for text in flat], np.int64)
-    data = np.frombuffer(b''.join(flat.tolist()), np.uint8)
-    return Values(data, (number, *lengths), text=True)
-  return Values(flat, lengths)
+def _check_flat(spec: Mapping[str, Any]) -> None:
+  for feature, feature_spec in spec.items():
+    rank = getattr(getattr(feature_spec, 'shape', None), 'rank', None)
+    if rank is None or rank > 1 or isinstance(feature_spec, tf.RaggedTensorSpec):
+      raise NotFlatError(feature)

@@ -1,8 +1,8 @@
 """The folder of materialised examples: entries that are built once and shared.
 
 An entry is a folder `TASK/SPLIT-KEY` of `examples.bin`, the columns, and `info.json`, which
-says what they are. The key is a digest of everything that the examples depend on, so that an
-entry never changes: it appears whole, by a rename, and is used until it is pruned.
+describes them. The key is a digest of everything that the examples depend on, so that
+an entry never changes: it appears whole, by a rename, and is used until it is pruned.
 """
 
 import contextlib
@@ -28,15 +28,15 @@ _HOUR = 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-  """What an entry says of itself.
+  """The description of an entry.
 
   Attributes:
-    task: the name of the SeqIO task.
-    split: its split.
-    identity: digests of what the examples depend on (`digests.Identity`).
-    rules: of each token feature, how it is cut to a length: see `build.Rule`.
-    layout: where things are in the file, and the digest of it.
-    seconds: how long it took to build.
+    task: names the SeqIO task.
+    split: names its split.
+    identity: holds digests of all that the examples depend on (`digests.Identity`).
+    rules: says how each token feature is cut to a length: see `examples.CUT`.
+    layout: says where the arrays are in the file, and has the digest of the file.
+    seconds: says how long the entry took to build.
   """
 
   task: str
@@ -65,8 +65,8 @@ class Entry:
   """One materialised split of a task.
 
   Attributes:
-    path: its folder.
-    info: what it says of itself.
+    path: names its folder.
+    info: describes it.
   """
 
   path: str
@@ -158,9 +158,9 @@ class Cache:
     """Keeps other processes from building an entry while active.
 
     Args:
-      task: the name of the entry's task.
-      split: its split.
-      key: its key.
+      task: names the task of the entry.
+      split: names the split of the entry.
+      key: is the key of the entry.
       wait: whether to wait for a process that is building it.
 
     Yields:
@@ -190,8 +190,8 @@ class Cache:
     """Writes an entry.
 
     Args:
-      info: what it says of itself, but for its layout.
-      key: its key.
+      info: describes it, but for its layout.
+      key: is the key of the entry.
       writer: holds the examples.
 
     Raises:
@@ -225,17 +225,17 @@ class Cache:
 
   def entries(self) -> list[Entry]:
     """All entries, by task and split."""
-    found = []
+    entries = []
     with contextlib.suppress(FileNotFoundError):
       for task in sorted(os.listdir(self.directory)):
         folder = os.path.join(self.directory, task)
         if os.path.isdir(folder):
-          found += [_read(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
-    return [entry for entry in found if entry]
+          entries += [
+            _read(os.path.join(folder, name)) for name in sorted(os.listdir(folder))
+          ]
+    return [entry for entry in entries if entry]
 
-  def prune(
-    self, max_bytes: int | None = None, keep: Iterable[Entry] = ()
-  ) -> list[Entry]:
+  def prune(self, max_bytes: int | None = None, keep: Iterable[Entry] = ()) -> list[Entry]:
     """Removes what kills left, and entries, those used longest ago first.
 
     Args:
@@ -249,7 +249,9 @@ class Cache:
     room = self.max_bytes if max_bytes is None else max_bytes
     kept = {entry.path for entry in keep}
     # False sorts before True.
-    entries = sorted(self.entries(), key=lambda of: (of.path not in kept, -of.last_used()))
+    entries = sorted(
+      self.entries(), key=lambda entry: (entry.path not in kept, -entry.last_used())
+    )
     removed = []
     for entry in entries:
       room -= entry.info.layout.size

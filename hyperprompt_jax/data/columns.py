@@ -1,8 +1,8 @@
 """Examples as columns of one file: written once, read by index through a memory map.
 
 A column holds one feature of all examples, as a flat array of its values and, for features
-that vary in length, arrays of the ends of their parts. Integers have the narrowest type that
-holds them: token ids take two bytes up to 65,536.
+that vary in length, arrays of the ends of their parts. Integers have the narrowest type
+that holds them: token ids take two bytes up to 65,536.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ class Values:
   """A feature of some examples.
 
   Attributes:
-    flat: all values one after another; those of text are bytes, uint8.
-    lengths: of parts, the finest first: for a vector its number of values; for text its
-      number of bytes; for a vector of texts both. Empty for scalars.
-    text: whether it is text.
+    flat: holds all values one after another; those of text are bytes, uint8.
+    lengths: holds the lengths of parts, the finest first: the number of values of each
+      vector, of bytes of each text, and both for vectors of texts. Scalars have none.
+    text: says whether it is text.
   """
 
   flat: np.ndarray
@@ -70,11 +70,11 @@ class Layout:
   """Where the columns of a file are.
 
   Attributes:
-    examples: how many there are.
-    digest: of the file's bytes.
-    size: the number of its bytes.
-    columns: of each feature, whether it is text and where its arrays are: the values, then
-      the ends of the parts, the finest first.
+    examples: is the number of examples.
+    digest: is a digest of the bytes of the file.
+    size: is the number of its bytes.
+    columns: says of each feature whether it is text and where its arrays are: the values,
+      then the ends of the parts, the finest first.
   """
 
   examples: int
@@ -97,9 +97,7 @@ class Layout:
       name: (bool(text), tuple(_Place(**place) for place in places))
       for name, (text, places) in value['columns'].items()
     }
-    return cls(
-      int(value['examples']), str(value['digest']), int(value['size']), columns
-    )
+    return cls(int(value['examples']), str(value['digest']), int(value['size']), columns)
 
 
 class Writer:
@@ -179,7 +177,9 @@ class _Growing:
 
   def __init__(self, dtype: np.dtype, folder: str):
     self.dtype = dtype
-    self.file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=folder)
+    self.file: IO[bytes] = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - it grows
+      _IN_MEMORY_BYTES, dir=folder
+    )
     self.count = self.last = 0
     self._least = self._most = 0
 
@@ -198,7 +198,7 @@ class _Growing:
   def narrowest(self) -> np.dtype:
     if self.dtype.kind not in 'iu':
       return self.dtype
-    fits = lambda of: of.min <= self._least and self._most <= of.max
+    fits = lambda limits: limits.min <= self._least and self._most <= limits.max
     return next((x for x in _NARROW if fits(np.iinfo(x))), self.dtype)
 
   def parts(self) -> Iterator[np.ndarray]:
@@ -211,8 +211,8 @@ class Columns:
   """The examples of a file, by index.
 
   Args:
-    path: of the file.
-    layout: where things are in it.
+    path: names the file.
+    layout: says where the arrays are in it.
 
   Raises:
     OSError: if it cannot be read.
@@ -256,8 +256,8 @@ class Columns:
     """The values of a vector feature in some rows.
 
     Args:
-      feature: the name of a feature of vectors.
-      rows: their numbers, int64 `[n]`.
+      feature: names a feature of vectors.
+      rows: holds the numbers of the rows, int64 `[n]`.
       limit: takes no more than so many values of each; None takes all.
 
     Returns:

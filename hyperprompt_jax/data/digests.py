@@ -29,7 +29,10 @@ from hyperprompt_tasks import sources, vocabulary
 # Another form of the cache is another key.
 _FORMAT = 1
 _PACKAGES = ('seqio', 'tensorflow', 'tensorflow-text')
-_INSTALLED = (os.path.dirname(os.path.dirname(seqio.__file__)), os.path.dirname(os.__file__))
+_INSTALLED = (
+  os.path.dirname(os.path.dirname(seqio.__file__)),
+  os.path.dirname(os.__file__),
+)
 _DEEPEST = 12
 
 
@@ -38,10 +41,10 @@ class Identity:
   """Digests of everything that the examples of a task's split depend on.
 
   Attributes:
-    rows: of the contents of the source.
-    definition: of the task: preprocessors, features, splits.
-    vocabulary: of the contents of the vocabularies.
-    packages: of the versions of the packages that read, transform and tokenize.
+    rows: is a digest of the contents of the source.
+    definition: is a digest of the preprocessors and features of the task.
+    vocabulary: is a digest of the contents of the vocabularies.
+    packages: is a digest of the versions of the packages that read and tokenize.
   """
 
   rows: str
@@ -61,22 +64,26 @@ def identity(
   """Digests what the examples of a task's split depend on.
 
   Args:
-    task: the task.
-    split: the split.
+    task: is the SeqIO task.
+    split: names its split.
     known: keeps the digests of files.
-    use_cached: whether SeqIO's own cache of the task is read in place of its source.
-    also: is part of the definition: what else decides how examples are made.
+    use_cached: says whether SeqIO's own cache of the task is read in place of its source.
+    also: is whatever else decides how examples are made; it is part of the definition.
   """
   source = task._get_cached_source(split) if use_cached else task.source
   features = {
-    name: (of.add_eos, str(of.dtype), of.rank) for name, of in task.output_features.items()
+    name: (feature.add_eos, str(feature.dtype), feature.rank)
+    for name, feature in task.output_features.items()
   }
-  preprocessors = [_described(of, set(), 0) for of in task.preprocessors]
+  preprocessors = [_described(step, set(), 0) for step in task.preprocessors]
   return Identity(
     rows=_rows(source, split, known),
     definition=_digest((features, preprocessors, use_cached, also)),
     vocabulary=_digest(
-      {name: _vocabulary(of.vocabulary) for name, of in task.output_features.items()}
+      {
+        name: _vocabulary(feature.vocabulary)
+        for name, feature in task.output_features.items()
+      }
     ),
     packages=_packages(),
   )
@@ -100,7 +107,7 @@ class FileDigests:
         self._known = {}
     self._changed = False
 
-  def of(self, path: str) -> str:
+  def digest(self, path: str) -> str:
     """The digest of a file's contents, or of its size where it is not on this machine."""
     if re.match(r'\w+://', path):
       status = tf.io.gfile.stat(path)
@@ -127,7 +134,7 @@ def _rows(source: seqio.DataSource, split: str, known: FileDigests) -> str:
   """The digest of a split's rows: of their files, or of what is in memory, or of code."""
   paths = _paths(source, split)
   if paths:
-    return _digest([(os.path.basename(path), known.of(path)) for path in sorted(paths)])
+    return _digest([(os.path.basename(path), known.digest(path)) for path in sorted(paths)])
   if isinstance(source, sources.ColumnSource) and source.in_memory:
     digest = hashlib.blake2b(digest_size=16)
     for part in _column_bytes(source.columns(split)):
@@ -162,20 +169,19 @@ def _column_bytes(columns: Mapping[str, Any]) -> Iterator[bytes]:
       yield array.tobytes()
 
 
-def _vocabulary(of: Any) -> Any:
-  """What a vocabulary makes of text."""
-  if isinstance(of, vocabulary.TaskVocabulary):
-    of = vocabulary.current_vocabulary()
-  model = getattr(of, 'sp_model', None)
+def _vocabulary(vocab: Any) -> Any:
+  """A description of what decides the ids that a vocabulary gives."""
+  vocab = vocabulary.in_use(vocab)
+  model = getattr(vocab, 'sp_model', None)
   if isinstance(model, bytes):
     contents: Any = hashlib.blake2b(model, digest_size=16).hexdigest()
   else:
     contents = {
       name: value
-      for name, value in vars(of).items()
+      for name, value in vars(vocab).items()
       if isinstance(value, str | int | float | bool | tuple)
     }
-  return type(of).__qualname__, of.extra_ids, of.vocab_size, contents
+  return type(vocab).__qualname__, vocab.extra_ids, vocab.vocab_size, contents
 
 
 def _packages() -> str:

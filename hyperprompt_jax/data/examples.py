@@ -17,10 +17,10 @@ class Examples:
   """The examples of a task's split.
 
   Attributes:
-    name: of the SeqIO task.
-    columns: what is materialised.
-    rules: how each token feature is cut.
-    entry: what they were opened from.
+    name: is that of the SeqIO task.
+    columns: holds the features of all examples.
+    rules: says how each token feature is cut.
+    entry: is the entry of the cache that they were opened from.
   """
 
   name: str
@@ -50,9 +50,9 @@ class Examples:
     """The tokens of some rows, cut as the task's own pipeline would cut them.
 
     Args:
-      feature: `inputs` or `targets`.
-      rows: their numbers, int64 `[n]`.
-      limit: the length to cut to.
+      feature: is `inputs` or `targets`.
+      rows: holds the numbers of the rows, int64 `[n]`.
+      limit: is the length to cut to.
 
     Returns:
       The tokens one after another, int32, and how many each row has, int64 `[n]`.
@@ -74,8 +74,8 @@ def missing_features(examples: Sequence[Examples]) -> list[str]:
   """Names the features that training needs and a task lacks, as `TASK: FEATURE`."""
   needed = ('inputs', 'targets', 'task_ids')
   return [
-    f'{of.name}: {feature}'
-    for of in examples
+    f'{task.name}: {feature}'
+    for task in examples
     for feature in needed
-    if feature not in of.columns.features
+    if feature not in task.columns.features
   ]

@@ -29,15 +29,15 @@ _AHEAD = 2  # batches that are ready before they are asked for
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """What decides the batches besides the examples and rates.
+class BatchSettings:
+  """Settings that decide the batches, besides the examples and rates.
 
   Attributes:
-    lengths: of `inputs` and `targets`; longer ones are cut.
-    batch_size: rows over all hosts.
-    seed: of the mixing and of the orders.
-    pack: whether rows hold several examples.
-    max_segments: the most examples of a packed row.
+    lengths: gives the lengths of `inputs` and `targets`, to which longer ones are cut.
+    batch_size: is the number of rows over all hosts.
+    seed: decides the mixing and the orders.
+    pack: says whether rows hold several examples.
+    max_segments: is the largest number of examples in a packed row.
   """
 
   lengths: Mapping[str, int]
@@ -48,9 +48,7 @@ class Settings:
 
   def __post_init__(self):
     if self.max_segments < 1:
-      raise UserError(
-        f'max_segments must be a positive integer, not {self.max_segments}'
-      )
+      raise UserError(f'max_segments must be a positive integer, not {self.max_segments}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +56,9 @@ class Placed:
   """The draws of a batch and the rows that they are in.
 
   Attributes:
-    start: the number of the first draw.
-    drawn: the draws.
-    row: of the batch, for each draw, int64 `[n]`.
+    start: is the number of the first draw.
+    drawn: holds the draws.
+    row: says in which row of the batch each draw is, int64 `[n]`.
   """
 
   start: int
@@ -77,18 +75,18 @@ class Batches:
   """The batches of a mixture, each a function of the draw that it begins with.
 
   Args:
-    examples: of each task.
-    rates: of the mixture, positive.
-    settings: what else decides the batches.
+    examples: holds those of each task.
+    rates: gives the rate of each task in the mixture, positive.
+    settings: holds the rest that decides the batches.
   """
 
   def __init__(
-    self, examples: Sequence[Examples], rates: Sequence[float], settings: Settings
+    self, examples: Sequence[Examples], rates: Sequence[float], settings: BatchSettings
   ):
     self.examples = list(examples)
     self.settings = settings
-    names = [of.name for of in examples]
-    self._draws = Draws(names, [len(of) for of in examples], rates, settings.seed)
+    names = [task.name for task in examples]
+    self._draws = Draws(names, [len(task) for task in examples], rates, settings.seed)
     self._blocks: dict[int, Drawn] = {}
 
   def at(self, start: int) -> Placed:
@@ -120,8 +118,9 @@ class Batches:
     """The model's features of a batch (`features.ConditionedEncDecFeatureConverter`).
 
     Args:
-      placed: the batch.
-      own: which rows are filled, bool `[rows]`; None for all. The others are zeros.
+      placed: says which draws are in the batch and where.
+      own: marks the rows that are filled, bool `[rows]`; None fills all. The others stay
+        zeros.
 
     Returns:
       The features, int32, `[rows, length]`.
@@ -153,10 +152,10 @@ class Batches:
           of_part = np.zeros(rows * width, np.int32)
           of_part[index] = values
           batch[f'{part}_{name}'] = of_part.reshape(rows, width)
-    for number, of in enumerate(self.examples):
+    for number, task in enumerate(self.examples):
       chosen = np.flatnonzero(drawn.task == number)
       if chosen.size:
-        task_ids[row[chosen], segment[chosen]] = of.task_ids(drawn.example[chosen])
+        task_ids[row[chosen], segment[chosen]] = task.task_ids(drawn.example[chosen])
     targets = flat['targets'][0]
     shifted = np.zeros_like(targets)
     shifted[:, 1:] = targets[:, :-1]
@@ -181,9 +180,9 @@ class Batches:
     whole = parts[0]
     if len(parts) > 1:
       whole = Drawn(
-        np.concatenate([of.task for of in parts]),
-        np.concatenate([of.epoch for of in parts]),
-        np.concatenate([of.example for of in parts]),
+        np.concatenate([block.task for block in parts]),
+        np.concatenate([block.epoch for block in parts]),
+        np.concatenate([block.example for block in parts]),
       )
     skipped = start - numbers[0] * _BLOCK
     return whole[skipped : skipped + count]
@@ -191,10 +190,10 @@ class Batches:
   def _lengths(self, drawn: Drawn, feature: str) -> np.ndarray:
     limit = self.settings.lengths[feature]
     length = np.empty(len(drawn), np.int64)
-    for number, of in enumerate(self.examples):
+    for number, task in enumerate(self.examples):
       chosen = np.flatnonzero(drawn.task == number)
       if chosen.size:
-        length[chosen] = of.lengths(feature, drawn.example[chosen], limit)
+        length[chosen] = task.lengths(feature, drawn.example[chosen], limit)
     return length
 
   def _tokens(self, drawn: Drawn, feature: str) -> tuple[np.ndarray, np.ndarray]:
@@ -202,10 +201,10 @@ class Batches:
     limit = self.settings.lengths[feature]
     length = np.empty(len(drawn), np.int64)
     parts = []
-    for number, of in enumerate(self.examples):
+    for number, task in enumerate(self.examples):
       chosen = np.flatnonzero(drawn.task == number)
       if chosen.size:
-        tokens, length[chosen] = of.tokens(feature, drawn.example[chosen], limit)
+        tokens, length[chosen] = task.tokens(feature, drawn.example[chosen], limit)
         parts.append((chosen, tokens))
     start = np.cumsum(length) - length
     result = np.empty(int(length.sum()), np.int32)
@@ -235,9 +234,9 @@ class IndexedBatches(Iterator[dict[str, np.ndarray]]):
   """Endless batches from the first on, the next ones made by a thread meanwhile.
 
   Args:
-    batches: the batches.
-    own: which rows this host fills, bool `[rows]`.
-    saves: whether this host saves the position.
+    batches: makes the batches.
+    own: marks the rows that this host fills, bool `[rows]`.
+    saves: says whether this host saves the position.
   """
 
   def __init__(self, batches: Batches, own: np.ndarray, *, saves: bool):

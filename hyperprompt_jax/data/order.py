@@ -23,12 +23,12 @@ _ROUNDS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-  """What a range of draws is.
+  """The examples that a range of draws is.
 
   Attributes:
-    task: the index of each draw's task, int64 `[n]`.
-    epoch: how often the task had been read whole before, int64 `[n]`.
-    example: the row among the task's examples, int64 `[n]`.
+    task: holds the index of each draw's task, int64 `[n]`.
+    epoch: says how often that task has been read whole before, int64 `[n]`.
+    example: holds the row among the examples of that task, int64 `[n]`.
   """
 
   task: np.ndarray
@@ -45,20 +45,20 @@ class Drawn:
 class Draws:
   """The draws of a mixture of tasks.
 
-  The draws of task i come at the times `(j + u[i, j]) / p[i]`, where j counts them, p is the
-  task's share of the rates, and u is uniform in [0, 1) by a hash of seed, task and j. All
-  draws in the order of their times are the stream. So each task has its share at any time,
-  up to a draw or so, the order within that is random, and the draws of any time are known
-  without those before.
+  The draws of task i come at the times `(j + u[i, j]) / p[i]`, where j counts them, p is
+  the task's share of the rates, and u is uniform in [0, 1) by a hash of seed, task and j.
+  All draws in the order of their times are the stream. So each task has its share at any
+  time, up to a draw or so, the order within that is random, and the draws of any time are
+  known without those before.
 
   The draws of a task go through its examples epoch by epoch, each in an order of its own,
   which depends on the seed and the task's name and on no other task.
 
   Args:
-    names: of the tasks.
-    sizes: how many examples each has, 1 or more.
-    rates: of the mixture, positive.
-    seed: of the draws and the orders.
+    names: holds those of the tasks.
+    sizes: says how many examples each task has, 1 or more.
+    rates: gives the rate of each task in the mixture, positive.
+    seed: decides the draws and the orders.
   """
 
   def __init__(
@@ -72,7 +72,7 @@ class Draws:
   def at(self, start: int, count: int) -> Drawn:
     """The draws from number `start` on, `count` of them."""
     tasks = len(self._shares)
-    # At the time t the tasks have had t draws, each at most one more or less than its share.
+    # At the time t a task has had its share of t draws, or one more or less.
     before = self._drawn(max(0, start - tasks))
     after = self._drawn(start + count + tasks)
     number = after - before
@@ -112,9 +112,9 @@ def permuted(row: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
   with the rows.
 
   Args:
-    row: below `size`, int64 `[n]`.
-    size: of what is permuted, int64 `[n]`.
-    key: which permutation it is, uint64 `[n]`.
+    row: holds rows below `size`, int64 `[n]`.
+    size: says how many rows each permutation has, int64 `[n]`.
+    key: decides each permutation, uint64 `[n]`.
 
   Returns:
     The rows, int64 `[n]`.

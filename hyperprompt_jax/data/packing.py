@@ -13,10 +13,10 @@ def place(
   than to close each row at the first example that it has no room for.
 
   Args:
-    lengths: of each example's inputs and targets, int64 `[n, 2]`.
-    room: the lengths of inputs and targets in a row, int64 `[2]`; every example fits alone.
-    rows: the rows of a batch.
-    max_segments: the most examples of a row.
+    lengths: gives the lengths of inputs and targets of each example, int64 `[n, 2]`.
+    room: gives those of a row, int64 `[2]`; every example fits alone.
+    rows: is the number of rows in a batch.
+    max_segments: is the largest number of examples in a row.
 
   Returns:
     The row of each of the first examples, as many as the batch takes, int64.

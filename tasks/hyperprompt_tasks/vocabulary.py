@@ -53,6 +53,13 @@ def current_vocabulary() -> seqio.Vocabulary:
   return _in_use.get('vocabulary') or use_vocabulary(DEFAULT_VOCABULARY)
 
 
+def in_use(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
+  """Returns the vocabulary itself, or the one that a `TaskVocabulary` stands for now."""
+  if isinstance(vocabulary, TaskVocabulary):
+    return current_vocabulary()
+  return vocabulary
+
+
 def vocabulary_file(name: str) -> str:
   """The SentencePiece file that a folder of a Hugging Face model holds, or `name` itself.
 

@@ -1,0 +1,146 @@
+"""The last steps of most tasks, done to whole batches: tokenizing, EOS, task ids.
+
+Each of these treats every example alike, so that a batch of many gives what the examples
+give one by one, at a third of the cost (docs/speed.md).
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from hyperprompt_jax.data.columns import Values
+from hyperprompt_tasks import preprocessors, vocabulary
+
+Tensors = Mapping[str, Any]
+Transform = Callable[[Tensors], Tensors]
+
+
+class NotFlatError(ValueError):
+  """A feature that is no scalar or vector."""
+
+
+def parted(task: seqio.Task, use_cached: bool) -> tuple[list[Any], list[Transform]]:
+  """The preprocessors that see single examples, and what is done to batches after them."""
+  steps = list(task.preprocessors)
+  if use_cached:
+    steps = steps[task._cache_step_idx + 1 :]
+  tail: list[Transform] = []
+  while steps and (transform := _on_batches(steps[-1], task)):
+    tail.insert(0, transform)
+    steps.pop()
+  return steps, tail
+
+
+def _on_batches(preprocessor: Any, task: seqio.Task) -> Transform | None:
+  """What a preprocessor does, done to a batch; None where it may be another thing."""
+  function, keywords = function_of(preprocessor), _keywords(preprocessor)
+  features = task.output_features
+  if isinstance(preprocessor, seqio.CacheDatasetPlaceholder):
+    return lambda rows: rows
+  if function is seqio.preprocessors.tokenize and _is_tokenized_alike(task):
+    if not keywords.keys() - {'copy_pretokenized'}:
+      return functools.partial(_tokenized, features, **keywords)
+    return None
+  eos = seqio.preprocessors.append_eos, seqio.preprocessors.append_eos_after_trim
+  if function in eos and not keywords:
+    return lambda rows: seqio.preprocessors.append_eos_after_trim_impl(
+      dict(rows), features, None
+    )
+  if function is preprocessors.add_task_ids:
+    ids = tf.constant([[keywords['task_id']]], tf.int32)
+    return lambda rows: {**rows, 'task_ids': tf.repeat(ids, _num_rows(rows), 0)}
+  return None
+
+
+def _is_tokenized_alike(task: seqio.Task) -> bool:
+  """Whether the vocabularies are of kinds that a batch of texts can be given to."""
+  kinds = (seqio.SentencePieceVocabulary, seqio.ByteVocabulary, seqio.PassThroughVocabulary)
+  return all(
+    type(vocabulary.in_use(feature.vocabulary)) in kinds
+    for feature in task.output_features.values()
+  )
+
+
+def _tokenized(
+  features: Mapping[str, seqio.Feature], rows: Tensors, copy_pretokenized: bool = True
+) -> Tensors:
+  result = {}
+  for name, texts in rows.items():
+    if name in features:
+      if copy_pretokenized:
+        result[f'{name}_pretokenized'] = texts
+      texts = _encoded(vocabulary.in_use(features[name].vocabulary), texts)
+    result[name] = texts
+  return result
+
+
+def _encoded(vocab: seqio.Vocabulary, texts: tf.Tensor) -> Any:
+  """Token ids of each text, ragged int32 `[n, length]`."""
+  if isinstance(vocab, seqio.ByteVocabulary):
+    # It takes one text at a time: all of them as one text have the same bytes.
+    whole = vocab.encode_tf(tf.strings.reduce_join(texts))
+    return tf.RaggedTensor.from_row_lengths(whole, tf.strings.length(texts))
+  return vocab.encode_tf(texts)
+
+
+def applied(tail: Sequence[Transform], rows: Tensors) -> Tensors:
+  """The batch that a tail makes of a batch."""
+  for transform in tail:
+    rows = transform(rows)
+  return rows
+
+
+def _num_rows(rows: Tensors) -> Any:
+  first = next(iter(rows.values()))
+  return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
+
+
+def function_of(preprocessor: Any) -> Any:
+  """The function that a preprocessor is, without what is bound to it."""
+  while isinstance(preprocessor, functools.partial):
+    preprocessor = preprocessor.func
+  return preprocessor
+
+
+def _keywords(preprocessor: Any) -> dict[str, Any]:
+  return dict(preprocessor.keywords) if isinstance(preprocessor, functools.partial) else {}
+
+
+def values_of(rows: Tensors, wanted: set[str] | None) -> dict[str, Values]:
+  """Features of a batch of examples as arrays.
+
+  Args:
+    rows: holds the features of the batch.
+    wanted: names those that are taken; None takes all.
+
+  Raises:
+    NotFlatError: if one is no scalar or vector.
+  """
+  kept = {k: v for k, v in rows.items() if wanted is None or k in wanted}
+  return {feature: _value(feature, tensor) for feature, tensor in kept.items()}
+
+
+def _value(feature: str, tensor: Any) -> Values:
+  """A feature of a batch of examples, as arrays."""
+  lengths: tuple[np.ndarray, ...] = ()
+  if isinstance(tensor, tf.RaggedTensor) or tensor.shape.rank == 2:
+    if isinstance(tensor, tf.RaggedTensor):
+      flat, length = tensor.flat_values.numpy(), tensor.row_lengths().numpy()
+    else:
+      flat = tensor.numpy()
+      length = np.full(flat.shape[0], flat.shape[1], np.int64)
+      flat = flat.reshape(-1)
+    lengths = (length,)
+  else:
+    flat = tensor.numpy()
+  if flat.ndim != 1:
+    raise NotFlatError(feature)
+  if flat.dtype == object:
+    number = np.array([len(text) for text in flat], np.int64)
+    data = np.frombuffer(b''.join(flat.tolist()), np.uint8)
+    return Values(data, (number, *lengths), text=True)
+  return Values(flat, lengths)

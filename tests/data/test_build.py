@@ -1,0 +1,365 @@
+"""Materialised examples are SeqIO's own, and change with whatever they depend on."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+
+import hyperprompt_tasks
+from hyperprompt_jax.data import build, digests
+from hyperprompt_jax.data.cache import Cache
+from hyperprompt_jax.data.examples import Examples
+from hyperprompt_jax.errors import UserError
+from hyperprompt_tasks import preprocessors, registration
+from tests.tasks.conftest import OFFICIAL, write_lines
+
+LENGTHS = {'inputs': 20, 'targets': 6}
+SENTENCEPIECE = pathlib.Path(seqio.__file__).parent.joinpath(
+  'test_data/sentencepiece/sentencepiece.model'
+)
+TEXTS = [f'text {n} ' * (n % 5 + 1) for n in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def _bytes():
+  hyperprompt_tasks.use_vocabulary('bytes')
+
+
+def rows_of(texts, split, shuffle_files=False, seed=None):
+  del split, shuffle_files, seed
+  return tf.data.Dataset.from_tensor_slices({'inputs': texts, 'targets': texts[::-1]})
+
+
+def endless(split, shuffle_files=False, seed=None):
+  return rows_of(TEXTS, split).repeat()
+
+
+@seqio.map_over_dataset(num_seeds=1)
+def noisy(row, seed):
+  noise = tf.random.stateless_uniform([], seed, 0, 10**6, tf.int32)
+  return {**row, 'inputs': tf.strings.join([row['inputs'], tf.strings.as_string(noise)])}
+
+
+@seqio.map_over_dataset
+def loud(row):
+  return {**row, 'inputs': tf.strings.upper(row['inputs'])}
+
+
+@seqio.map_over_dataset
+def nested(row):
+  return {**row, 'more': {'a': row['inputs']}}
+
+
+def at_most(dataset, sequence_length):
+  return dataset.map(
+    lambda row: {**row, 'inputs': row['inputs'][: sequence_length['inputs'] // 2]}
+  )
+
+
+_TEXT_ROWS = functools.partial(rows_of, TEXTS)
+
+
+def task(*steps, data=_TEXT_ROWS, after=(), name='hp_test_built'):
+  """A SeqIO task of the tests that is registered nowhere."""
+  return seqio.Task(
+    name,
+    source=seqio.FunctionDataSource(data, splits=['train']),
+    preprocessors=[
+      *steps,
+      seqio.preprocessors.tokenize,
+      seqio.preprocessors.append_eos_after_trim,
+      *after,
+      functools.partial(preprocessors.add_task_ids, task_id=3),
+    ],
+    output_features=registration.OUTPUT_FEATURES,
+    metric_fns=[],
+    shuffle_buffer_size=100,
+  )
+
+
+def made(of_task, folder, split='train', **options):
+  options.setdefault('lengths', LENGTHS)
+  max_bytes = options.pop('max_bytes', 10**9)
+  cache = Cache(str(folder), max_bytes)
+  entries = build.materialise([of_task], build.Request(split, **options), cache)
+  return Examples.open(entries[of_task.name])
+
+
+def check_against_seqio(of_task, folder, split, **options):
+  """Compares every feature of every example with what SeqIO's pipeline gives."""
+  examples = made(of_task, folder, split, whole=True, **options)
+  dataset = of_task.get_dataset(
+    LENGTHS, split=split, shuffle=False, use_cached=options.get('use_cached', False)
+  )
+  number = -1
+  for number, row in enumerate(dataset.as_numpy_iterator()):
+    index = np.array([number])
+    for feature, limit in LENGTHS.items():
+      assert examples.tokens(feature, index, limit)[0].tolist() == row[feature].tolist()
+      assert examples.lengths(feature, index, limit) == len(row[feature])
+    assert examples.task_ids(index).tolist() == row['task_ids'].tolist()
+    for feature in row.keys() - LENGTHS.keys():
+      value = examples.columns.values(feature, index).rows()[0]
+      np.testing.assert_array_equal(np.asarray(value), np.asarray(row[feature]))
+  assert number + 1 == len(examples) > 0
+
+
+SUPER_GLUE = [
+  name
+  for name in seqio.TaskRegistry.names()
+  if name.startswith('hp_super_glue') and '_ax' not in name
+]
+
+
+@pytest.mark.parametrize('name', SUPER_GLUE)
+def test_super_glue_is_what_seqio_makes_of_it(name, tmp_path, monkeypatch):
+  hyperprompt_tasks.use_vocabulary(str(SENTENCEPIECE))
+  for folder, rows in OFFICIAL.items():
+    for file in ('train.jsonl', 'val.jsonl'):
+      (tmp_path / 'files').mkdir(exist_ok=True)
+      write_lines(tmp_path / 'files' / folder / file, rows)
+  monkeypatch.setenv('SUPER_GLUE_DIR', str(tmp_path / 'files'))
+  of_task = seqio.TaskRegistry.get(name)
+  for split in of_task.splits:
+    if split != 'test':
+      check_against_seqio(of_task, tmp_path / 'cache', split)
+
+
+def test_rows_in_memory_are_what_seqio_makes_of_them(tmp_path):
+  check_against_seqio(seqio.TaskRegistry.get('hp_builtin_sort'), tmp_path, 'validation')
+
+
+@pytest.mark.parametrize(
+  'of_task',
+  [
+    task(),
+    task(loud),
+    task(after=[at_most]),
+    task(after=[seqio.preprocessors.truncate_inputs_left]),
+  ],
+  ids=['plain', 'a step before', 'lengths', 'the left'],
+)
+def test_any_task_is_what_seqio_makes_of_it(of_task, tmp_path):
+  check_against_seqio(of_task, tmp_path, 'train')
+
+
+@pytest.mark.parametrize(
+  ('of_task', 'reason'),
+  [
+    (task(data=endless), 'hp_test_built is endless'),
+    (task(noisy), 'hp_test_built makes other examples each time that it is read'),
+    (task(nested), 'hp_test_built has a feature more that is no scalar or vector'),
+  ],
+)
+def test_what_cannot_be_materialised_says_why(of_task, reason, tmp_path):
+  with pytest.raises(build.NotMaterialised, match=reason):
+    made(of_task, tmp_path, whole=True)
+  assert Cache(str(tmp_path)).entries() == []
+
+
+def test_tasks_over_the_bound_are_not_kept(tmp_path):
+  with pytest.raises(build.NotMaterialised, match='more than the 500 bytes of the cache'):
+    made(task(), tmp_path, max_bytes=500)
+  assert not [path for path in tmp_path.rglob('*') if path.name == 'examples.bin']
+
+
+# ---- What an entry depends on ----
+
+
+def identity(of_task, folder, **options):
+  known = digests.FileDigests(str(folder / 'files.json'))
+  return digests.identity(of_task, 'train', known, use_cached=False, **options)
+
+
+def changed(first, second):
+  return {
+    name
+    for name in ('rows', 'definition', 'vocabulary', 'packages')
+    if getattr(first, name) != getattr(second, name)
+  }
+
+
+def test_an_identity_is_the_same_in_every_process(tmp_path):
+  code = (
+    'from tests.data import test_build as t; import pathlib, hyperprompt_tasks;'
+    "hyperprompt_tasks.use_vocabulary('bytes');"
+    f"print(t.identity(t.task(t.loud), pathlib.Path('{tmp_path}')).key)"
+  )
+  for seed in ('1', '2'):
+    environment = {**os.environ, 'PYTHONHASHSEED': seed}
+    output = subprocess.run(
+      [sys.executable, '-c', code], env=environment, capture_output=True, text=True
+    ).stdout
+    assert output.split()[-1] == identity(task(loud), tmp_path).key
+
+
+def test_another_row_step_or_vocabulary_is_another_identity(tmp_path):
+  first = identity(task(), tmp_path)
+  other_rows = task(data=functools.partial(rows_of, [*TEXTS[:-1], 'another']))
+  assert changed(first, identity(other_rows, tmp_path)) == {'rows'}
+  assert changed(first, identity(task(loud), tmp_path)) == {'definition'}
+  hyperprompt_tasks.use_vocabulary(str(SENTENCEPIECE))
+  assert changed(first, identity(task(), tmp_path)) == {'vocabulary'}
+
+
+def constants(tmp_path, factor):
+  """A step that calls a function that has a constant, as an edit of a file leaves it."""
+  path = tmp_path / f'steps_{factor}.py'
+  path.write_text(
+    f'FACTOR = {factor}\ndef twice(x):\n  return x * FACTOR\n'
+    'def step(dataset):\n  return dataset.map(lambda row: twice(row))\n'
+  )
+  scope = {'__name__': 'steps'}
+  exec(compile(path.read_text(), str(path), 'exec'), scope)
+  return scope['step']
+
+
+def test_an_edit_of_what_a_step_calls_is_another_definition(tmp_path):
+  first, again, edited = (
+    identity(task(constants(tmp_path, factor)), tmp_path) for factor in (2, 2, 3)
+  )
+  assert changed(first, again) == set()
+  assert changed(first, edited) == {'definition'}
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path):
+  path = tmp_path / 'rows.txt'
+  path.write_text('one\n')
+  known = digests.FileDigests(str(tmp_path / 'files.json'))
+  first = known.digest(str(path))
+  known.write()
+  again = digests.FileDigests(str(tmp_path / 'files.json'))
+  assert again.digest(str(path)) == first
+  path.write_text('two\n')
+  assert again.digest(str(path)) != first
+
+
+# ---- One folder, several processes ----
+
+
+def test_two_that_want_the_same_build_it_once(tmp_path, monkeypatch):
+  built, real = [], build._batches
+
+  def slow(plan):
+    built.append(plan.task.name)
+    time.sleep(0.5)
+    return real(plan)
+
+  monkeypatch.setattr(build, '_batches', slow)
+  tasks = [task(name=f'hp_test_{n}') for n in range(3)]
+  request = build.Request('train', LENGTHS)
+  results = []
+  threads = [
+    threading.Thread(
+      target=lambda: results.append(build.materialise(tasks, request, Cache(str(tmp_path))))
+    )
+    for _ in range(2)
+  ]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sorted(built) == [of_task.name for of_task in tasks]
+  assert [len(entries) for entries in results] == [3, 3]
+  assert not [path for path in tmp_path.rglob('*') if path.suffix in ('.tmp', '.lock')]
+
+
+def test_a_build_that_is_cut_off_leaves_nothing_that_is_used(tmp_path, monkeypatch):
+  def cut_off(plan):
+    yield from real(plan)
+    raise KeyboardInterrupt
+
+  real = build._batches
+  monkeypatch.setattr(build, '_batches', cut_off)
+  with pytest.raises(KeyboardInterrupt):
+    made(task(), tmp_path)
+  assert Cache(str(tmp_path)).entries() == []
+  monkeypatch.undo()
+  assert len(made(task(), tmp_path)) == len(TEXTS)
+
+
+def test_the_entries_used_longest_ago_make_room(tmp_path):
+  cache = Cache(str(tmp_path))
+  sizes = []
+  for n in range(3):
+    entry = made(task(name=f'hp_test_{n}'), tmp_path).entry
+    os.utime(pathlib.Path(entry.path) / 'info.json', (n, n))
+    sizes.append(entry.info.layout.size)
+  assert cache.prune(sum(sizes)) == []
+  assert [entry.info.task for entry in cache.prune(sum(sizes) - 1)] == ['hp_test_0']
+  last, *_ = cache.entries()[::-1]
+  removed = cache.prune(0, keep=[last])
+  assert [entry.info.task for entry in removed] == ['hp_test_1']
+  assert [entry.path for entry in cache.entries()] == [last.path]
+
+
+def test_folders_that_kills_left_are_removed_once_they_are_old(tmp_path):
+  entry = made(task(), tmp_path).entry
+  left = pathlib.Path(f'{entry.path}.0123456789ab.tmp')
+  left.mkdir()
+  cache = Cache(str(tmp_path))
+  cache.prune()
+  assert left.exists()
+  os.utime(left, (1, 1))
+  cache.prune()
+  assert not left.exists()
+  assert len(cache.entries()) == 1
+
+
+def test_damage_is_noticed(tmp_path):
+  entry = made(task(), tmp_path).entry
+  assert entry.is_whole()
+  path = pathlib.Path(entry.path) / 'examples.bin'
+  contents = bytearray(path.read_bytes())
+  contents[len(contents) // 2] ^= 1
+  path.write_bytes(contents)
+  assert not entry.is_whole()
+  path.write_bytes(contents[:-1])
+  # What is not whole is built again.
+  assert Cache(str(tmp_path)).entries() == []
+  assert made(task(), tmp_path).entry.is_whole()
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match=r'data cache .*file/cache cannot be written'):
+    made(task(), tmp_path / 'file' / 'cache')
+
+
+def write_seqio_cache(of_task, split, folder, count):
+  """Writes the first examples as `seqio_cache_tasks` does, which needs Apache Beam."""
+  rows = of_task.preprocess_precache(of_task.source.get_dataset(split, shuffle=False))
+  prefix = seqio.utils.get_cached_tfrecord_prefix(str(folder), split)
+  with tf.io.TFRecordWriter(f'{prefix}-00000-of-00001') as writer:
+    for row in rows.take(count):
+      writer.write(seqio.utils.dict_to_tfexample(row).SerializeToString())
+  features = {
+    feature: {'shape': spec.shape.as_list(), 'dtype': spec.dtype.name}
+    for feature, spec in rows.element_spec.items()
+  }
+  info = {'num_shards': 1, 'seqio_version': seqio.__version__, 'features': features}
+  for path, contents in (
+    (seqio.utils.get_cached_info_path, info),
+    (seqio.utils.get_cached_stats_path, {'examples': count}),
+  ):
+    pathlib.Path(path(str(folder), split)).write_text(json.dumps(contents))
+  (folder / 'COMPLETED').touch()
+
+
+def test_seqios_own_cache_is_read(tmp_path, monkeypatch):
+  of_task = seqio.TaskRegistry.get('hp_builtin_first')
+  folder = tmp_path / 'seqio' / seqio.utils.get_task_dir_from_name(of_task.name)
+  folder.mkdir(parents=True)
+  write_seqio_cache(of_task, 'validation', folder, 50)
+  monkeypatch.setattr(of_task, '_cache_dir', str(folder))
+  check_against_seqio(of_task, tmp_path / 'ours', 'validation', use_cached=True)
+  assert len(made(of_task, tmp_path / 'ours', 'validation', use_cached=True)) == 50
