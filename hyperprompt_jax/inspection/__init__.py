@@ -1,1 +1,1 @@
-"""A look inside: attention on prompts, entropy, similarity of tasks, parameters."""
+"""Inspection of models: attention on prompts, entropy, similarity of tasks, parameters."""

@@ -35,9 +35,9 @@ def report(capsys, *arguments):
 def rows(tmp_path_factory):
   """All rows, by size and method, and the picture that was drawn of them."""
   picture = tmp_path_factory.mktemp('params') / 'growth.png'
-  found = params._rows([], [], 8, everything=True)
-  parameter_count.draw(found, str(picture))
-  return {(row['size'], row['method']): row for row in found}, picture
+  counted = params._rows([], [], 8, everything=True)
+  parameter_count.draw(counted, str(picture))
+  return {(row['size'], row['method']): row for row in counted}, picture
 
 
 def test_all_lists_every_size_and_every_method(rows):
@@ -58,13 +58,13 @@ def test_hyperprompt_global_adds_no_more_than_the_paper_says(rows, size):
 
 def test_growth_is_per_task_and_the_methods_keep_their_order(rows):
   for row in rows[0].values():
-    of = {int(tasks): entry['task'] for tasks, entry in row['growth'].items()}
-    assert [*of] == [1, 2, 4, 8, 16, 32, 64]
-    assert of[8] == row['task'] and of[64] - of[1] == 63 * row['per_task']
-  of_base = {method: rows[0]['base', method]['per_task'] for method in METHODS}
-  assert of_base['mtl'] == 0 and of_base['single_task'] == PUBLISHED['base']
-  assert of_base['hyperformer'] < of_base['hyperprompt_share']
-  assert of_base['hyperprompt_global'] < of_base['hyperprompt_sep'] < of_base['adapter']
+    added = {int(tasks): entry['task'] for tasks, entry in row['growth'].items()}
+    assert [*added] == [1, 2, 4, 8, 16, 32, 64]
+    assert added[8] == row['task'] and added[64] - added[1] == 63 * row['per_task']
+  at_base = {method: rows[0]['base', method]['per_task'] for method in METHODS}
+  assert at_base['mtl'] == 0 and at_base['single_task'] == PUBLISHED['base']
+  assert at_base['hyperformer'] < at_base['hyperprompt_share']
+  assert at_base['hyperprompt_global'] < at_base['hyperprompt_sep'] < at_base['adapter']
 
 
 def test_the_picture_is_drawn(rows):

@@ -1,4 +1,4 @@
-"""The look inside: its numbers against a naive computation, its files, its mistakes."""
+"""Inspection: its numbers against a naive computation, its files, its errors."""
 
 import csv
 import json
@@ -16,11 +16,11 @@ from tests import naive, tiny
 
 
 def naive_statistics(weights, num_prompts):
-  """Mass on prompts and on tokens, entropy, and each query's entropy.
+  """Returns the mass on prompts and on tokens, the entropy, and each query's entropy.
 
   Args:
-    weights: of a layer's heads and queries, `[p + k]` each.
-    num_prompts: p.
+    weights: holds an array of each head and query of a layer, `[p + k]`.
+    num_prompts: is the number of prompts, p.
   """
   masses, rest, entropies = [], [], []
   for row in weights:
@@ -43,23 +43,23 @@ def test_mass_and_entropy_are_those_of_a_naive_computation(method, scan_layers):
   if scan_layers:
     model, params = tiny.model(tiny.VARIANTS[method]), stack_layers(params)
   conditioning = tiny.condition(model, params)
-  found = jax.jit(model.attention_statistics)(params, conditioning, batch)
+  computed = jax.jit(model.attention_statistics)(params, conditioning, batch)
   end = statistics.entropy_range(11)
   for row, of_row in enumerate(maps):
     for layer, weights in enumerate(of_row):
       prompts = layer >= getattr(model.method, 'first_layer', layer + 1)
       mass, tokens, entropy, each = naive_statistics(weights, 4 if prompts else 0)
-      assert found.prompt_mass[layer, row].mean() == pytest.approx(mass, abs=1e-6)
-      assert found.token_mass[layer, row].mean() == pytest.approx(tokens, abs=1e-6)
-      assert found.entropy[layer, row].mean() == pytest.approx(entropy, abs=1e-6)
-      assert found.histogram[layer, row].sum() == len(each)
+      assert computed.prompt_mass[layer, row].mean() == pytest.approx(mass, abs=1e-6)
+      assert computed.token_mass[layer, row].mean() == pytest.approx(tokens, abs=1e-6)
+      assert computed.entropy[layer, row].mean() == pytest.approx(entropy, abs=1e-6)
+      assert computed.histogram[layer, row].sum() == len(each)
       counts, _ = np.histogram(each, statistics.NUM_BINS, (0, end))
       # An entropy at the border of two bins may fall into either.
-      apart = np.cumsum(counts - np.asarray(found.histogram[layer, row]))
+      apart = np.cumsum(counts - np.asarray(computed.histogram[layer, row]))
       assert np.abs(apart).max() <= 1
-  np.testing.assert_allclose(found.prompt_mass + found.token_mass, 1.0, atol=1e-6)
+  np.testing.assert_allclose(computed.prompt_mass + computed.token_mass, 1.0, atol=1e-6)
   if method == 'mtl':
-    assert not np.asarray(found.prompt_mass).any()
+    assert not np.asarray(computed.prompt_mass).any()
 
 
 def test_what_nobody_asks_for_is_not_computed():
@@ -95,8 +95,8 @@ def test_all_files_are_written_and_say_the_same(seen):
   rows = list(csv.DictReader((seen / 'layers.csv').open()))
   assert [(row['layer'], row['task']) for row in rows] == [('0', 'first'), ('0', '')] * 2
   assert float(rows[0]['prompt_mass']) == run['prompt_mass']['by_task'][0][0]
-  for of in (run, baseline):
-    assert sum(of['entropy_histogram'][0]) == pytest.approx(1.0, abs=1e-4)
+  for report in (run, baseline):
+    assert sum(report['entropy_histogram'][0]) == pytest.approx(1.0, abs=1e-4)
   cosines = np.asarray(run['similarity']['task embeddings'])
   assert cosines.shape == (8, 8) and np.allclose(np.diag(cosines), 1)
 
@@ -135,7 +135,7 @@ def test_like_tasks_are_joined_first():
 
 
 @pytest.mark.parametrize(
-  ('more', 'said'),
+  ('more', 'message'),
   [
     (['--num_examples=0'], '--num_examples must be a positive integer, not 0'),
     (['--step=7'], '--step=7: there is no such checkpoint; there are 2, 4'),
@@ -144,8 +144,8 @@ def test_like_tasks_are_joined_first():
     (["--gin.MIXTURE_OR_TASK_NAME='hp_super_glue_cb_v102'"], 'is of the task list'),
   ],
 )
-def test_what_cannot_be(trained, capsys, more, said):
+def test_what_cannot_be(trained, capsys, more, message):
   capsys.readouterr()
   assert cli.main(['peek', f'--model_dir={trained}', *more]) == 2
   out, err = capsys.readouterr()
-  assert out == '' and said in err.splitlines()[-1]
+  assert out == '' and message in err.splitlines()[-1]
