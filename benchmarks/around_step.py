@@ -29,7 +29,7 @@ import tensorflow as tf
 import hyperprompt_tasks
 from benchmarks import results
 from benchmarks.works import METHOD
-from hyperprompt_jax.checkpoints import Checkpointer, Retention
+from hyperprompt_jax.checkpoints import Checkpointer
 from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.data import datasets, features
 from hyperprompt_jax.evaluation.evaluator import Evaluator
@@ -37,6 +37,7 @@ from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training.optimizers import adafactor
+from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings, Retention
 from hyperprompt_jax.training.train_step import abstract_state, initial_state
 
 LENGTHS = {'inputs': 512, 'targets': 64}
@@ -248,7 +249,8 @@ def evaluation_seconds(name: str, size: str) -> dict[str, Any]:
   seconds: dict[str, Any] = {}
   with partitioner.activate():
     params = jax.jit(model.init)(jax.random.key(0))
-    evaluator = Evaluator(model, partitioner, name, LENGTHS, batch_size=8, eval_steps=0)
+    data = DataSettings(name, LENGTHS, 'bytes', batch_size=8)
+    evaluator = Evaluator(model, partitioner, data, EvaluationSettings(steps=0))
 
     def timed() -> float:
       evaluator.evaluate(params, 0)  # compiles

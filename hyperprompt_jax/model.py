@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax.linen import partitioning as nn_partitioning
 
 from hyperprompt_jax import decoding
+from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import Conditioning, Method
 from hyperprompt_jax.nn import backend, statistics
@@ -80,6 +81,10 @@ class Model:
   z_loss: float = 1e-4
   label_smoothing: float = 0.0
   decode_fn: Callable[..., tuple[Array, Array]] = decoding.greedy
+
+  def __post_init__(self):
+    ObjectSettings.check('z_loss', self.z_loss)
+    ObjectSettings.check('label_smoothing', self.label_smoothing)
 
   @property
   def module(self) -> Transformer:

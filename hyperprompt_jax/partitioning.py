@@ -11,6 +11,7 @@ from flax.linen import partitioning as nn_partitioning
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
 
 # Names of the mesh's axes: copies of the model, shards of one copy that read batches of
@@ -72,18 +73,14 @@ class Partitioner:
 
   def __post_init__(self):
     for name in ('num_partitions', 'fsdp'):
-      if getattr(self, name) < 1:
-        raise UserError(
-          f'Partitioner.{name} must be a positive integer, not {getattr(self, name)}'
-        )
+      ObjectSettings.check(name, getattr(self, name))
     number = len(self._devices())
     if number % (self.num_partitions * self.fsdp):
-      product = f'num_partitions={self.num_partitions}'
+      product = f'NUM_PARTITIONS={self.num_partitions}'
       if self.fsdp > 1:
-        product += f' times fsdp={self.fsdp}'
+        product += f' times FSDP={self.fsdp}'
       raise UserError(
-        f'Partitioner.{product} does not divide the {number} device(s): choose a divisor '
-        f'of {number}'
+        f'{product} does not divide the {number} device(s): choose a divisor of {number}'
       )
 
   def _devices(self) -> Sequence[Any]:
@@ -131,13 +128,12 @@ class Partitioner:
       )
     if emb_dim % fsdp:
       raise UserError(
-        f'emb_dim={emb_dim} is not divided by Partitioner.fsdp={fsdp}: choose fewer shards'
+        f'emb_dim={emb_dim} is not divided by FSDP={fsdp}: choose fewer shards'
       )
     for name, size in sizes.items():
       if size % model:
         raise UserError(
-          f'{name}={size} is not divided by Partitioner.num_partitions={model}: '
-          'choose fewer partitions'
+          f'{name}={size} is not divided by NUM_PARTITIONS={model}: choose fewer partitions'
         )
 
   @property

@@ -17,12 +17,13 @@ from t5x import partitioning as t5x_partitioning
 
 from hyperprompt_jax import partitioning
 from hyperprompt_jax.checkpoints.differences import check_same_parameters
-from hyperprompt_jax.checkpoints.initial import InitialCheckpoint
+from hyperprompt_jax.checkpoints.initial import open_for
 from hyperprompt_jax.data.features import ConditionedEncDecFeatureConverter
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import Method
 from hyperprompt_jax.model import Batch, Model, Params, check_vocabulary
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.training.settings import InitialCheckpoint
 
 Array = jax.Array
 
@@ -199,7 +200,7 @@ def check_checkpoint(path: str | None, fresh: str) -> Callable[..., Any]:
 
   def check(state: Any, target: Any, *, is_resuming: bool = False) -> Any:
     if not is_resuming and path is not None:
-      initial = InitialCheckpoint(path, fresh).open(target['target'])
+      initial = open_for(InitialCheckpoint(path, fresh), target['target'])
       assert initial is not None
       # T5X cannot stack layers, as we can.
       check_same_parameters(

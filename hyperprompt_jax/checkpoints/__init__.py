@@ -1,10 +1,9 @@
 """Saving, restoring and choosing checkpoints; reading and writing those of others."""
 
-from hyperprompt_jax.checkpoints.initial import Initial, InitialCheckpoint
+from hyperprompt_jax.checkpoints.initial import Initial, open_initial
 from hyperprompt_jax.checkpoints.manager import (
   AVERAGE,
   Checkpointer,
-  Retention,
   TrainState,
   has_checkpoints,
 )
@@ -13,8 +12,7 @@ __all__ = [
   'AVERAGE',
   'Checkpointer',
   'Initial',
-  'InitialCheckpoint',
-  'Retention',
   'TrainState',
   'has_checkpoints',
+  'open_initial',
 ]

@@ -13,109 +13,92 @@ from hyperprompt_jax.checkpoints.lazy import LazyArray, arranged, load
 from hyperprompt_jax.checkpoints.source import METHOD, VOCABULARY_AXES, Source, open_source
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
-
-FRESH_TASK = 'task'
-FRESH_NONE = 'none'
-FRESH_LAST_TASK = 'last_task'
+from hyperprompt_jax.training.settings import LAST_TASK, NONE, TASK, InitialCheckpoint
 
 
-@dataclasses.dataclass(frozen=True)
-class InitialCheckpoint:
-  """The choice of a run's start.
+def open_initial(initial: InitialCheckpoint, model: Model) -> 'Initial | None':
+  """Opens the checkpoint that a network starts from, and checks that it fits.
 
-  Attributes:
-    path: names a T5X checkpoint, a Hugging Face folder, or a MODEL_DIR; None starts from
-      random parameters.
-    fresh: chooses the parameters that start fresh: 'task' for those of the method, 'none'
-      where the checkpoint has all, 'last_task' for those of the last task of the task
-      list, which the checkpoint has not learned.
-    resize_vocabulary: tells whether to pad or cut the rows of the vocabulary to the
-      network's.
+  Args:
+    initial: The checkpoint, and the parameters that start fresh.
+    model: The network.
+
+  Raises:
+    UserError: See `open_for`; or if the last task alone is to be fresh, and the checkpoint
+      is not one of the others.
   """
+  if initial.fresh != LAST_TASK:
+    return open_for(initial, model.param_shapes())
+  others = dataclasses.replace(model, task_list=model.task_list[:-1])
+  return open_for(initial, others.param_shapes(), others.task_list)
 
-  path: str | None = None
-  fresh: str = FRESH_TASK
-  resize_vocabulary: bool = False
 
-  def open_for(self, model: Model) -> 'Initial | None':
-    """Opens the checkpoint, and checks it against the network that starts from it.
+def open_for(
+  initial: InitialCheckpoint, like: Any, task_list: tuple[str, ...] | None = None
+) -> 'Initial | None':
+  """Opens the checkpoint, and compares it with parameters, both ways.
 
-    Raises:
-      UserError: as `open` does; or if the last task alone is to be fresh, and the
-        checkpoint is not one of the other tasks.
-    """
-    if self.fresh != FRESH_LAST_TASK:
-      return self.open(model.param_shapes())
-    others = dataclasses.replace(model, task_list=model.task_list[:-1])
-    return self.open(others.param_shapes(), others.task_list)
+  Args:
+    initial: The checkpoint, and the parameters that start fresh.
+    like: The parameters, arrays or shapes.
+    task_list: The task list that the checkpoint must have; None for any.
 
-  def open(self, like: Any, task_list: tuple[str, ...] | None = None) -> 'Initial | None':
-    """Opens the checkpoint, and compares it with parameters in both directions.
-
-    Args:
-      like: are the parameters, as arrays or shapes.
-      task_list: is the task list that the checkpoint must have; None allows any.
-
-    Raises:
-      UserError: if it cannot be read, or differs from the network in anything but the
-        fresh parameters; a table lists the differences.
-    """
-    choices = (FRESH_TASK, FRESH_NONE, FRESH_LAST_TASK)
-    if self.fresh not in choices:
-      raise UserError(
-        f'FRESH_PARAMETERS must be {", ".join(map(repr, choices))}, not {self.fresh!r}'
-      )
-    if self.path is None:
-      return None
-    source = open_source(self.path)
-    if task_list is not None and source.task_list != task_list:
-      raise UserError(
-        f'{self.path} is of the task list {", ".join(source.task_list) or "(none)"}; '
-        f"FRESH_PARAMETERS='{FRESH_LAST_TASK}' takes that of this run without its last, "
-        f'{", ".join(task_list) or "(none)"}: list the old tasks first, in their order'
-      )
-    if self.fresh == FRESH_TASK and source.method_paths:
-      raise UserError(
-        f'{self.path} holds parameters of a method ({source.method_paths[0]}, …), and '
-        f"FRESH_PARAMETERS='{FRESH_TASK}' would lose them: set '{FRESH_NONE}' to load "
-        'them, or leave them out with hyperprompt convert --drop_method'
-      )
-    wanted = {
-      path: leaf
-      for path, leaf in by_path(like).items()
-      if self.fresh != FRESH_TASK or not path.startswith(METHOD)
-    }
-    unchanged = source
-    if self.resize_vocabulary:
-      embedding, axis = next(iter(VOCABULARY_AXES.items()))
-      source = source.with_vocabulary(wanted[embedding].shape[axis])
-    arrays = arranged(source.arrays, wanted)
-    check_same_parameters(self.path, wanted, arrays, self._remedy(source, wanted))
-    return Initial(
-      source,
-      arrays,
-      wanted,
-      is_resized=source is not unchanged,
-      lacks_task=self.fresh == FRESH_LAST_TASK,
+  Raises:
+    UserError: If it cannot be read, or differs from the network in anything but what
+      starts fresh: with a table.
+  """
+  if initial.path is None:
+    return None
+  source = open_source(initial.path)
+  if task_list is not None and source.task_list != task_list:
+    raise UserError(
+      f'{initial.path} is of the task list {", ".join(source.task_list) or "(none)"}; '
+      f"FRESH_PARAMETERS='{LAST_TASK}' takes that of this run without its last, "
+      f'{", ".join(task_list) or "(none)"}: list the old tasks first, in their order'
     )
+  if initial.fresh == TASK and source.method_paths:
+    raise UserError(
+      f'{initial.path} holds parameters of a method ({source.method_paths[0]}, …), and '
+      f"FRESH_PARAMETERS='{TASK}' would lose them: set '{NONE}' to load "
+      'them, or leave them out with hyperprompt convert --drop_method'
+    )
+  wanted = {
+    path: leaf
+    for path, leaf in by_path(like).items()
+    if initial.fresh != TASK or not path.startswith(METHOD)
+  }
+  unchanged = source
+  if initial.resize_vocabulary:
+    embedding, axis = next(iter(VOCABULARY_AXES.items()))
+    source = source.with_vocabulary(wanted[embedding].shape[axis])
+  arrays = arranged(source.arrays, wanted)
+  check_same_parameters(initial.path, wanted, arrays, _remedy(initial, source, wanted))
+  return Initial(
+    source,
+    arrays,
+    wanted,
+    is_resized=source is not unchanged,
+    lacks_task=initial.fresh == LAST_TASK,
+  )
 
-  def _remedy(self, source: Source, wanted: Mapping[str, Any]) -> str:
-    """Returns the remedy for a difference."""
-    if self.fresh != FRESH_TASK and not source.method_paths:
-      return (
-        "it holds no parameters of a method: set FRESH_PARAMETERS='task' to start them anew"
-      )
-    for path, axis in VOCABULARY_AXES.items():
-      array = source.arrays.get(path)
-      if array and len(array.shape) == 2 and path in wanted:
-        saved_rows, rows = array.shape[axis], wanted[path].shape[axis]
-        if saved_rows != rows:
-          return (
-            f'it has {saved_rows} rows of the vocabulary and config.Config.vocab_size is '
-            f'{rows}: RESIZE_VOCABULARY=True pads or cuts them; of all else use the sizes '
-            'and options that it has'
-          )
-    return 'give config.Config the sizes and options that it has (convert shows them)'
+
+def _remedy(initial: InitialCheckpoint, source: Source, wanted: Mapping[str, Any]) -> str:
+  """The remedy for a difference."""
+  if initial.fresh != TASK and not source.method_paths:
+    return (
+      "it holds no parameters of a method: set FRESH_PARAMETERS='task' to start them anew"
+    )
+  for path, axis in VOCABULARY_AXES.items():
+    array = source.arrays.get(path)
+    if array and len(array.shape) == 2 and path in wanted:
+      saved_rows, rows = array.shape[axis], wanted[path].shape[axis]
+      if saved_rows != rows:
+        return (
+          f'it has {saved_rows} rows of the vocabulary and config.Config.vocab_size is '
+          f'{rows}: RESIZE_VOCABULARY=True pads or cuts them; of all else use the sizes '
+          'and options that it has'
+        )
+  return 'give config.Config the sizes and options that it has (convert shows them)'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,14 @@ from hyperprompt_jax.checkpoints.storage import check_folder, writing
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.runtime import distributed, terminal, workarounds
-from hyperprompt_jax.training import optimizers, trainable
+from hyperprompt_jax.training import optimizers
+from hyperprompt_jax.training.settings import Retention
+from hyperprompt_jax.training.trainable import (
+  EVERY_PARAMETER,
+  TrainableParameters,
+  merge,
+  split_by,
+)
 
 # The score by which the best single checkpoint is chosen; the others bear tasks' names.
 AVERAGE = 'average'
@@ -59,33 +66,25 @@ class TrainState:
   opt_state: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Retention:
-  """Which checkpoints are kept; one that any rule keeps is kept.
+def preserved(
+  retention: Retention, steps: Sequence[int], scores: Mapping[int, Scores]
+) -> list[bool]:
+  """Whether each of some steps is kept.
 
-  Attributes:
-    keep: the latest so many; None keeps all.
-    keep_best: the best so many by average score.
-    keep_best_per_task: the best of each task by its own score (T5's tables take each
-      task's best checkpoint).
+  Args:
+    retention: The rules; a step that any of them keeps is kept.
+    steps: The steps in ascending order.
+    scores: The scores by step, of each task and `AVERAGE`.
   """
-
-  keep: int | None = 3
-  keep_best: int = 1
-  keep_best_per_task: bool = True
-
-  def should_preserve(
-    self, steps: Sequence[int], scores: Mapping[int, Scores]
-  ) -> list[bool]:
-    """Which of some steps, in ascending order, are kept."""
-    kept = set(steps if self.keep is None else steps[max(0, len(steps) - self.keep) :])
-    names = {name for step in steps for name in scores.get(step, ())}
-    for name in names:
-      scored = [step for step in steps if name in scores.get(step, ())]
-      best_first = sorted(scored, key=lambda s: (-scores[s][name], s))
-      number = self.keep_best if name == AVERAGE else int(self.keep_best_per_task)
-      kept.update(best_first[:number])
-    return [step in kept for step in steps]
+  latest = steps if retention.keep is None else steps[max(0, len(steps) - retention.keep) :]
+  kept = set(latest)
+  names = {name for step in steps for name in scores.get(step, ())}
+  for name in names:
+    scored = [step for step in steps if name in scores.get(step, ())]
+    best_first = sorted(scored, key=lambda s: (-scores[s][name], s))
+    number = retention.keep_best if name == AVERAGE else int(retention.keep_best_per_task)
+    kept.update(best_first[:number])
+  return [step in kept for step in steps]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +96,7 @@ class _Policy:
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     del context
-    return self.retention.should_preserve([c.step for c in checkpoints], self.scores)
+    return preserved(self.retention, [c.step for c in checkpoints], self.scores)
 
 
 def has_checkpoints(model_dir: str) -> bool:
@@ -109,7 +108,7 @@ def has_checkpoints(model_dir: str) -> bool:
 class Checkpointer:
   """Saves and restores the checkpoints in `MODEL_DIR/checkpoints`.
 
-  A checkpoint holds the tuned parameters, the optimizer's state, the position in the
+  A checkpoint holds the trainable parameters, the optimizer's state, the position in the
   training data, and the task list; and a reference to the frozen parameters, if there are
   any. Saving is asynchronous and atomic: a step is there whole, or not at all. What is
   restored has the bits that were saved, by sums over every array, or is refused.
@@ -122,7 +121,7 @@ class Checkpointer:
       anew at every save.
     data: what a run that goes on must share with its start, JSON by name. A position in
       other data means nothing, and TensorFlow does not always notice.
-    tuned: which parameters are saved; None for all.
+    trainable: The parameters that training changes; the others are not saved.
   """
 
   def __init__(
@@ -132,7 +131,7 @@ class Checkpointer:
     retention: Retention | None = None,
     scores: Mapping[int, Scores] | None = None,
     data: Mapping[str, Any] | None = None,
-    tuned: trainable.Tuned | None = None,
+    trainable: TrainableParameters = EVERY_PARAMETER,
   ):
     workarounds.silence_abandoned_reads()
     workarounds.skip_tensorstore_metrics()
@@ -140,7 +139,7 @@ class Checkpointer:
     self.directory = self._model_dir / SUBDIRECTORY
     self._task_list = list(task_list)
     self._data = dict(data or {})
-    self._tuned = tuned or trainable.Tuned(trainable.ALL, {})
+    self._trainable = trainable
     self._base: Base | None = None
     # Steps before this run's first: those of what it started from.
     self.initial_step = 0
@@ -178,11 +177,11 @@ class Checkpointer:
 
     Args:
       state: that training starts with.
-      initial: a checkpoint that holds the very parameters that will not be tuned; they
+      initial: a checkpoint that holds the very parameters that will not be trained; they
         are written to the run's folder if there is none.
     """
     self.initial_step = int(state.step)
-    _, frozen = self._tuned.split(state.params)
+    _, frozen = self._trainable.split(state.params)
     if frozen and initial:
       self._base = Base(initial, fingerprint(by_path(frozen).items()))
     elif frozen:
@@ -191,7 +190,7 @@ class Checkpointer:
 
   def save(self, state: TrainState, batches: Shards) -> None:
     """Begins to save a step; returns when state and data may be moved on."""
-    params, _ = self._tuned.split(state.params)
+    params, _ = self._trainable.split(state.params)
     run = record.RunRecord(
       self._task_list,
       self._data,
@@ -321,16 +320,16 @@ class Checkpointer:
     if base:
       with reading(where(self._model_dir, base), damage.PUT_BACK):
         frozen = arranged(frozen_arrays(self._model_dir, base), wanted)
-    # The base may hold what this run has tuned, too, as it was before.
+    # The base may hold trainable parameters, too, with their values before training.
     check_same_parameters(checkpoint, wanted=wanted, saved={**frozen, **own})
-    like_own, like_frozen = trainable.split_by(like, lambda path: '/'.join(path) in own)
+    like_own, like_frozen = split_by(like, lambda path: '/'.join(path) in own)
     params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
     self._check_sums(step, run, 'params', params)
     if base:
       with reading(where(self._model_dir, base), damage.PUT_BACK):
         unchanged = load(frozen, by_path(like_frozen), 'reading the base')
         check_fingerprint(self._model_dir, base, by_path(unchanged).items())
-        params = trainable.merge(params, unchanged)
+        params = merge(params, unchanged)
     return params
 
   def wait(self) -> None:

@@ -21,5 +21,5 @@ def main(words: Sequence[str]) -> None:
   gin_files.parse(flags.gin_file, bindings)
   distributed.check_agreement()
   records = train_configured()
-  mixture = gin_files.parameter('train.train.mixture_or_task_name')
+  mixture = gin_files.parameter('settings.DataSettings.mixture_or_task_name')
   summary.print_summary(records, hyperprompt_tasks.groups(mixture))

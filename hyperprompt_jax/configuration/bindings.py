@@ -1,15 +1,11 @@
 """What gin has bound: the macros that are missing, and values of the wrong type."""
 
-import collections.abc
-import inspect
-import re
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gin
 
+from hyperprompt_jax.configuration.types import describe, fits, hints
 from hyperprompt_jax.errors import shown
 from hyperprompt_jax.runtime.workarounds import gin_bindings, gin_function
 
@@ -81,18 +77,15 @@ def wrong_types() -> Iterator[str]:
   for (_, selector), values in gin_bindings().items():
     if selector == _MACRO:
       continue
-    function = gin_function(selector)
-    hints = typing.get_type_hints(
-      function.__init__ if inspect.isclass(function) else function
-    )
+    annotated = hints(gin_function(selector))
     for parameter, given in values.items():
       # As users write it: with the last module's name alone.
       short = f'{_name(("", selector))}.{parameter}'
       name, value = _resolve(short, given)
-      if isinstance(value, gin.config.ConfigurableReference):
-        continue  # what it will return is not known yet
-      if not _fits(value, hints.get(parameter, Any)):
-        yield f'{name} must be of type {_describe(hints[parameter])}, not {shown(value)}'
+      hint = annotated.get(parameter, Any)
+      # The value that a reference will return is not known yet.
+      if not fits(value, hint, unknown=(gin.config.ConfigurableReference,)):
+        yield f'{name} must be of type {describe(hint)}, not {shown(value)}'
 
 
 def parameter(name: str) -> Any:
@@ -128,32 +121,3 @@ def _resolve(name: str, value: Any) -> tuple[str, Any]:
       break
     name, value = macro, gin_bindings()[macro, _MACRO]['value']
   return name, value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-  if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-    return any(_fits(value, option) for option in typing.get_args(hint))
-  kind = typing.get_origin(hint) or hint
-  if not isinstance(kind, type):
-    return True  # Any, type variables and the like
-  if isinstance(value, gin.config.ConfigurableReference):
-    return True  # what it will return is not known yet
-  arguments = typing.get_args(hint)
-  if kind is collections.abc.Mapping and isinstance(value, Mapping) and arguments:
-    return all(_fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items())
-  if kind is collections.abc.Sequence and arguments:
-    return isinstance(value, list | tuple) and all(_fits(v, arguments[0]) for v in value)
-  if isinstance(value, bool) and kind in (int, float):
-    return False
-  return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _describe(hint: Any) -> str:
-  if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-    return ' or '.join(dict.fromkeys(map(_describe, typing.get_args(hint))))
-  if hint is type(None):
-    return 'None'
-  if typing.get_origin(hint) is collections.abc.Callable:
-    return 'function'
-  name = str(hint) if typing.get_args(hint) else hint.__name__
-  return re.sub(r'^[\w.]+\.', '', name)

@@ -17,22 +17,6 @@ from hyperprompt_tasks.preprocessors import PARALLEL_CALLS
 Lengths = Mapping[str, int]
 
 
-def check_lengths(lengths: Lengths) -> None:
-  """Checks TASK_FEATURE_LENGTHS.
-
-  Raises:
-    UserError: unless it gives positive lengths of inputs and targets, and those alone.
-  """
-  if (
-    not isinstance(lengths, Mapping)
-    or set(lengths) != {'inputs', 'targets'}
-    or not all(isinstance(n, int) and n > 0 for n in lengths.values())
-  ):
-    raise UserError(
-      f"TASK_FEATURE_LENGTHS must be like {{'inputs': 512, 'targets': 64}}, not {lengths!r}"
-    )
-
-
 def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
   """Checks that a task or mixture is registered with a task list, and has a split.
 

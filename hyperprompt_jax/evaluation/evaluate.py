@@ -8,8 +8,9 @@ import hyperprompt_tasks
 from hyperprompt_jax.data import datasets
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs, summary
-from hyperprompt_jax.evaluation.evaluator import Evaluator, Results, check_amounts
+from hyperprompt_jax.evaluation.evaluator import Evaluator, Results
 from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
 
 ALL = 'all'
 BEST_PER_TASK = 'best_per_task'
@@ -17,28 +18,17 @@ BEST_PER_TASK = 'best_per_task'
 
 def evaluate(
   run: runs.Run,
-  mixture_or_task_name: str,
-  task_feature_lengths: datasets.Lengths,
-  batch_size: int,
-  eval_steps: int,
+  data: DataSettings,
+  evaluation: EvaluationSettings,
   choice: str,
-  use_cached: bool = False,
-  num_eval_examples: int | None = None,
-  rank_labels: bool = False,
 ) -> dict[str, Any]:
   """Evaluates checkpoints on the validation splits of a mixture.
 
   Args:
-    run: whose checkpoints.
-    mixture_or_task_name: on what; its task list must be the run's.
-    task_feature_lengths: of `inputs` and `targets`; longer inputs are cut.
-    batch_size: rows of a batch.
-    eval_steps: batches of each task for the loss; 0 for none.
-    choice: a step, 'latest', 'best', 'all', or 'best_per_task'.
-    use_cached: whether to read SeqIO's cache in place of the sources.
-    num_eval_examples: of each task, to generate for; None for all.
-    rank_labels: whether tasks with a closed set of labels are answered with the likeliest
-      one, in place of what is generated.
+    run: The run that has the checkpoints.
+    data: The mixture, its lengths and batches; its task list must be the run's.
+    evaluation: How much is evaluated, and how.
+    choice: A step, 'latest', 'best', 'all', or 'best_per_task'.
 
   Returns:
     `checkpoints`, a list of `step`, `average`, `scores`, `metrics` and `losses` each;
@@ -48,28 +38,17 @@ def evaluate(
   Raises:
     UserError: if there is no such checkpoint, mixture or split.
   """
-  run.check_task_list(mixture_or_task_name)
-  datasets.check_mixture(mixture_or_task_name, 'validation', use_cached=use_cached)
-  datasets.check_lengths(task_feature_lengths)
-  check_amounts(eval_steps, num_eval_examples)
-  run.partitioner.check(batch_size=batch_size)
-  groups = hyperprompt_tasks.groups(mixture_or_task_name)
+  name = data.mixture_or_task_name
+  run.check_task_list(name)
+  datasets.check_mixture(name, 'validation', use_cached=data.use_cached)
+  run.partitioner.check(batch_size=data.batch_size)
+  groups = hyperprompt_tasks.groups(name)
   wanted = _wanted(run, choice, list(groups))
   # Before the data is opened: of another benchmark it may have to be downloaded first.
   run.checkpointer().check_task_list(min(wanted.values()))
   progress = terminal.stderr_console()
   with run.partitioner.activate():
-    evaluator = Evaluator(
-      run.model,
-      run.partitioner,
-      mixture_or_task_name,
-      task_feature_lengths,
-      batch_size=batch_size,
-      eval_steps=eval_steps,
-      use_cached=use_cached,
-      num_examples=num_eval_examples,
-      rank_labels=rank_labels,
-    )
+    evaluator = Evaluator(run.model, run.partitioner, data, evaluation)
     results: dict[int, Results] = {}
     for number, step in enumerate(sorted(set(wanted.values())), 1):
       progress.print(f'step {step} ({number} of {len(set(wanted.values()))})')

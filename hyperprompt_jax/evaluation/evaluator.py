@@ -21,6 +21,7 @@ from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed
 from hyperprompt_jax.runtime.files import write_whole
+from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,68 +53,43 @@ class Results:
     return {**self.scores, **overall}
 
 
-def check_amounts(eval_steps: int, num_examples: int | None) -> None:
-  """Checks how much is to be evaluated.
-
-  Raises:
-    UserError: for a number that means nothing.
-  """
-  if eval_steps < 0:
-    raise UserError(f'EVAL_STEPS must be 0 or more, not {eval_steps}')
-  if num_examples is not None and num_examples < 1:
-    raise UserError(
-      f'EVALUATOR_NUM_EXAMPLES must be positive, or None for all, not {num_examples}'
-    )
-
-
 class Evaluator:
   """Evaluates parameters on the validation splits of a mixture.
 
   Args:
-    model: what to evaluate.
-    partitioner: where; the caller has activated it.
-    mixture_or_task_name: whose tasks with a validation split and metrics are evaluated.
-    task_feature_lengths: longer inputs are cut, as in training, and so much is
-      generated at most.
-    batch_size: rows of a batch.
-    eval_steps: batches of each task for the loss; 0 for none.
-    use_cached: whether to read SeqIO's cache in place of the sources.
-    num_examples: of each task, for generation; None for all.
-    rank_labels: whether a task with a closed set of labels is answered with the likeliest
-      label in place of what is generated.
-    log_dir: where SeqIO writes predictions and metrics; None for nowhere.
-    between_batches: called before each batch; may raise to end the evaluation.
+    model: The network.
+    partitioner: The device mesh; the caller has activated it.
+    data: The mixture, whose tasks with a validation split and metrics are evaluated. Its
+      lengths cut longer inputs, as in training, and limit the generated answers.
+    evaluation: How much is evaluated, and how.
+    log_dir: The folder in which SeqIO writes predictions and metrics; None for none.
+    between_batches: Called before each batch; it may raise to end the evaluation.
   """
 
   def __init__(
     self,
     model: Model,
     partitioner: Partitioner,
-    mixture_or_task_name: str,
-    task_feature_lengths: datasets.Lengths,
+    data: DataSettings,
+    evaluation: EvaluationSettings,
     *,
-    batch_size: int,
-    eval_steps: int,
-    use_cached: bool = False,
-    num_examples: int | None = None,
-    rank_labels: bool = False,
     log_dir: str | None = None,
     between_batches: Callable[[], None] = lambda: None,
   ):
-    self._name = mixture_or_task_name
+    self._name = data.mixture_or_task_name
     self._task_list = model.task_list
     self._partitioner = partitioner
-    self._batch_size = batch_size
+    self._batch_size = data.batch_size
     self._between_batches = between_batches
     self._losses = (
       datasets.validation_datasets(
-        mixture_or_task_name,
-        task_feature_lengths,
-        batch_size=batch_size,
-        num_batches=eval_steps,
-        use_cached=use_cached,
+        data.mixture_or_task_name,
+        data.task_feature_lengths,
+        batch_size=data.batch_size,
+        num_batches=evaluation.steps,
+        use_cached=data.use_cached,
       )
-      if eval_steps
+      if evaluation.steps
       else {}
     )
     writes = log_dir is not None and distributed.is_first()
@@ -121,18 +97,18 @@ class Evaluator:
       with writing(log_dir):
         epath.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
     self._evaluator = seqio.Evaluator(
-      mixture_or_task_name,
+      data.mixture_or_task_name,
       feature_converter=features.ConditionedEncDecFeatureConverter(),
       eval_split='validation',
-      use_cached=use_cached,
-      sequence_length=dict(task_feature_lengths),
-      num_examples=num_examples,
+      use_cached=data.use_cached,
+      sequence_length=dict(data.task_feature_lengths),
+      num_examples=evaluation.num_examples,
       logger_cls=[_Logger] if writes else [],
       log_dir=log_dir if writes else None,
     )
     self._labels = (
       {task.name: _labels(task) for task in self._evaluator.eval_tasks}
-      if rank_labels
+      if evaluation.rank_labels
       else {}
     )
     # Every host has all the results: XLA gathers them.

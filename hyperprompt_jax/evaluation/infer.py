@@ -20,6 +20,7 @@ from hyperprompt_jax.data import datasets, features
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.runtime import distributed, files, terminal
+from hyperprompt_jax.training.settings import DataSettings
 from hyperprompt_tasks import plain_json, submissions
 
 # An example to predict for: what is written besides the prediction, the conditioned
@@ -29,8 +30,7 @@ Example = tuple[dict[str, Any], int, Sequence[int]]
 
 def infer(
   run: runs.Run,
-  task_feature_lengths: datasets.Lengths,
-  batch_size: int,
+  data: DataSettings,
   output: str,
   step: str = 'latest',
   input_file: str | None = None,
@@ -43,14 +43,14 @@ def infer(
   where they are known. It appears whole, when the last example is done.
 
   Args:
-    run: whose checkpoint predicts.
-    task_feature_lengths: longer inputs are cut, and so much is generated at most.
-    batch_size: rows of a batch.
-    output: the file to write.
-    step: a step, 'latest' or 'best'.
+    run: The run that has the checkpoint.
+    data: The batches' size, and the lengths, which cut longer inputs and limit the
+      generated answers.
+    output: The file to write.
+    step: A step, 'latest' or 'best'.
     input_file: JSONL with a conditioned `task` and its text, `inputs`, on each line.
-    task_name: in place of `input_file`, a SeqIO task.
-    split: of `task_name`.
+    task_name: A SeqIO task, in place of `input_file`.
+    split: The split of `task_name`.
 
   Returns:
     The number of predictions.
@@ -58,8 +58,7 @@ def infer(
   Raises:
     UserError: if there is no such checkpoint, task or file, or a line cannot be used.
   """
-  datasets.check_lengths(task_feature_lengths)
-  run.partitioner.check(batch_size=batch_size)
+  run.partitioner.check(batch_size=data.batch_size)
   vocabulary = hyperprompt_tasks.use_vocabulary(run.vocabulary)
   if input_file is not None:
     examples = _read_jsonl(input_file, run.model.task_list, vocabulary)
@@ -70,7 +69,7 @@ def infer(
     raise UserError('nothing to predict for: give --input or --task')
   chosen = run.step(step)
   with _output_file(output, 'w') as file, run.partitioner.activate():
-    predict = _predictor(run, chosen, task_feature_lengths, batch_size)
+    predict = _predictor(run, chosen, data)
     inputs = [(task_id, ids) for _, task_id, ids in examples]
     texts = predict(inputs, f'predicting with step {chosen}')
     for (record, _, _), text in zip(examples, texts, strict=True):
@@ -81,21 +80,17 @@ def infer(
 
 def submit(
   run: runs.Run,
-  mixture_or_task_name: str,
-  task_feature_lengths: datasets.Lengths,
-  batch_size: int,
+  data: DataSettings,
   output: str,
   step: str = 'latest',
 ) -> dict[str, int]:
   """Writes the zip that the server of SuperGLUE or GLUE takes.
 
   Args:
-    run: whose checkpoint predicts.
-    mixture_or_task_name: of the benchmark.
-    task_feature_lengths: longer inputs are cut, and so much is generated at most.
-    batch_size: rows of a batch.
-    output: the zip to write; it appears whole, when all is done.
-    step: a step, 'latest' or 'best'.
+    run: The run that has the checkpoint.
+    data: The benchmark's mixture, its lengths and batches.
+    output: The zip to write; it appears whole, when all is done.
+    step: A step, 'latest' or 'best'.
 
   Returns:
     By file, how many answers were none of its labels, and were written as its first.
@@ -105,10 +100,9 @@ def submit(
     DataError: if a test split is absent, or has not as many rows as the server expects.
     TaskError: if the mixture is no benchmark's.
   """
-  datasets.check_lengths(task_feature_lengths)
-  run.partitioner.check(batch_size=batch_size)
-  run.check_task_list(mixture_or_task_name)
-  answer_files = submissions.files(mixture_or_task_name)
+  run.partitioner.check(batch_size=data.batch_size)
+  run.check_task_list(data.mixture_or_task_name)
+  answer_files = submissions.files(data.mixture_or_task_name)
   chosen = run.step(step)
   examples = {}
   for file in answer_files:
@@ -117,7 +111,7 @@ def submit(
     submissions.check_rows(file, len(examples[file]))
   strange = {}
   with _output_file(output, 'wb') as whole, run.partitioner.activate():
-    predict = _predictor(run, chosen, task_feature_lengths, batch_size)
+    predict = _predictor(run, chosen, data)
     with zipfile.ZipFile(whole, 'w', zipfile.ZIP_DEFLATED) as zipped:
       for file in answer_files:
         inputs = [
@@ -130,15 +124,16 @@ def submit(
 
 
 def _predictor(
-  run: runs.Run, step: int, task_feature_lengths: datasets.Lengths, batch_size: int
+  run: runs.Run, step: int, data: DataSettings
 ) -> Callable[[Sequence[tuple[int, Sequence[int]]], str], list[str]]:
   """What decodes task ids and tokens, EOS included, to texts, and shows how far it is."""
   vocabulary = hyperprompt_tasks.use_vocabulary(run.vocabulary)
-  length = task_feature_lengths['inputs']
+  lengths, batch_size = data.task_feature_lengths, data.batch_size
+  length = lengths['inputs']
   params = run.restore(step)
   conditioning = jax.jit(run.model.condition)(params)
   decode = jax.jit(
-    functools.partial(run.model.predict, max_decode_length=task_feature_lengths['targets']),
+    functools.partial(run.model.predict, max_decode_length=lengths['targets']),
     out_shardings=run.partitioner.replicated,
   )
 

@@ -11,6 +11,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.inspection.look import Look, look
 from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.training.settings import DataSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,42 +42,36 @@ class Peek:
 
 def peek(
   run: runs.Run,
-  mixture_or_task_name: str,
-  task_feature_lengths: datasets.Lengths,
-  batch_size: int,
+  data: DataSettings,
   choice: str = 'latest',
   num_examples: int = 100,
-  use_cached: bool = False,
 ) -> Peek:
   """Looks at a checkpoint with examples of a mixture's validation splits.
 
   Args:
-    run: whose checkpoint.
-    mixture_or_task_name: of the run's task list.
-    task_feature_lengths: longer inputs are cut.
-    batch_size: rows of a batch.
-    choice: a step, 'latest' or 'best'.
-    num_examples: of each SeqIO task, the first.
-    use_cached: whether to read SeqIO's cache in place of the sources.
+    run: The run that has the checkpoint.
+    data: The mixture, which has the run's task list, its lengths and batches.
+    choice: A step, 'latest' or 'best'.
+    num_examples: The number of first examples of each SeqIO task.
 
   Raises:
     UserError: if there is no such checkpoint, mixture or split.
   """
   if num_examples < 1:
     raise UserError(f'--num_examples must be a positive integer, not {num_examples}')
-  run.check_task_list(mixture_or_task_name)
-  datasets.check_mixture(mixture_or_task_name, 'validation', use_cached=use_cached)
-  datasets.check_lengths(task_feature_lengths)
+  name, batch_size = data.mixture_or_task_name, data.batch_size
+  run.check_task_list(name)
+  datasets.check_mixture(name, 'validation', use_cached=data.use_cached)
   run.partitioner.check(batch_size=batch_size)
   step = run.step(choice)
   # Before the data is opened: of another benchmark it may have to be downloaded first.
   run.checkpointer().check_task_list(step)
   splits = datasets.validation_datasets(
-    mixture_or_task_name,
-    task_feature_lengths,
+    name,
+    data.task_feature_lengths,
     batch_size=batch_size,
     num_batches=-(-num_examples // batch_size),
-    use_cached=use_cached,
+    use_cached=data.use_cached,
   )
 
   def batches() -> Iterator[Mapping[str, np.ndarray]]:

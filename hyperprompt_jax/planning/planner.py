@@ -25,8 +25,9 @@ from hyperprompt_jax.planning.plan import Plan
 from hyperprompt_jax.planning.steps import Batch
 from hyperprompt_jax.planning.sweep import Mesh
 from hyperprompt_jax.planning.topology import Slice
-from hyperprompt_jax.training import trainable
+from hyperprompt_jax.training.settings import OptimisationSettings
 from hyperprompt_jax.training.train_step import abstract_params, abstract_state
+from hyperprompt_jax.training.trainable import TrainableParameters, resolve
 
 # On one slice so many meshes that hold least are tried before it is given up.
 _ATTEMPTS = 2
@@ -40,15 +41,22 @@ class Planner:
     config: of the network.
     method: of task-conditioning.
     optimizer: of the training step.
-    num_microbatches: parts that a batch is worked through in.
-    tuned: which parameters are trained.
+    optimisation: The parameters that are trained, and the number of microbatches.
   """
 
   config: Config
   method: Method
   optimizer: optax.GradientTransformation
-  num_microbatches: int = 1
-  tuned: str = trainable.ALL
+  optimisation: OptimisationSettings
+
+  @property
+  def num_microbatches(self) -> int:
+    """The number of parts in which a batch is processed."""
+    return self.optimisation.num_microbatches
+
+  def trainable(self, model: Model) -> TrainableParameters:
+    """The parameters of a network that the step trains."""
+    return resolve(model.param_axes(), self.optimisation.trainable)
 
   def check(self, num_tasks: int, batch: Batch) -> None:
     """Checks what no slice can change.
@@ -56,11 +64,11 @@ class Planner:
     Raises:
       UserError: if nothing is to be trained, or microbatches do not divide the batch.
     """
-    trainable.choose(self.model(num_tasks).param_axes(), self.tuned)
+    self.trainable(self.model(num_tasks))
     if batch.size % self.num_microbatches:
       raise UserError(
         f'--batch_size={batch.size} is not divided by '
-        f'num_microbatches={self.num_microbatches}'
+        f'NUM_MICROBATCHES={self.num_microbatches}'
       )
 
   def model(self, num_tasks: int) -> Model:
@@ -96,7 +104,7 @@ class Planner:
     """What each chip holds all the time: bytes of parameters, and of the optimizer."""
     if step == steps.DECODE:
       return steps.bytes_per_chip(abstract_params(model, partitioner)), 0
-    state = abstract_state(model, self.optimizer, partitioner, self.tuned)
+    state = abstract_state(model, self.optimizer, partitioner, self.trainable(model))
     return steps.bytes_per_chip(state.params), steps.bytes_per_chip(state.opt_state)
 
   def plan(
@@ -142,7 +150,7 @@ class Planner:
         partitioner,
         batch,
         num_microbatches=self.num_microbatches,
-        tuned=self.tuned,
+        trainable=self.trainable(model),
       )
     else:
       lowered = steps.lower_decode(model, partitioner, batch)
@@ -153,7 +161,9 @@ class Planner:
       return dataclasses.replace(plan, peak_bytes=compiled, compile_seconds=took)
     progress('reading the program')
     found = cost.analyse(hlo.parse(compiled.as_text()))
-    asked = steps.train_flops(model, batch, self.tuned) if step == steps.TRAIN else None
+    asked = None
+    if step == steps.TRAIN:
+      asked = steps.train_flops(model, batch, self.trainable(model))
     return dataclasses.replace(
       plan,
       fits=True,

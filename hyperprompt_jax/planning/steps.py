@@ -16,7 +16,8 @@ from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.stacking import STACK
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning import arithmetic, cost
-from hyperprompt_jax.training import train_step, trainable
+from hyperprompt_jax.training import train_step
+from hyperprompt_jax.training.trainable import EVERY_PARAMETER, TrainableParameters, merge
 
 TRAIN, DECODE = 'train', 'decode'
 
@@ -43,11 +44,11 @@ def lower_train(
   batch: Batch,
   *,
   num_microbatches: int = 1,
-  tuned: str = trainable.ALL,
+  trainable: TrainableParameters = EVERY_PARAMETER,
 ) -> Any:
   """The training step as `train` runs it, from shapes alone; not yet compiled."""
   with partitioner.activate():
-    like = train_step.abstract_state(model, optimizer, partitioner, tuned)
+    like = train_step.abstract_state(model, optimizer, partitioner, trainable)
     step = train_step.make_train_step(
       model,
       optimizer,
@@ -55,7 +56,7 @@ def lower_train(
       like,
       seed=0,
       num_microbatches=num_microbatches,
-      tuned=tuned,
+      trainable=trainable,
     )
     tokens = functools.partial(_tokens, partitioner, batch.size)
     return step.lower(like, _train_batch(batch, tokens))  # type: ignore[attr-defined]
@@ -77,24 +78,25 @@ def lower_decode(model: Model, partitioner: Partitioner, batch: Batch) -> Any:
     )
 
 
-def train_flops(model: Model, batch: Batch, tuned: str = trainable.ALL) -> int:
+def train_flops(
+  model: Model, batch: Batch, trainable: TrainableParameters = EVERY_PARAMETER
+) -> int:
   """FLOP of the loss and its gradient over all chips, with nothing worked out twice.
 
   Utilisation is counted by them (PaLM, appendix B, with attention's own).
   """
   config = dataclasses.replace(model.config, remat_policy='none')
   plain = dataclasses.replace(model, config=config)
-  chosen = trainable.choose(plain.param_axes(), tuned)
-  params, frozen = chosen.split(plain.param_shapes())
-  moving = jax.eval_shape(chosen.moving, params)
+  params, frozen = trainable.split(plain.param_shapes())
+  active = jax.eval_shape(trainable.active_part, params)
   tokens = lambda length: jax.ShapeDtypeStruct((batch.size, length), jnp.int32)
 
-  def loss(moving: Any, params: Any, frozen: Any, rows: Any) -> Any:
-    merged = trainable.merge(chosen.moved(params, moving), frozen)
+  def loss(active: Any, params: Any, frozen: Any, rows: Any) -> Any:
+    merged = merge(trainable.with_active_part(params, active), frozen)
     return plain.loss(merged, rows, jax.random.key(0))
 
   return arithmetic.flops(
-    jax.grad(loss, has_aux=True), moving, params, frozen, _train_batch(batch, tokens)
+    jax.grad(loss, has_aux=True), active, params, frozen, _train_batch(batch, tokens)
   )
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.stacking import STACK
 
@@ -31,6 +32,8 @@ def adafactor(
     multiply_by_parameter_scale: whether steps are relative to a tensor's root mean
       square, at least 1e-3.
   """
+  if isinstance(learning_rate, int | float):
+    ObjectSettings.check('learning_rate', learning_rate)
   transform = optax.adafactor(
     learning_rate,
     decay_rate=decay_rate,

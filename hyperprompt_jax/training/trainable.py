@@ -1,7 +1,7 @@
-"""Which parameters training changes, and which stay as they are.
+"""The parameters that training changes, and those that it leaves as they are.
 
-What stays has no gradient and no optimizer state, and is written once (`checkpoints.base`),
-not to every checkpoint.
+Frozen parameters have no gradient and no optimizer state, and are written once
+(`checkpoints.frozen`), not to every checkpoint.
 """
 
 import dataclasses
@@ -12,53 +12,54 @@ import jax
 from flax import traverse_util
 
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.training.settings import (
+  ALL,
+  LAST_TASK,
+  TASK_AND_LAYER_NORMS,
+  OptimisationSettings,
+)
 
 Params = Mapping[str, Any]
 Path = tuple[str, ...]
 
-ALL = 'all'
-TASK = 'task'
-TASK_AND_LAYER_NORMS = 'task_and_layer_norms'
-LAST_TASK = 'last_task'
-CHOICES = (ALL, TASK, TASK_AND_LAYER_NORMS, LAST_TASK)
-
 
 @dataclasses.dataclass(frozen=True)
-class Tuned:
-  """The parameters that training changes.
+class TrainableParameters:
+  """The parameters that training changes; `resolve` makes it of a choice.
 
   Attributes:
-    choice: 'all'; 'task', what the method of conditioning adds; 'task_and_layer_norms',
-      the scales of the backbone's layer norms besides; or 'last_task', what the last task
-      of the task list has for its own.
-    task_axes: of each parameter with an axis of tasks, which one that is.
+    choice: One of the choices of `OptimisationSettings.trainable`.
+    task_axes: For each parameter with an axis of tasks, the number of that axis.
   """
 
-  choice: str
-  task_axes: Mapping[Path, int]
+  choice: str = ALL
+  task_axes: Mapping[Path, int] = dataclasses.field(default_factory=dict)
 
   def split(self, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parts a tree like the network's parameters into what is tuned and what is frozen."""
-    return split_by(params, self._is_tuned)
+    """Splits a tree like the network's parameters into trainable and frozen leaves."""
+    return split_by(params, self._is_trainable)
 
-  def moving(self, tuned: Params) -> dict[str, Any]:
-    """What changes of the tuned parameters: all, or of each the row of the last task."""
+  def active_part(self, trainable: Params) -> dict[str, Any]:
+    """The part of the trainable parameters that a step updates.
+
+    It is all of them; under 'last_task', the row of the last task of each.
+    """
     if self.choice != LAST_TASK:
-      return dict(tuned)
+      return dict(trainable)
     return self._by_path(
-      lambda axis, x: jax.lax.slice_in_dim(x, x.shape[axis] - 1, None, axis=axis), tuned
+      lambda axis, x: jax.lax.slice_in_dim(x, x.shape[axis] - 1, None, axis=axis), trainable
     )
 
-  def moved(self, tuned: Params, moving: Params) -> dict[str, Any]:
-    """The tuned parameters with what has changed in its place; the rest to the bit."""
+  def with_active_part(self, trainable: Params, active: Params) -> dict[str, Any]:
+    """The trainable parameters with another active part; the rest keeps its bits."""
     if self.choice != LAST_TASK:
-      return dict(moving)
+      return dict(active)
     return self._by_path(
       lambda axis, x, row: jax.lax.dynamic_update_slice_in_dim(
         x, row, x.shape[axis] - 1, axis
       ),
-      tuned,
-      moving,
+      trainable,
+      active,
     )
 
   def _by_path(self, function: Callable[..., Any], *trees: Params) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class Tuned:
       }
     )
 
-  def _is_tuned(self, path: Path) -> bool:
+  def _is_trainable(self, path: Path) -> bool:
     if self.choice == LAST_TASK:
       return path in self.task_axes
     return (
@@ -80,38 +81,39 @@ class Tuned:
     )
 
 
-def choose(axes: Params, choice: str) -> Tuned:
-  """What a choice tunes.
+# The default of functions that train: every parameter.
+EVERY_PARAMETER = TrainableParameters()
+
+
+def resolve(axes: Params, choice: str) -> TrainableParameters:
+  """The parameters of a network that a choice trains.
 
   Args:
-    axes: logical axes of the network's parameters (`Model.param_axes`).
-    choice: see `Tuned`.
+    axes: The logical axes of the network's parameters (`Model.param_axes`).
+    choice: One of the choices of `OptimisationSettings.trainable`.
 
   Raises:
-    UserError: if there is no such choice, or it leaves nothing to train.
+    UserError: If there is no such choice, or it leaves nothing to train.
   """
-  if choice not in CHOICES:
-    raise UserError(
-      f'TUNED_PARAMETERS must be {", ".join(map(repr, CHOICES))}, not {choice!r}'
-    )
+  OptimisationSettings.check('trainable', choice)
   task_axes = {
     path: tuple(names).index('tasks')
     for path, names in traverse_util.flatten_dict(axes).items()
     if 'tasks' in tuple(names)
   }
-  found = Tuned(choice, task_axes)
-  if not found.split(axes)[0]:
+  trainable = TrainableParameters(choice, task_axes)
+  if not trainable.split(axes)[0]:
     raise UserError(
       f'TUNED_PARAMETERS={choice!r} leaves nothing to train, as the method has no '
       f'parameters: set TUNED_PARAMETERS={ALL!r}, or use another method'
     )
-  return found
+  return trainable
 
 
 def split_by(
   params: Params, predicate: Callable[[Path], bool]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Parts a nested mapping into leaves whose paths fulfil the predicate, and others."""
+  """Splits a nested mapping into the leaves whose paths fulfil a predicate, and others."""
   parts: tuple[dict[Path, Any], dict[Path, Any]] = {}, {}
   for path, leaf in traverse_util.flatten_dict(params).items():
     parts[not predicate(path)][path] = leaf
@@ -119,7 +121,7 @@ def split_by(
 
 
 def merge(*parts: Params) -> dict[str, Any]:
-  """The inverse of `Tuned.split` and `split_by`."""
+  """The inverse of `TrainableParameters.split` and `split_by`."""
   flat: dict[Path, Any] = {}
   for part in parts:
     flat |= traverse_util.flatten_dict(part)

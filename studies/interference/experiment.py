@@ -23,12 +23,13 @@ from hyperprompt_jax.methods import (
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.training import trainable
+from hyperprompt_jax.training.settings import ALL
 from hyperprompt_jax.training.train_step import (
   abstract_state,
   initial_state,
   make_train_step,
 )
+from hyperprompt_jax.training.trainable import resolve
 from studies.interference import tasks
 
 HEAD_DIM = 16
@@ -68,7 +69,7 @@ class Experiment:
   prompt_length: int = 4
   stacks: str = 'encoder'
   start: str = 'random'
-  tuned: str = trainable.ALL
+  tuned: str = ALL
   shared_prompts: bool = False
   frozen_prompts: bool = False
   steps: int = 2000
@@ -157,18 +158,15 @@ def train(experiment: Experiment, of: list[int]) -> dict[str, Any]:
     return found
 
   with partitioner.activate():
-    like = abstract_state(model, optimizer, partitioner, experiment.tuned)
-    state = initial_state(model, optimizer, like, experiment.seed, experiment.tuned)
+    trainable = resolve(model.param_axes(), experiment.tuned)
+    like = abstract_state(model, optimizer, partitioner, trainable)
+    state = initial_state(model, optimizer, like, experiment.seed, trainable)
     if experiment.start == 'mtl':
-      plain = dataclasses.replace(
-        experiment, method='mtl', start='random', tuned=trainable.ALL
-      )
+      plain = dataclasses.replace(experiment, method='mtl', start='random', tuned=ALL)
       state = state.replace(params={**state.params, **_backbone(plain)})
     # Without dropout the seed is the data's and the initialisation's alone; runs that
     # differ by nothing else are one program.
-    step = make_train_step(
-      model, optimizer, partitioner, like, seed=0, tuned=experiment.tuned
-    )
+    step = make_train_step(model, optimizer, partitioner, like, seed=0, trainable=trainable)
     held_out = batch(TEST_ROWS, test)
     right = jax.jit(functools.partial(_right, model))
     period = experiment.steps // EVALUATIONS

@@ -16,12 +16,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hyperprompt_jax import decoding
-from hyperprompt_jax.checkpoints import InitialCheckpoint
 from hyperprompt_jax.checkpoints.formats import huggingface
+from hyperprompt_jax.checkpoints.initial import open_for
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.training.settings import InitialCheckpoint
 from hyperprompt_jax.training.train_step import abstract_params
 from tests import published, tiny
 
@@ -47,7 +48,7 @@ def load(folder, **overrides):
   config = dataclasses.replace(config, scan_layers=True, dropout_rate=0.0)
   model = Model(config, tiny.mtl(), ('task',), **overrides)
   like = abstract_params(model, Partitioner())
-  return model, InitialCheckpoint(str(folder)).open(like).load(like)
+  return model, open_for(InitialCheckpoint(str(folder)), like).load(like)
 
 
 @functools.partial(jax.jit, static_argnums=0)

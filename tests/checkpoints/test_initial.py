@@ -12,9 +12,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hyperprompt_jax import cli
-from hyperprompt_jax.checkpoints import InitialCheckpoint
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.checkpoints.formats import huggingface
+from hyperprompt_jax.checkpoints.initial import open_for
 from hyperprompt_jax.checkpoints.lazy import in_memory
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
@@ -22,6 +22,7 @@ from hyperprompt_jax.methods import parameters
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.stacking import unstack_layers
 from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.training.settings import InitialCheckpoint
 from hyperprompt_jax.training.train_step import abstract_params
 from tests import published, tiny, tiny_run
 
@@ -93,7 +94,7 @@ def test_every_format_gives_the_same_parameters(kind, scan, tmp_path):
   }[kind](tmp_path)
   config = dataclasses.replace(published.CONFIG, scan_layers=scan)
   like = abstract_params(Model(config, tiny.mtl(), ('task',)), Partitioner())
-  initial = InitialCheckpoint(str(path)).open(like)
+  initial = open_for(InitialCheckpoint(str(path)), like)
   assert initial.step == (0 if kind == 'hugging_face' else STEP)
   got = {p: np.asarray(x) for p, x in by_path(unstack_layers(initial.load(like))).items()}
   dtype = jnp.dtype('bfloat16' if kind == 'bfloat16' else 'float32')
@@ -112,7 +113,7 @@ def test_a_parameter_that_is_not_finite_is_named(tmp_path):
   scale[3] = np.inf
   path = published.t5x(tmp_path, {**arrays, 'decoder/decoder_norm/scale': in_memory(scale)})
   like = abstract_params(Model(published.CONFIG, tiny.mtl(), ('task',)), Partitioner())
-  initial = InitialCheckpoint(str(path)).open(like)
+  initial = open_for(InitialCheckpoint(str(path)), like)
   with pytest.raises(
     UserError, match=f'{path} .*: decoder/decoder_norm/scale is not finite'
   ):

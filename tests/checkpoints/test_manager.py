@@ -5,7 +5,8 @@ import gc
 
 import jax.numpy as jnp
 
-from hyperprompt_jax.checkpoints import Checkpointer, Retention
+from hyperprompt_jax.checkpoints import Checkpointer
+from hyperprompt_jax.training.settings import Retention
 from tools.reliability import files
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from hyperprompt_jax.checkpoints import Checkpointer, Retention, TrainState
+from hyperprompt_jax.checkpoints import Checkpointer, TrainState
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.training.optimizers import skip_step_on_spikes
+from hyperprompt_jax.training.settings import Retention
 
 PLAIN = optax.adam(0.1)
 SKIPPING = skip_step_on_spikes(PLAIN, interval=8)

@@ -338,7 +338,7 @@ def test_folders_of_the_working_directory_hide_no_gin_file(tmp_path, monkeypatch
     'runs/demo.gin',
   ]  # it includes finetune.gin
   gin_files.parse(files, ["MODEL_DIR='run'"])
-  assert gin_files.parameter('train.train.eval_period') == 100
+  assert gin_files.parameter('settings.EvaluationSettings.period') == 100
 
 
 def test_an_include_is_found_beside_the_file_that_includes_it(tmp_path):

@@ -11,6 +11,7 @@ from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training import optimizers, trainable
+from hyperprompt_jax.training.settings import LAST_TASK
 from hyperprompt_jax.training.train_step import (
   abstract_state,
   initial_state,
@@ -44,15 +45,14 @@ def test_only_the_last_tasks_own_parameters_move(method, scan):
   model = tiny.model(tiny.METHODS[method], scan_layers=scan, num_decoder_layers=1)
   optimizer, partitioner = optimizers.adafactor(0.1), Partitioner()
   with partitioner.activate():
-    like = abstract_state(model, optimizer, partitioner, trainable.LAST_TASK)
-    state = initial_state(model, optimizer, like, 0, trainable.LAST_TASK)
+    last_task = trainable.resolve(model.param_axes(), LAST_TASK)
+    like = abstract_state(model, optimizer, partitioner, last_task)
+    state = initial_state(model, optimizer, like, 0, last_task)
     before = {path: np.asarray(x) for path, x in by_path(state.params).items()}
-    step = make_train_step(
-      model, optimizer, partitioner, like, seed=0, tuned=trainable.LAST_TASK
-    )
+    step = make_train_step(model, optimizer, partitioner, like, seed=0, trainable=last_task)
     for seed in range(2):
       state, _ = step(state, tiny.batch(seed=seed))
-  axes = trainable.choose(model.param_axes(), trainable.LAST_TASK).task_axes
+  axes = last_task.task_axes
   assert axes
   moved = 0
   for path, after in by_path(state.params).items():

@@ -19,9 +19,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hyperprompt_jax import cli
-from hyperprompt_jax.checkpoints import AVERAGE, Retention
+from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.checkpoints.manager import preserved
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import reporting
+from hyperprompt_jax.training.settings import Retention
 from tests import tiny_run
 
 # Checkpoints at 3, 6, …; evaluations at 20 and 34; no signal comes at a multiple of 3.
@@ -301,8 +303,8 @@ def test_a_finished_run_started_again_does_nothing_but_print_its_table(trained, 
 
 def kept(retention, scores):
   steps = sorted(scores)
-  preserved = retention.should_preserve(steps, scores)
-  return [step for step, keep in zip(steps, preserved, strict=True) if keep]
+  kept = preserved(retention, steps, scores)
+  return [step for step, keep in zip(steps, kept, strict=True) if keep]
 
 
 SCORES = {
@@ -319,13 +321,13 @@ SCORES = {
   ('retention', 'expected'),
   [
     (Retention(keep=2, keep_best=0, keep_best_per_task=False), [50, 60]),
-    (Retention(keep=0, keep_best=0, keep_best_per_task=False), []),
+    (Retention(keep=1, keep_best=0, keep_best_per_task=False), [60]),
     (Retention(keep=9, keep_best=0, keep_best_per_task=False), [10, 20, 30, 40, 50, 60]),
     (Retention(keep=None, keep_best=0, keep_best_per_task=False), [10, 20, 30, 40, 50, 60]),
     # Of equals the first, as the tables show it.
-    (Retention(keep=0, keep_best=1, keep_best_per_task=False), [20]),
-    (Retention(keep=0, keep_best=3, keep_best_per_task=False), [20, 30, 50]),
-    (Retention(keep=0, keep_best=0, keep_best_per_task=True), [10, 30]),
+    (Retention(keep=1, keep_best=1, keep_best_per_task=False), [20, 60]),
+    (Retention(keep=1, keep_best=3, keep_best_per_task=False), [20, 30, 50, 60]),
+    (Retention(keep=1, keep_best=0, keep_best_per_task=True), [10, 30, 60]),
     (Retention(keep=1, keep_best=1, keep_best_per_task=True), [10, 20, 30, 60]),
   ],
 )
@@ -334,16 +336,15 @@ def test_retention_keeps_the_latest_the_best_and_the_best_of_each_task(retention
 
 
 def test_retention_judges_by_the_checkpoints_that_are_there():
-  retention = Retention(keep=0, keep_best=1, keep_best_per_task=False)
-  assert retention.should_preserve([10, 50], SCORES) == [False, True]
-  assert retention.should_preserve([], SCORES) == []
+  retention = Retention(keep=1, keep_best=1, keep_best_per_task=False)
+  assert preserved(retention, [10, 40, 50, 60], SCORES) == [False, False, True, True]
+  assert preserved(retention, [], SCORES) == []
 
 
 def test_a_run_keeps_what_its_retention_says(trained, tmp_path):
   folder = tmp_path / 'run'
-  keep = ['--gin.checkpoints.Retention.keep=1', '--gin.checkpoints.Retention.keep_best=0']
-  none = '--gin.checkpoints.Retention.keep_best_per_task=False'
-  assert cli.main(tiny_run.train_arguments(folder, *keep, none, EVAL_STEPS=0)) == 0
+  kept = {'KEEP_CHECKPOINTS': 1, 'KEEP_BEST': 0, 'KEEP_BEST_PER_TASK': False}
+  assert cli.main(tiny_run.train_arguments(folder, EVAL_STEPS=0, **kept)) == 0
   assert [p.name for p in (folder / 'checkpoints').iterdir()] == ['4']
 
 

@@ -21,6 +21,7 @@ from hyperprompt_jax.training.train_step import (
   initial_state,
   make_train_step,
 )
+from hyperprompt_jax.training.trainable import resolve
 from tests import tiny, tiny_run
 
 STEPS = 20
@@ -138,8 +139,9 @@ def test_after_twenty_steps_the_backbone_is_bit_identical(tuned, microbatches):
   model, optimizer = tiny.model(), optimizers.adafactor(0.01)
   partitioner = Partitioner()
   with partitioner.activate():
-    like = abstract_state(model, optimizer, partitioner, tuned)
-    state = initial_state(model, optimizer, like, 0, tuned)
+    trainable = resolve(model.param_axes(), tuned)
+    like = abstract_state(model, optimizer, partitioner, trainable)
+    state = initial_state(model, optimizer, like, 0, trainable)
     before = traverse_util.flatten_dict(jax.tree.map(np.asarray, state.params))
     step = make_train_step(
       model,
@@ -148,7 +150,7 @@ def test_after_twenty_steps_the_backbone_is_bit_identical(tuned, microbatches):
       like,
       seed=0,
       num_microbatches=microbatches,
-      tuned=tuned,
+      trainable=trainable,
     )
     for seed in range(20):
       batch = tiny.batch(rows=6, seed=seed)

@@ -29,12 +29,13 @@ import optax
 import tensorflow as tf
 
 import hyperprompt_tasks
-from hyperprompt_jax.checkpoints import Checkpointer, Retention, TrainState
+from hyperprompt_jax.checkpoints import Checkpointer, TrainState
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.checkpoints.lazy import arranged
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.training import trainable
+from hyperprompt_jax.training.settings import ALL, TASK, Retention
+from hyperprompt_jax.training.trainable import TrainableParameters
 from tools.reliability import small_run
 
 TASKS = ('copy', 'reverse')
@@ -104,7 +105,7 @@ class Run:
 
   def __init__(self, folder: pathlib.Path, frozen: bool = False):
     self._whole, self.copy = folder / 'whole', folder / 'run'
-    self._tuned = trainable.Tuned(trainable.TASK if frozen else trainable.ALL, {})
+    self._trainable = TrainableParameters(TASK if frozen else ALL)
     data = Data()
     self._states = {step: made_state(step) for step in STEPS}
     if frozen:  # as it is in every step
@@ -126,7 +127,7 @@ class Run:
 
   def _checkpointer(self, folder: pathlib.Path, keep: int | None = None) -> Checkpointer:
     data = {'SEED': 0}
-    return Checkpointer(str(folder), TASKS, Retention(keep=keep), {}, data, self._tuned)
+    return Checkpointer(str(folder), TASKS, Retention(keep=keep), {}, data, self._trainable)
 
   def renew(self) -> pathlib.Path:
     """Makes a fresh copy of the run."""

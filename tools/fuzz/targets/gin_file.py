@@ -16,7 +16,7 @@ RUN = pathlib.Path(_FOLDER.name) / 'run.gin'
 RUN.write_text("""from __gin__ import dynamic_registration
 include 'models/tiny.gin'
 from hyperprompt_jax import model
-from hyperprompt_jax import train
+from hyperprompt_jax.training import settings
 from hyperprompt_jax import methods
 TRAIN_STEPS = 4
 EVAL_PERIOD = 2
@@ -25,11 +25,11 @@ MODEL_DIR = '/run'
 TASK_FEATURE_LENGTHS = {'inputs': 8, 'targets': 8}
 METHOD = @methods.HyperPromptGlobal()
 model.Model.method = %METHOD
-train.train.total_steps = %TRAIN_STEPS
-train.train.eval_period = %EVAL_PERIOD
-train.train.batch_size = %BATCH_SIZE
-train.train.model_dir = %MODEL_DIR
-train.train.task_feature_lengths = %TASK_FEATURE_LENGTHS
+settings.OptimisationSettings.total_steps = %TRAIN_STEPS
+settings.EvaluationSettings.period = %EVAL_PERIOD
+settings.DataSettings.batch_size = %BATCH_SIZE
+settings.CheckpointSettings.model_dir = %MODEL_DIR
+settings.DataSettings.task_feature_lengths = %TASK_FEATURE_LENGTHS
 """)
 # A gin file may import what it likes: it is code. Here it gets what is ours.
 _import = __import__

@@ -1,0 +1,151 @@
+"""Settings that describe and check themselves.
+
+A group of settings is a frozen dataclass that inherits from `Settings`; its fields are made
+by `setting`. The help of the command line, `hyperprompt config`, and the checks all read
+these fields. This module imports neither JAX nor TensorFlow.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from hyperprompt_jax.configuration.types import describe, fits
+from hyperprompt_jax.errors import UserError, shown
+
+_KEY = 'setting'
+# The largest step, period or amount: a signed integer of 32 bits.
+LARGEST = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """The values that a setting can have.
+
+  Attributes:
+    at_least: The smallest value.
+    at_most: The largest value.
+    above: A bound below all values.
+    below: A bound above all values.
+    choices: All the values that there are; empty if there is a range or no limit.
+  """
+
+  at_least: float | None = None
+  at_most: float | None = None
+  above: float | None = None
+  below: float | None = None
+  choices: tuple[str, ...] = ()
+
+  def __contains__(self, value: Any) -> bool:
+    if self.choices:
+      return value in self.choices
+    return (
+      math.isfinite(value)
+      and (self.at_least is None or value >= self.at_least)
+      and (self.at_most is None or value <= self.at_most)
+      and (self.above is None or value > self.above)
+      and (self.below is None or value < self.below)
+    )
+
+  def __str__(self) -> str:
+    if self.choices:
+      return ', '.join(map(repr, self.choices))
+    if self.at_least is not None and self.at_most is not None:
+      return f'from {self.at_least} to {self.at_most}'
+    bounds = {
+      'at least': self.at_least,
+      'above': self.above,
+      'at most': self.at_most,
+      'below': self.below,
+    }
+    return ' and '.join(f'{name} {x}' for name, x in bounds.items() if x is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """The description of one setting.
+
+  Attributes:
+    macro: The name that gin files and the command line use; T5X's where T5X has one.
+    meaning: One or two sentences for the help.
+    range: The values that it can have; None for no limit.
+    hint: The annotated type.
+    default: The value if none is set.
+    is_required: Whether there is no default, and a value must be set.
+  """
+
+  macro: str
+  meaning: str
+  range: Range | None = None
+  hint: Any = None
+  default: Any = None
+  is_required: bool = False
+
+  def check(self, value: Any) -> None:
+    """Raises a UserError if the setting cannot have this value."""
+    if not fits(value, self.hint):
+      raise UserError(f'{self.macro} must be of type {self.type}, not {shown(value)}')
+    if self.range is None or value is None or callable(value) or value in self.range:
+      return
+    optional = ', or None' if fits(None, self.hint) else ''
+    kind = '' if self.range.choices else 'an integer ' if self._is_whole else 'a number '
+    raise UserError(
+      f'{self.macro} must be {kind}{self.range}{optional}, not {shown(value)}'
+    )
+
+  @property
+  def type(self) -> str:
+    """The name of the type."""
+    return describe(self.hint)
+
+  @property
+  def _is_whole(self) -> bool:
+    return not fits(0.5, self.hint)
+
+
+def setting(
+  macro: str, meaning: str, default: Any = dataclasses.MISSING, **bounds: Any
+) -> Any:
+  """A field of a group of settings.
+
+  Args:
+    macro: The name that gin files and the command line use.
+    meaning: One or two sentences for the help.
+    default: The value if none is set; without it, one must be set.
+    **bounds: The attributes of a `Range`, if there are limits.
+  """
+  is_required = default is dataclasses.MISSING
+  described = Setting(
+    macro,
+    meaning,
+    Range(**bounds) if bounds else None,
+    default=None if is_required else default,
+    is_required=is_required,
+  )
+  return dataclasses.field(default=default, metadata={_KEY: described})
+
+
+class Settings:
+  """The base of groups of settings; each value is checked when a group is made."""
+
+  def __post_init__(self):
+    for name, described in self.described().items():
+      described.check(getattr(self, name))
+
+  @classmethod
+  def described(cls) -> dict[str, Setting]:
+    """The descriptions of a group's settings, by field."""
+    group: Any = cls
+    return {
+      field.name: dataclasses.replace(field.metadata[_KEY], hint=field.type)
+      for field in dataclasses.fields(group)
+      if _KEY in field.metadata
+    }
+
+  @classmethod
+  def check(cls, name: str, value: Any) -> None:
+    """Checks a value for one field, for an object that takes it without the group.
+
+    Raises:
+      UserError: If the field cannot have the value.
+    """
+    cls.described()[name].check(value)

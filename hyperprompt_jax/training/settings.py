@@ -1,0 +1,290 @@
+"""The settings of a training run, grouped by subject; all are plain values.
+
+gin binds them under T5X's macro names (`gin/runs/finetune.gin`). Evaluation and inference
+use the same groups. This module imports neither JAX nor TensorFlow.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from hyperprompt_jax.configuration.setting import LARGEST, Settings, setting
+from hyperprompt_jax.errors import UserError, shown
+
+# Longer sequences and larger batches than these are mistakes, such as a digit too many.
+LONGEST = 2**16
+LARGEST_BATCH = 2**20
+
+ALL = 'all'
+TASK = 'task'
+TASK_AND_LAYER_NORMS = 'task_and_layer_norms'
+LAST_TASK = 'last_task'
+NONE = 'none'
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings(Settings):
+  """The data, and how batches are made of them."""
+
+  mixture_or_task_name: str = setting(
+    'MIXTURE_OR_TASK_NAME', 'The SeqIO mixture or task, which has a task list.'
+  )
+  task_feature_lengths: Mapping[str, int] = setting(
+    'TASK_FEATURE_LENGTHS',
+    "The lengths of 'inputs' and 'targets' in tokens, each from 1 to "
+    f'{LONGEST}; longer texts are cut.',
+  )
+  vocabulary: str = setting(
+    'VOCABULARY', "'bytes', a SentencePiece file, or a folder of a Hugging Face model."
+  )
+  batch_size: int = setting(
+    'BATCH_SIZE',
+    'The number of rows in a batch, over all devices.',
+    128,
+    at_least=1,
+    at_most=LARGEST_BATCH,
+  )
+  pack: bool = setting(
+    'PACK', 'Whether a row holds several examples, of whatever tasks.', False
+  )
+  max_segments: int = setting(
+    'MAX_SEGMENTS',
+    'The largest number of examples in a packed row.',
+    8,
+    at_least=1,
+    at_most=1024,
+  )
+  use_cached: bool = setting(
+    'USE_CACHED_TASKS',
+    "Whether SeqIO's cache is read in place of the sources of the tasks.",
+    False,
+  )
+  num_data_shards: int | None = setting(
+    'NUM_DATA_SHARDS',
+    'The number of parts in which the data are read; it divides BATCH_SIZE. None keeps '
+    'the number that the run began with, which is one for each group of hosts.',
+    None,
+    at_least=1,
+    at_most=LARGEST_BATCH,
+  )
+  seed: int = setting(
+    'RANDOM_SEED',
+    'The seed of initialisation, dropout, shuffling and mixing.',
+    0,
+    at_least=0,
+    at_most=2**32 - 1,  # JAX drops the bits above
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    lengths = self.task_feature_lengths
+    if set(lengths) != {'inputs', 'targets'} or not all(
+      0 < length <= LONGEST for length in lengths.values()
+    ):
+      raise UserError(
+        "TASK_FEATURE_LENGTHS must be like {'inputs': 512, 'targets': 64}, each length "
+        f'from 1 to {LONGEST}, not {shown(dict(lengths))}'
+      )
+    if self.batch_size * max(lengths.values()) > LARGEST:
+      raise UserError(
+        f'BATCH_SIZE={self.batch_size} rows of {max(lengths.values())} tokens '
+        f'(TASK_FEATURE_LENGTHS) are over {LARGEST} tokens: make one of them smaller'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimisationSettings(Settings):
+  """How long training takes, and which parameters it changes."""
+
+  total_steps: int | None = setting(
+    'TRAIN_STEPS',
+    'The step at which training ends; it counts the steps of the initial checkpoint, too.',
+    None,
+    at_least=1,
+    at_most=LARGEST,
+  )
+  relative_steps: int | None = setting(
+    'TRAIN_STEPS_RELATIVE',
+    'The number of steps of this run alone; it takes precedence over TRAIN_STEPS.',
+    None,
+    at_least=1,
+    at_most=LARGEST,
+  )
+  num_microbatches: int = setting(
+    'NUM_MICROBATCHES',
+    'The number of parts in which a batch is processed, to save memory.',
+    1,
+    at_least=1,
+    at_most=LARGEST_BATCH,
+  )
+  trainable: str = setting(
+    'TUNED_PARAMETERS',
+    "The parameters that are trained: 'all'; 'task', those of the method; "
+    "'task_and_layer_norms', these and the scales of the layer norms; or 'last_task', "
+    'those that belong to the last task of the task list alone.',
+    ALL,
+    choices=(ALL, TASK, TASK_AND_LAYER_NORMS, LAST_TASK),
+  )
+
+  def last_step(self, initial_step: int) -> int:
+    """The step at which training ends.
+
+    Args:
+      initial_step: The number of steps of the initial checkpoint.
+
+    Raises:
+      UserError: If there is no step to train, or more than a counter of 32 bits holds.
+    """
+    if self.relative_steps is not None:
+      last = initial_step + self.relative_steps
+      if last > LARGEST:
+        raise UserError(
+          f'TRAIN_STEPS_RELATIVE={self.relative_steps} after the {initial_step} steps of '
+          f'INITIAL_CHECKPOINT_PATH is over {LARGEST} steps'
+        )
+      return last
+    if self.total_steps is None:
+      raise UserError('TRAIN_STEPS must be set: add --gin.TRAIN_STEPS=…')
+    if initial_step and self.total_steps <= initial_step:
+      raise UserError(
+        f'TRAIN_STEPS={self.total_steps} leaves nothing to train: it counts the '
+        f'{initial_step} steps of INITIAL_CHECKPOINT_PATH, too; set '
+        f'TRAIN_STEPS={initial_step + self.total_steps} or '
+        f'TRAIN_STEPS_RELATIVE={self.total_steps}'
+      )
+    return self.total_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings(Settings):
+  """When and how much is evaluated."""
+
+  period: int = setting(
+    'EVAL_PERIOD',
+    'The number of steps between evaluations; the last step is evaluated, too.',
+    1000,
+    at_least=1,
+    at_most=LARGEST,
+  )
+  steps: int = setting(
+    'EVAL_STEPS',
+    'The number of batches of each task for the validation loss; 0 for no loss.',
+    20,
+    at_least=0,
+    at_most=LARGEST,
+  )
+  num_examples: int | None = setting(
+    'EVALUATOR_NUM_EXAMPLES',
+    'The number of examples of each task that are answered and scored; None for all.',
+    None,
+    at_least=1,
+    at_most=LARGEST,
+  )
+  rank_labels: bool = setting(
+    'RANK_LABELS',
+    'Whether a task with a closed set of labels is answered with the likeliest label, in '
+    'place of generated text.',
+    False,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention(Settings):
+  """Which checkpoints are kept; a checkpoint that any rule keeps is kept."""
+
+  keep: int | None = setting(
+    'KEEP_CHECKPOINTS',
+    'The number of latest checkpoints to keep; None for all. A run resumes from the '
+    'latest, so at least 1 is kept.',
+    3,
+    at_least=1,
+    at_most=LARGEST,
+  )
+  keep_best: int = setting(
+    'KEEP_BEST',
+    'The number of checkpoints with the best average scores to keep.',
+    1,
+    at_least=0,
+    at_most=LARGEST,
+  )
+  keep_best_per_task: bool = setting(
+    'KEEP_BEST_PER_TASK',
+    "Whether each task's best checkpoint is kept, by its own score (T5's tables take "
+    "each task's best checkpoint).",
+    True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialCheckpoint(Settings):
+  """The checkpoint that a run starts from, and which parameters start fresh."""
+
+  path: str | None = setting(
+    'INITIAL_CHECKPOINT_PATH',
+    'A T5X checkpoint, a Hugging Face folder, or a MODEL_DIR; None starts from random '
+    'parameters.',
+    None,
+  )
+  fresh: str = setting(
+    'FRESH_PARAMETERS',
+    "The parameters that the checkpoint does not give: 'task', those of the method; "
+    "'none'; or 'last_task', those that belong to the last task of the task list, which "
+    'the checkpoint has not learned.',
+    TASK,
+    choices=(TASK, NONE, LAST_TASK),
+  )
+  resize_vocabulary: bool = setting(
+    'RESIZE_VOCABULARY',
+    "Whether the checkpoint's rows of the vocabulary are padded or cut to "
+    'config.Config.vocab_size.',
+    False,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSettings(Settings):
+  """Where and when checkpoints are saved, which are kept, and what a run starts from.
+
+  Attributes:
+    retention: Which checkpoints are kept.
+    initial: The checkpoint that a run starts from.
+  """
+
+  model_dir: str = setting(
+    'MODEL_DIR',
+    "The run's folder, which gets checkpoints, metrics, configuration and predictions.",
+  )
+  period: int = setting(
+    'CHECKPOINT_PERIOD',
+    'The number of steps between checkpoints; the last step is saved, too.',
+    1000,
+    at_least=1,
+    at_most=LARGEST,
+  )
+  retention: Retention = Retention()
+  initial: InitialCheckpoint = InitialCheckpoint()
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.model_dir:
+      raise UserError('MODEL_DIR is empty: name a folder for the run')
+
+
+@dataclasses.dataclass(frozen=True)
+class LogSettings(Settings):
+  """How often and how much a run reports."""
+
+  period: int = setting(
+    'LOG_PERIOD',
+    'The number of steps between reports of the training metrics.',
+    50,
+    at_least=1,
+    at_most=LARGEST,
+  )
+  data_report_examples: int = setting(
+    'DATA_REPORT_EXAMPLES',
+    'The number of training examples of each task that are read before the first step, to '
+    'report how many are cut and how labels are spread; 0 for no report.',
+    1000,
+    at_least=0,
+    at_most=LARGEST,
+  )

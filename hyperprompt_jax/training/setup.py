@@ -1,0 +1,291 @@
+"""The parts of a training run, made and checked: `train` puts them together."""
+
+import contextlib
+import dataclasses
+import functools
+import uuid
+
+import gin
+import optax
+from etils import epath
+
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints import (
+  Checkpointer,
+  Initial,
+  TrainState,
+  has_checkpoints,
+  open_initial,
+)
+from hyperprompt_jax.checkpoints.identity import identity_of
+from hyperprompt_jax.checkpoints.storage import writing
+from hyperprompt_jax.data import datasets, report
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import runs, summary
+from hyperprompt_jax.evaluation.evaluator import Evaluator
+from hyperprompt_jax.model import Model, check_vocabulary
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.runtime import distributed, files, reporting, terminal
+from hyperprompt_jax.runtime.interrupts import Interrupts
+from hyperprompt_jax.training import settings, trainable
+from hyperprompt_jax.training.loop import TrainingLoop
+from hyperprompt_jax.training.train_step import (
+  abstract_state,
+  initial_state,
+  make_train_step,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """The point from which a run goes on.
+
+  Attributes:
+    state: The state of training.
+    checkpointer: The run's checkpoints.
+    scores: The scores of each evaluated step, which the checkpointer reads.
+    notice: A line for the user that says where the run goes on; empty if it is fresh.
+  """
+
+  state: TrainState
+  checkpointer: Checkpointer
+  scores: summary.ScoresByStep
+  notice: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """The objects and settings of a training run; see `train.train`."""
+
+  model: Model
+  optimizer: optax.GradientTransformation
+  partitioner: Partitioner
+  data: settings.DataSettings
+  optimisation: settings.OptimisationSettings
+  evaluation: settings.EvaluationSettings
+  checkpoints: settings.CheckpointSettings
+  logs: settings.LogSettings
+
+  @functools.cached_property
+  def trainable(self) -> trainable.TrainableParameters:
+    """The parameters that training changes."""
+    return trainable.resolve(self.model.param_axes(), self.optimisation.trainable)
+
+  @functools.cached_property
+  def like(self) -> TrainState:
+    """Shapes, dtypes and shardings of the state."""
+    return abstract_state(self.model, self.optimizer, self.partitioner, self.trainable)
+
+  def check(self) -> None:
+    """Finds the user's mistakes before anything is written or compiled.
+
+    Raises:
+      UserError: If the settings, the network, the data and the mesh do not go together.
+    """
+    data, config = self.data, self.model.config
+    name, num_microbatches = data.mixture_or_task_name, self.optimisation.num_microbatches
+    check_vocabulary(hyperprompt_tasks.use_vocabulary(data.vocabulary), config)
+    assert self.trainable  # its choice is checked when it is resolved
+    if not self.model.method.shared_backbone:
+      parts = hyperprompt_tasks.single_task_mixtures(name)
+      if len(parts) > 1:
+        raise UserError(
+          f'{name} trains {len(parts)} tasks, and this method one at a time: train '
+          f'{", ".join(parts.values())}'
+        )
+    datasets.check_mixture(name, 'train', use_cached=data.use_cached)
+    if data.batch_size % num_microbatches:
+      raise UserError(
+        f'BATCH_SIZE={data.batch_size} is not divided by '
+        f'NUM_MICROBATCHES={num_microbatches}'
+      )
+    self.partitioner.check(
+      batch_size=data.batch_size // num_microbatches,
+      emb_dim=config.emb_dim,
+      num_heads=config.num_heads,
+      mlp_dim=config.mlp_dim,
+      vocab_size=config.vocab_size,
+    )
+    # Before libraries try for minutes.
+    model_dir = self.checkpoints.model_dir
+    if reason := hyperprompt_tasks.unreachable(model_dir):
+      raise UserError(f'MODEL_DIR {model_dir} cannot be reached: {reason}')
+
+  def open_initial(self) -> Initial | None:
+    """Opens the checkpoint that a fresh run starts from; None for random parameters.
+
+    Raises:
+      UserError: If it cannot be read, does not fit the network, or leaves no steps.
+    """
+    initial = None
+    if not has_checkpoints(self.checkpoints.model_dir):
+      initial = open_initial(self.checkpoints.initial, self.model)
+    self.optimisation.last_step(initial.step if initial else 0)
+    return initial
+
+  def batches(self) -> datasets.TrainingBatches:
+    """The training data from the start."""
+    data = self.data
+    num_shards = data.num_data_shards
+    if num_shards is None:
+      num_shards = self._num_data_shards()
+    return datasets.TrainingBatches(
+      data.mixture_or_task_name,
+      data.task_feature_lengths,
+      self.partitioner,
+      batch_size=data.batch_size,
+      num_shards=num_shards,
+      seed=data.seed,
+      use_cached=data.use_cached,
+      pack=data.pack,
+      max_segments=data.max_segments,
+    )
+
+  def _num_data_shards(self) -> int:
+    """The number of shards that the run began with; for a fresh run, as fits the hosts."""
+    model_dir = self.checkpoints.model_dir
+    if has_checkpoints(model_dir):
+      with contextlib.closing(
+        Checkpointer(model_dir, self.model.task_list)
+      ) as checkpointer:
+        if number := checkpointer.num_data_shards():
+          return number
+    return datasets.default_num_shards(self.partitioner, self.data.batch_size)
+
+  def make_folder(self) -> None:
+    """Makes MODEL_DIR, and checks that it can be written and that all hosts share it."""
+    folder = epath.Path(self.checkpoints.model_dir)
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      trial = folder / f'.trial-{uuid.uuid4().hex}'
+      trial.touch()
+      trial.unlink()
+    except OSError as error:
+      raise UserError(f'MODEL_DIR {folder} cannot be written: {error}') from error
+    distributed.check_shared(folder)
+
+  def start_or_resume(
+    self, batches: datasets.TrainingBatches, initial: Initial | None
+  ) -> Start:
+    """Restores the last checkpoint with its position in the data, or makes a fresh state.
+
+    Args:
+      batches: The training data from the start.
+      initial: The checkpoint that a fresh run starts from.
+    """
+    model_dir = self.checkpoints.model_dir
+    scores: summary.ScoresByStep = {}
+    checkpointer = self._checkpointer(scores)
+    if checkpointer.latest_step() is not None:
+      state = checkpointer.restore_latest(self.like, batches)
+      step, last_step = int(state.step), self._last_step(checkpointer)
+      done = f'; nothing is left of {last_step}' if step >= last_step else ''
+      notice = f'resuming from step {step} of {model_dir}{done}'
+      return Start(state, checkpointer, scores, notice)
+    self._report_data()
+    state = initial_state(
+      self.model,
+      self.optimizer,
+      self.like,
+      self.data.seed,
+      self.trainable,
+      initial=initial,
+    )
+    checkpointer.start(state, initial.reference if initial else None)
+    notice = ''
+    if initial:
+      source = initial.source
+      notice = f'starting from step {initial.step} of {source.path} ({source.kind})'
+    return Start(state, checkpointer, scores, notice)
+
+  def _last_step(self, checkpointer: Checkpointer) -> int:
+    return self.optimisation.last_step(checkpointer.initial_step)
+
+  def _checkpointer(self, scores: summary.ScoresByStep) -> Checkpointer:
+    data = self.data
+    recorded = {
+      'MIXTURE_OR_TASK_NAME': data.mixture_or_task_name,
+      'TASK_FEATURE_LENGTHS': dict(data.task_feature_lengths),
+      'BATCH_SIZE': data.batch_size,
+      'VOCABULARY': data.vocabulary,
+      'RANDOM_SEED': data.seed,
+      'USE_CACHED_TASKS': data.use_cached,
+      'PACK': data.max_segments if data.pack else False,
+      'TUNED_PARAMETERS': self.optimisation.trainable,
+      **identity_of(self.model),
+    }
+    return Checkpointer(
+      self.checkpoints.model_dir,
+      self.model.task_list,
+      self.checkpoints.retention,
+      scores,
+      recorded,
+      self.trainable,
+    )
+
+  def _report_data(self) -> None:
+    """Reports how many of the first examples are cut, and how labels are spread."""
+    data, number = self.data, self.logs.data_report_examples
+    if number and distributed.is_first():
+      tasks = report.look(
+        data.mixture_or_task_name, data.task_feature_lengths, number, data.use_cached
+      )
+      report.show(tasks, data.task_feature_lengths)
+      report.write(tasks, self.checkpoints.model_dir)
+
+  def loop(
+    self, start: Start, batches: datasets.TrainingBatches, interrupts: Interrupts
+  ) -> TrainingLoop:
+    """The loop of training, after the configuration has been written to MODEL_DIR.
+
+    Args:
+      start: The point from which the run goes on.
+      batches: The training data at that point.
+      interrupts: The signals that end the run.
+    """
+    model_dir, step = self.checkpoints.model_dir, int(start.state.step)
+    last_step = self._last_step(start.checkpointer)
+    # Only now, as a start with another model must not replace the run's configuration.
+    _write_config(model_dir)
+    metrics = reporting.Metrics(model_dir, restored_step=step)
+    start.scores.update(summary.scores_by_step(metrics.read()))
+    return TrainingLoop(
+      train_step=make_train_step(
+        self.model,
+        self.optimizer,
+        self.partitioner,
+        self.like,
+        seed=self.data.seed,
+        num_microbatches=self.optimisation.num_microbatches,
+        trainable=self.trainable,
+      ),
+      evaluator=Evaluator(
+        self.model,
+        self.partitioner,
+        self.data,
+        self.evaluation,
+        log_dir=str(epath.Path(model_dir) / 'inference_eval'),
+        between_batches=interrupts.check,
+      ),
+      partitioner=self.partitioner,
+      checkpointer=start.checkpointer,
+      metrics=metrics,
+      progress=terminal.Progress(last_step, step, enabled=distributed.is_first()),
+      scores=start.scores,
+      task_list=self.model.task_list,
+      interrupts=interrupts,
+      batches=batches,
+      first_step=start.checkpointer.initial_step,
+      last_step=last_step,
+      eval_period=self.evaluation.period,
+      checkpoint_period=self.checkpoints.period,
+      log_period=self.logs.period,
+    )
+
+
+def _write_config(model_dir: str) -> None:
+  """Writes the whole configuration, for `eval` and `infer` to read."""
+  if not distributed.is_first():
+    return
+  with writing(model_dir):
+    files.write_whole(epath.Path(model_dir) / runs.CONFIG_FILE, gin.config_str())
