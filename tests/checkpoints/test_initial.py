@@ -227,7 +227,11 @@ def test_a_method_is_loaded_where_the_run_says_so(source, tmp_path, compile_once
 @pytest.mark.parametrize(
   ('more', 'macros', 'said'),
   [
-    ((), {'TRAIN_STEPS_RELATIVE': 0}, 'TRAIN_STEPS_RELATIVE must be a positive integer'),
+    (
+      (),
+      {'TRAIN_STEPS_RELATIVE': 0},
+      'TRAIN_STEPS_RELATIVE must be an integer from 1 to 2147483647',
+    ),
     ((), {'FRESH_PARAMETERS': 'some'}, "must be 'task', 'none', 'last_task', not 'some'"),
     (
       (),

@@ -81,7 +81,9 @@ def test_a_schedule_is_a_learning_rate():
   ],
 )
 def test_lengths_name_inputs_and_targets_within_a_range(lengths):
-  with pytest.raises(UserError, match=r"like \{'inputs': 512, 'targets': 64\}, each length"):
+  with pytest.raises(
+    UserError, match=r"like \{'inputs': 512, 'targets': 64\}, each length"
+  ):
     made(settings.DataSettings, task_feature_lengths=lengths)
 
 
