@@ -1,4 +1,4 @@
-"""Loss, predictions and scores of one batch."""
+"""The trained model: the network with its loss, its decoding and its scores of a batch."""
 
 import dataclasses
 import functools
@@ -27,26 +27,27 @@ Batch = Mapping[str, Array]
 Params = Mapping[str, Any]
 DecodeStep = Callable[[Array, Any, Array], tuple[Array, Any]]
 
-EOS_ID = 1  # of T5's, SeqIO's byte and most SentencePiece vocabularies
+# The id that ends a sequence in T5's vocabulary and in SeqIO's byte vocabulary.
+EOS_ID = 1
 
 
 def cross_entropy(
   logits: Array, targets: Array, *, label_smoothing: float, z_loss: float
 ) -> tuple[Array, Array]:
-  """Cross entropy with T5's auxiliary z-loss, and with label smoothing.
+  """Returns the cross entropy with T5's auxiliary z-loss and label smoothing.
 
-  Smoothed labels leave `label_smoothing` of the mass to the other classes, evenly; the
-  entropy of the labels is taken off, so that a perfect prediction costs 0 (T5X,
-  `t5x/losses.py`).
+  Label smoothing spreads the mass `label_smoothing` evenly over the other classes. The
+  entropy of the smoothed labels is subtracted, so that a perfect prediction costs 0, as in
+  T5X (`t5x/losses.py`).
 
   Args:
-    logits: `[..., V]` float32.
-    targets: `[...]` int32.
-    label_smoothing: mass that the label gives away.
-    z_loss: weight of `log(Z) ** 2`, which keeps logits from drifting.
+    logits: are the network's outputs, `[..., V]` float32.
+    targets: are the labels, `[...]` int32.
+    label_smoothing: is the probability that each label gives to the other classes.
+    z_loss: weighs the term `log(Z) ** 2`, which keeps logits from drifting.
 
   Returns:
-    The loss with both terms, and the part of it that is z-loss: `[...]` float32 each.
+    The total loss, and the z-loss that it includes: `[...]` float32 each.
   """
   log_z = jax.nn.logsumexp(logits, axis=-1)
   target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
@@ -64,15 +65,15 @@ def cross_entropy(
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """The network, its losses and how it decodes.
+  """The network, its loss and its decoder.
 
   Attributes:
-    config: the network's sizes and options.
-    method: the method of task-conditioning.
-    task_list: conditioned tasks in the order that task ids index.
-    z_loss: weight of the z-loss.
-    label_smoothing: mass taken from each label.
-    decode_fn: one of `hyperprompt_jax.decoding`.
+    config: holds the network's sizes and options.
+    method: conditions the network on tasks.
+    task_list: names the conditioned tasks; task ids index it.
+    z_loss: weighs the z-loss.
+    label_smoothing: is the probability that each label gives to the other classes.
+    decode_fn: decodes a batch; it is a function of `hyperprompt_jax.decoding`.
   """
 
   config: Config
@@ -106,23 +107,26 @@ class Model:
     )
 
   def init_variables(self, rng: Array) -> Mapping[str, Any]:
-    """Fresh `params`, and their logical axes, `params_axes`."""
+    """Returns fresh `params`, and their logical axes, `params_axes`."""
     tokens = jnp.ones((1, 1), jnp.int32)
     return self.module.init(
       rng, tokens, tokens, tokens, jnp.zeros((1, 1), jnp.int32), enable_dropout=False
     )
 
   def init(self, rng: Array) -> Params:
-    """Fresh parameters, float32."""
+    """Returns fresh parameters, float32."""
     return self.init_variables(rng)['params']
 
   def init_from(self, rng: Array, loaded: Params) -> Params:
-    """Parameters that are there, and fresh ones of the method, which may start from them.
+    """Returns loaded parameters, completed by fresh parameters of the method.
+
+    A method may initialize its parameters from the backbone's.
 
     Args:
-      rng: of the fresh parameters.
-      loaded: all of the backbone's; of the method's, those that are not to be fresh. Where
-        they are those of fewer tasks, the others' are fresh, at the end.
+      rng: seeds the fresh parameters.
+      loaded: holds all parameters of the backbone, and those parameters of the method that
+        are not to be fresh. If the latter have fewer tasks than `task_list`, the remaining
+        tasks, which are the last, get fresh parameters.
     """
     known = loaded.get('method', {})
     backbone = {name: part for name, part in loaded.items() if name != 'method'}
@@ -138,32 +142,33 @@ class Model:
     return {**backbone, 'method': jax.tree.map(_extended, known, fresh) if known else fresh}
 
   def param_shapes(self) -> Params:
-    """The parameters' shapes and dtypes, with no memory taken."""
+    """Returns the parameters' shapes and dtypes, without allocating memory."""
     return jax.tree.map(lambda leaf: leaf, _abstract_variables(self)['params'])
 
   def param_axes(self) -> Params:
-    """The parameters' logical axes: a tree of `PartitionSpec` of names."""
+    """Returns the parameters' logical axes, as a tree of `PartitionSpec` of names."""
     axes = nn_partitioning.get_axis_names(_abstract_variables(self)['params_axes'])
     return flax.core.unfreeze(axes)
 
   def condition(self, params: Params) -> Conditioning:
-    """The conditioning of all tasks; for evaluation, once per checkpoint."""
+    """Returns the conditioning of all tasks; evaluation computes it once per checkpoint."""
     return self._apply(params, method=Transformer.condition)
 
   def loss(
     self, params: Params, batch: Batch, dropout_rng: Array | None
   ) -> tuple[Array, dict[str, Array]]:
-    """The loss of a batch, summed over its target tokens.
+    """Returns the loss of a batch, summed over its target tokens.
 
     Args:
-      params: of the network.
-      batch: features of `ConditionedEncDecFeatureConverter`, `[B, ...]`; packed or not.
-      dropout_rng: None turns dropout off.
+      params: are the network's parameters.
+      batch: holds features of `ConditionedEncDecFeatureConverter`, `[B, ...]`. Its rows
+        may be packed.
+      dropout_rng: seeds dropout; None turns dropout off.
 
     Returns:
-      The summed loss, a float32 scalar, and sums to make metrics of: `loss`, `z_loss`,
-      `correct`, `tokens` and `examples` (scalars), `task_loss` and `task_tokens` (`[t]`).
-      All float32.
+      The summed loss, a float32 scalar, and the sums from which metrics are computed:
+      `loss`, `z_loss`, `correct`, `tokens` and `examples` (scalars), `task_loss` and
+      `task_tokens` (`[t]`). All are float32.
     """
     logits = self.logits(params, batch, dropout_rng=dropout_rng)
     targets = batch['decoder_target_tokens']
@@ -178,8 +183,8 @@ class Model:
     )
     tasks = segments.position_tasks().ravel()
 
-    def by_task(of_tokens: Array) -> Array:
-      return jax.ops.segment_sum(of_tokens.ravel(), tasks, num_segments=len(self.task_list))
+    def sum_by_task(values: Array) -> Array:
+      return jax.ops.segment_sum(values.ravel(), tasks, num_segments=len(self.task_list))
 
     return loss, {
       'loss': loss,
@@ -187,8 +192,8 @@ class Model:
       'correct': jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
       'tokens': jnp.sum(weights),
       'examples': jnp.sum(jnp.max(segments.ids, axis=1)).astype(jnp.float32),
-      'task_loss': by_task(token_loss),
-      'task_tokens': by_task(weights),
+      'task_loss': sum_by_task(token_loss),
+      'task_tokens': sum_by_task(weights),
     }
 
   def logits(
@@ -199,7 +204,7 @@ class Model:
     dropout_rng: Array | None = None,
     conditioning: Conditioning | None = None,
   ) -> Array:
-    """Logits `[B, Q, V]` of the targets; makes the conditioning if it is not given."""
+    """Returns the targets' logits, `[B, Q, V]`; computes the conditioning if it is None."""
     return self._apply(
       params,
       batch['encoder_input_tokens'],
@@ -216,12 +221,13 @@ class Model:
   def attention_statistics(
     self, params: Params, conditioning: Conditioning, batch: Batch
   ) -> AttentionStatistics:
-    """What the encoder's self-attention looks at, `[m, B, ...]`.
+    """Returns statistics of the encoder's self-attention, `[m, B, ...]`.
 
     Args:
-      params: of the network.
-      conditioning: from `condition`.
-      batch: `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32; not packed.
+      params: are the network's parameters.
+      conditioning: is the result of `condition`.
+      batch: holds `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32. Its rows
+        are not packed.
     """
     _, sown = self.module.apply(
       {'params': params},
@@ -235,7 +241,7 @@ class Model:
     return statistics.collect(sown[statistics.COLLECTION]['encoder'])
 
   def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
-    """Log likelihood of each row's targets, `[B]` float32."""
+    """Returns the log likelihood of each row's targets, `[B]` float32."""
     logits = self.logits(params, batch, conditioning=conditioning)
     loss, _ = cross_entropy(
       logits, batch['decoder_target_tokens'], label_smoothing=0.0, z_loss=0.0
@@ -245,21 +251,21 @@ class Model:
   def rank(
     self, params: Params, conditioning: Conditioning, batch: Batch, labels: Array
   ) -> Array:
-    """Log likelihood of every label's text; the encoder runs once for each row.
+    """Returns the log likelihood of every label's text; the encoder runs once for each row.
 
     Args:
-      params: of the network.
-      conditioning: from `condition`.
-      batch: as for `start_decoding`.
-      labels: `[N, Q]` int32, EOS included; 0 is padding.
+      params: are the network's parameters.
+      conditioning: is the result of `condition`.
+      batch: holds the inputs that `start_decoding` takes.
+      labels: are the tokens of each label, EOS included, `[N, Q]` int32; 0 is padding.
 
     Returns:
-      `[B, N]` float32.
+      Log likelihoods, `[B, N]` float32.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
     encoded = self._encode(params, conditioning, batch)
 
-    def of_label(label: Array) -> Array:
+    def log_likelihood(label: Array) -> Array:
       targets = jnp.broadcast_to(label, (inputs.shape[0], label.shape[0]))
       logits = self._apply(
         params,
@@ -274,7 +280,7 @@ class Model:
       loss, _ = cross_entropy(logits, targets, label_smoothing=0.0, z_loss=0.0)
       return -jnp.sum(loss * (targets > 0), axis=1)
 
-    return jax.vmap(of_label, out_axes=1)(labels)
+    return jax.vmap(log_likelihood, out_axes=1)(labels)
 
   @property
   def cache_batch_axis(self) -> int:
@@ -295,18 +301,19 @@ class Model:
     batch: Batch,
     max_decode_length: int,
   ) -> tuple[DecodeStep, Any]:
-    """Encodes a batch, and makes what decodes it position by position.
+    """Encodes a batch, and returns a step function that decodes it, with its first cache.
 
     Args:
-      params: of the network.
-      conditioning: from `condition`; the hypernetworks do not run here.
-      batch: `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32; not packed.
-      max_decode_length: length of the cache.
+      params: are the network's parameters.
+      conditioning: is the result of `condition`; the hypernetworks do not run here.
+      batch: holds `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32. Its rows
+        are not packed.
+      max_decode_length: is the length of the cache.
 
     Returns:
       A function of tokens `[B * N]`, the cache and the position, which returns logits
-      `[B * N, V]` and the next cache; the N beams of a row follow one another. And the
-      first cache, in which N is 1.
+      `[B * N, V]` and the next cache; the N candidates of a row are adjacent. The second
+      result is the first cache, in which N is 1.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
     encoded = self._encode(params, conditioning, batch)
@@ -315,13 +322,13 @@ class Model:
       params = unstack_layers(params)
 
     def apply(tokens: Array, variables: Any, index: Array, mutable: list[str]) -> Any:
-      # Several beams of a row follow one another; they share what the row has.
-      beams = tokens.shape[0] // task_ids.shape[0]
+      # The candidates of a row are adjacent, and share its task.
+      candidates = tokens.shape[0] // task_ids.shape[0]
       return module.apply(
         {'params': params, **variables},
         encoded,
         tokens[:, None],
-        jnp.repeat(task_ids, beams, axis=0),
+        jnp.repeat(task_ids, candidates, axis=0),
         conditioning,
         index,
         max_decode_length=max_decode_length,
@@ -329,18 +336,18 @@ class Model:
         mutable=mutable,
       )
 
-    # The first call makes the caches, and nothing else of it is used.
+    # The first call only makes the caches; its logits are not used.
     start = jnp.zeros(inputs.shape[0], jnp.int32)
-    _, made = apply(start, {}, jnp.int32(0), ['cache', ENCODER_CACHE])
-    # Not of the state: no step changes it, and all beams of a row read the same. The
-    # barrier keeps XLA from undoing the order of its axes, to do it again at each step.
-    encoder_cache = jax.lax.optimization_barrier({ENCODER_CACHE: made[ENCODER_CACHE]})
+    _, caches = apply(start, {}, jnp.int32(0), ['cache', ENCODER_CACHE])
+    # The encoder's cache is no part of the state: no step changes it, and all candidates of
+    # a row read the same one. Without the barrier, XLA would transpose it at every step.
+    encoder_cache = jax.lax.optimization_barrier({ENCODER_CACHE: caches[ENCODER_CACHE]})
 
     def step(tokens: Array, cache: Any, index: Array) -> tuple[Array, Any]:
       logits, mutated = apply(tokens, {'cache': cache, **encoder_cache}, index, ['cache'])
       return logits, mutated['cache']
 
-    return step, made['cache']
+    return step, caches['cache']
 
   def predict(
     self,
@@ -352,37 +359,36 @@ class Model:
     """Decodes a batch.
 
     Args:
-      params: of the network.
-      conditioning: from `condition`.
-      batch: as for `start_decoding`.
-      max_decode_length: the longest target, EOS included.
+      params: are the network's parameters.
+      conditioning: is the result of `condition`.
+      batch: holds the inputs that `start_decoding` takes.
+      max_decode_length: is the most tokens to decode, EOS included.
 
     Returns:
-      `[B, max_decode_length]` int32; 0 after EOS.
+      Tokens, `[B, max_decode_length]` int32; 0 after EOS.
     """
     step, cache = self.start_decoding(params, conditioning, batch, max_decode_length)
-    tokens, _ = self.decode_fn(
-      step,
-      cache,
+    settings = decoding.DecodeSettings(
       batch_size=batch['task_ids'].shape[0],
       max_decode_len=max_decode_length,
       eos_id=EOS_ID,
       batch_axis=self.cache_batch_axis,
     )
-    # Of several decodes the best comes first.
+    tokens, _ = self.decode_fn(step, cache, settings)
+    # Beam search returns several candidates, the best one first.
     return tokens if tokens.ndim == 2 else tokens[:, 0]
 
 
 def _extended(known: Array, fresh: Array) -> Array:
-  """An array with the rows of `fresh` after its own, on the one axis where it has fewer."""
-  for axis, (rows, wanted) in enumerate(zip(known.shape, fresh.shape, strict=True)):
-    if rows != wanted:
-      more = jax.lax.slice_in_dim(fresh, rows, None, axis=axis)
-      return jnp.concatenate([known, more], axis)
+  """Returns `known`, extended by the last rows of `fresh` on the axis that is shorter."""
+  for axis, (rows, all_rows) in enumerate(zip(known.shape, fresh.shape, strict=True)):
+    if rows != all_rows:
+      new = jax.lax.slice_in_dim(fresh, rows, None, axis=axis)
+      return jnp.concatenate([known, new], axis)
   return known
 
 
-# A run asks several times, and tracing a network takes seconds.
+# A run needs the shapes several times, and tracing a network takes seconds.
 @functools.lru_cache(maxsize=16)
 def _abstract_variables(model: Model) -> Mapping[str, Any]:
   return jax.eval_shape(lambda: model.init_variables(jax.random.key(0)))
@@ -392,7 +398,7 @@ def check_vocabulary(vocabulary: Any, config: Config) -> None:
   """Checks that a `seqio.Vocabulary` fits the network.
 
   Raises:
-    UserError: if the embedding lacks a row for an id, or EOS is not 1.
+    UserError: if the embedding has too few rows for the ids, or EOS is not 1.
   """
   if vocabulary.vocab_size > config.vocab_size:
     raise UserError(
@@ -402,6 +408,6 @@ def check_vocabulary(vocabulary: Any, config: Config) -> None:
     )
   if vocabulary.eos_id != EOS_ID:
     raise UserError(
-      f'VOCABULARY ends sequences with id {vocabulary.eos_id}; T5 vocabularies do with '
-      f'{EOS_ID}'
+      f'VOCABULARY ends sequences with id {vocabulary.eos_id}, but T5 needs {EOS_ID}: '
+      'choose another vocabulary'
     )

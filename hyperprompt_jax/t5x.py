@@ -1,7 +1,7 @@
-"""The adapter to T5X: our network, methods and features under its training loop.
+"""The adapter to T5X: it runs our network, methods and features under T5X's training loop.
 
-T5X is optional, and nothing else of this package imports this module. docs/how_to/t5x.md
-says how to install it; `gin/t5x/` holds the files for its `train`, `eval` and `infer`.
+T5X is optional, and no other module of this package imports this one. docs/how_to/t5x.md
+tells how to install it. `gin/t5x/` has the files for its `train`, `eval` and `infer`.
 """
 
 import functools
@@ -32,20 +32,19 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
   """T5X's encoder-decoder model with task-conditioning.
 
   Args:
-    config: of the network.
-    method: of task-conditioning.
-    task_list: conditioned tasks in the order that task ids index.
-    input_vocabulary: of the inputs.
-    output_vocabulary: of the targets.
-    optimizer_def: one of T5X's.
-    decode_fn: one of `t5x.decoding`.
-    max_segments: the most examples of a packed row.
-    **kwargs: as for T5X's: `label_smoothing`, `z_loss`, `loss_normalizing_factor`,
-      `default_decoder_params`.
+    config: holds the network's sizes and options.
+    method: conditions the network on tasks.
+    task_list: names the conditioned tasks; task ids index it.
+    input_vocabulary: is the vocabulary of the inputs.
+    output_vocabulary: is the vocabulary of the targets.
+    optimizer_def: is one of T5X's optimizers.
+    max_segments: is the most examples that a packed row holds.
+    **kwargs: are the other arguments of T5X's class: `decode_fn`, `label_smoothing`,
+      `z_loss`, `loss_normalizing_factor` and `default_decoder_params`.
 
   Raises:
-    UserError: if the vocabulary does not fit the network, or the method trains one task
-      at a time and there are more.
+    UserError: if a vocabulary does not fit the network, or the method trains one task at a
+      time and `task_list` has several.
   """
 
   def __init__(
@@ -56,7 +55,6 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
     input_vocabulary: seqio.Vocabulary,
     output_vocabulary: seqio.Vocabulary,
     optimizer_def: optimizers.OptimizerDefType,
-    decode_fn: Callable[..., tuple[Array, Array]] = decoding.beam_search,
     max_segments: int = 8,
     **kwargs: Any,
   ):
@@ -73,7 +71,6 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
       input_vocabulary=input_vocabulary,
       output_vocabulary=output_vocabulary,
       optimizer_def=optimizer_def,
-      decode_fn=decode_fn,
       feature_converter_cls=functools.partial(
         ConditionedEncDecFeatureConverter, max_segments=max_segments
       ),
@@ -86,7 +83,7 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
     input_shapes: Mapping[str, Any],
     input_types: Mapping[str, Any] | None = None,
   ) -> flax.core.FrozenDict:
-    """Fresh `params` and `params_axes`; they depend on no shape of the input."""
+    """Returns fresh `params` and `params_axes`, whatever the shapes of the inputs."""
     del input_shapes, input_types
     return flax.core.freeze(self.model.init_variables(rng))
 
@@ -98,7 +95,7 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
     mutable: Any = False,
     other_variables: Any = None,
   ) -> Any:
-    """Logits `[b, q, v]` float32; with `mutable`, an empty mapping besides."""
+    """Returns logits `[B, Q, V]` float32; if `mutable`, also an empty mapping."""
     del other_variables
     logits = self.model.logits(params, batch, dropout_rng=dropout_rng)
     return (logits, {}) if mutable else logits
@@ -116,16 +113,16 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
     """Decodes a batch; the hypernetworks run once for it.
 
     Args:
-      params: of the network.
-      batch: unpacked features, `[b, ...]`.
-      rng: of sampling.
-      decoder_params: further arguments of `decode_fn`.
-      return_all_decodes: whether to return all of `num_decodes`, worst first.
-      num_decodes: beams or samples of each row, n.
-      prompt_with_targets: whether the decoder's inputs, without EOS, are forced.
+      params: are the network's parameters.
+      batch: holds features that are not packed, `[B, ...]`.
+      rng: seeds sampling.
+      decoder_params: are further arguments of `decode_fn`.
+      return_all_decodes: tells whether to return all candidates, the worst first.
+      num_decodes: is the number of beams or samples of each row, N.
+      prompt_with_targets: tells whether to force the decoder's inputs, without EOS.
 
     Returns:
-      Tokens `[b, q]` (or `[b, n, q]`) int32, and `scores` `[b]` (or `[b, n]`) float32.
+      Tokens `[B, Q]` (or `[B, N, Q]`) int32, and `scores` `[B]` (or `[B, N]`) float32.
     """
     defaults = self._default_decoder_params
     if return_all_decodes is None:
@@ -139,7 +136,7 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
     )
 
     def tokens_to_logits(state: decoding.DecodingState) -> tuple[Array, Any]:
-      # All rows are at one position; T5X's sampling gives it for each.
+      # All rows are at the same position, which T5X's sampling repeats for each row.
       position = jnp.ravel(state.cur_index)[0]
       return step(state.cur_token[:, 0], state.cache, position)
 
@@ -160,10 +157,10 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
 
 
 def standard_logical_axis_rules(**kwargs: Any) -> list[tuple[str, str | None]]:
-  """T5X's rules of partitioning, and those of our own axes.
+  """Returns T5X's partitioning rules, followed by the rules of our own axes.
 
   Args:
-    **kwargs: as for T5X's.
+    **kwargs: are the arguments of T5X's function.
   """
   rules = list(t5x_partitioning.standard_logical_axis_rules(**kwargs))
   known = {axis for axis, _ in rules}
@@ -172,9 +169,9 @@ def standard_logical_axis_rules(**kwargs: Any) -> list[tuple[str, str | None]]:
 
 
 def standard_logical_factor_rules() -> Mapping[str, adafactor.FactorDim]:
-  """T5X's rules of which axes Adafactor factors; none of our own.
+  """Returns T5X's rules for the axes that Adafactor factors; it factors none of ours.
 
-  What has axes of our own is small, and its second moments are kept whole.
+  Parameters with axes of our own are small, so Adafactor keeps their full second moments.
   """
   ours = {
     axis: adafactor.FactorDim.NONE for axis, _ in partitioning.standard_logical_axis_rules()
@@ -183,26 +180,27 @@ def standard_logical_factor_rules() -> Mapping[str, adafactor.FactorDim]:
 
 
 def check_checkpoint(path: str | None, fresh: str) -> Callable[..., Any]:
-  """A check, for `state_transformation_fns`, of what T5X is about to restore.
+  """Returns a check of the checkpoint that T5X restores, for `state_transformation_fns`.
 
-  T5X drops whatever a checkpoint has too much, and its `fallback_to_scratch` starts
-  whatever is missing anew.
+  T5X itself ignores the parameters that only the checkpoint has, and with
+  `fallback_to_scratch` it initializes those that only the network has.
 
   Args:
-    path: of the checkpoint; None checks nothing.
-    fresh: what may be missing, as for `InitialCheckpoint`: 'task', the parameters of the
-      method; or 'none'. Of the optimizer's state, anything may.
+    path: names the checkpoint; None checks nothing.
+    fresh: chooses the parameters that the checkpoint may lack, as `InitialCheckpoint`
+      does: 'task' for those of the method, 'none' for none. The checkpoint may always lack
+      the optimizer's state.
 
   Returns:
     A transformation that changes nothing. It raises a UserError, with a table, if the
-    checkpoint's parameters are not the network's.
+    checkpoint's parameters differ from the network's.
   """
 
   def check(state: Any, target: Any, *, is_resuming: bool = False) -> Any:
     if not is_resuming and path is not None:
       initial = open_for(InitialCheckpoint(path, fresh), target['target'])
       assert initial is not None
-      # T5X cannot stack layers, as we can.
+      # Unlike our trainer, T5X cannot stack the layers of a checkpoint.
       check_same_parameters(
         path,
         initial.wanted,

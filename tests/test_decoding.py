@@ -130,16 +130,15 @@ def best(scores, n):
 
 
 @functools.cache
-def jitted(decoder, batch_size, batch_axis=0, **kwargs):
+def jitted(decoder, batch_size, batch_axis=0, *, max_decode_len, **kwargs):
   """A decoder of Rnns of one shape, compiled once: weights and state are traced."""
+  settings = decoding.DecodeSettings(batch_size, max_decode_len, EOS, batch_axis)
 
   def decode(rnn, **traced):
     return decoder(
       rnn_step_fn(rnn, batch_axis),
       rnn_state(rnn, batch_axis),
-      batch_size=batch_size,
-      eos_id=EOS,
-      batch_axis=batch_axis,
+      settings,
       **kwargs,
       **traced,
     )
@@ -176,9 +175,7 @@ def test_greedy_stops_when_the_last_row_has_ended():
   decoding.greedy(
     rnn_step_fn(rnn, 0, lambda index: steps.append(int(index))),
     rnn_state(rnn, 0),
-    batch_size=3,
-    max_decode_len=40,
-    eos_id=EOS,
+    decoding.DecodeSettings(batch_size=3, max_decode_len=40, eos_id=EOS),
   )
   jax.effects_barrier()
   assert max(lengths) <= 12
@@ -271,9 +268,7 @@ def test_beam_search_stops_when_no_live_beam_can_improve():
   decoding.beam_search(
     rnn_step_fn(rnn, 0, lambda index: steps.append(int(index))),
     rnn_state(rnn, 0),
-    batch_size=2,
-    max_decode_len=20,
-    eos_id=EOS,
+    decoding.DecodeSettings(batch_size=2, max_decode_len=20, eos_id=EOS),
     num_decodes=3,
     alpha=0.6,
   )
@@ -343,15 +338,14 @@ def test_sampling_is_a_function_of_the_key():
 PROBS = np.array([0.05, 0.05, 0.1, 0.2, 0.25, 0.35])
 
 
-def draw_fixed(max_decode_len=1, **kwargs):
+def draw_fixed(batch_size, max_decode_len=1, **kwargs):
   """Samples from PROBS at every position; without a state and without an EOS."""
+  settings = decoding.DecodeSettings(batch_size, max_decode_len, eos_id=-1)
   step_fn = lambda tokens, state, index: (
     jnp.broadcast_to(jnp.log(PROBS), (*tokens.shape, 6)).astype(jnp.float32),
     state,
   )
-  return np.asarray(
-    decoding.sample(step_fn, {}, max_decode_len=max_decode_len, eos_id=-1, **kwargs)[0]
-  )
+  return np.asarray(decoding.sample(step_fn, {}, settings, **kwargs)[0])
 
 
 def assert_frequencies(draws, probs):
@@ -423,6 +417,4 @@ def test_sample_refuses_what_is_out_of_range(kwargs):
 def test_beam_search_refuses_a_negative_alpha():
   step_fn = rnn_step_fn(random_rnn(0, 5, 1), 0)
   with pytest.raises(ValueError, match='alpha'):
-    decoding.beam_search(
-      step_fn, {}, batch_size=1, max_decode_len=2, eos_id=EOS, alpha=-0.6
-    )
+    decoding.beam_search(step_fn, {}, decoding.DecodeSettings(1, 2, EOS), alpha=-0.6)
