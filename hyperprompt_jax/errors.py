@@ -1,4 +1,4 @@
-"""The error of a user's mistake."""
+"""The error that reports a user's mistake."""
 
 import reprlib
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 
 
 class UserError(ValueError):
-  """A mistake of the user's: one line that names the thing and what to do about it.
+  """A mistake of the user's, told in one line that names the problem and its remedy.
 
   The command line prints the line without a traceback and exits with status 2.
 
   Args:
-    message: the line; what it quotes of files and of others' names may hold anything, so
-      it is made one of what a terminal can show.
-    table: lines that go with it.
+    message: is the line. It may quote files and names with any characters in them, so
+      characters that are not printable are escaped, and a long message is cut.
+    table: are further lines, printed below the message.
   """
 
   def __init__(self, message: str, table: Sequence[str] = ()):
@@ -25,12 +25,12 @@ class UserError(ValueError):
 
 
 def _line(text: str) -> str:
-  """One line of at most `_LONGEST` characters, with what is not printable as escapes."""
+  """Returns a text of at most about `_LONGEST` characters, all of them printable."""
   if len(text) > _LONGEST:
     text = f'{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}'
   return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:
-  """A value as messages quote it: its `repr`, cut short where somebody made it long."""
+  """Returns the `repr` of a value for a message, shortened if it is long."""
   return _REPR.repr(value)

@@ -1,4 +1,4 @@
-"""The device mesh, the rules from logical to mesh axes, and shardings made of them."""
+"""The device mesh, the rules that map logical to mesh axes, and the resulting shardings."""
 
 import contextlib
 import dataclasses
@@ -14,19 +14,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
 
-# Names of the mesh's axes: copies of the model, shards of one copy that read batches of
-# their own, and shards that work on one batch together.
+# Names of the mesh's axes. `data` has copies of the model, `fsdp` the shards of a copy that
+# read batches of their own, `model` the shards of a copy that share a batch.
 DATA, FSDP, MODEL = 'data', 'fsdp', 'model'
 BATCH_AXES = (DATA, FSDP)
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 
 def standard_logical_axis_rules() -> Rules:
-  """Rules from logical to mesh axes: T5X's names, and our own.
+  """Returns the rules that map logical to mesh axes: T5X's names, and our own.
 
-  Whatever a head owns goes with the heads; what prompts and hypernetworks add besides is
-  small. An axis of the mesh is given to one axis of an array: the first rule that fits
-  counts, so activations, whose rows have `fsdp`, have whole embeddings.
+  Axes of heads are sharded over `model`. The other axes of prompts and hypernetworks are
+  small and replicated. A mesh axis shards at most one axis of an array, and the first rule
+  that fits applies: the rows of activations are sharded over `fsdp`, so their `embed` axis
+  is not.
   """
   return (
     ('batch', BATCH_AXES),
@@ -55,15 +56,16 @@ class Partitioner:
   """Lays arrays out over a mesh of `data` by `fsdp` by `model` devices.
 
   Attributes:
-    num_partitions: devices that share one copy of the model and work on one batch (T5X's
-      name; tensor parallelism).
-    fsdp: devices that share one copy, each with a batch of its own: parameters and
-      optimizer are gathered where they are used (fully sharded data parallelism).
-    logical_axis_rules: pairs of a logical and a mesh axis, the first that fits counts.
-    devices: of the mesh; None for all that there are.
+    num_partitions: is the number of devices that share one copy of the model and work on
+      one batch (T5X's name; tensor parallelism).
+    fsdp: is the number of devices that share one copy, each with a batch of its own.
+      Parameters and optimizer state are gathered where they are used (fully sharded data
+      parallelism).
+    logical_axis_rules: are pairs of a logical and a mesh axis; the first that fits applies.
+    devices: are the devices of the mesh; None takes all devices.
 
   Raises:
-    UserError: if the product of the two does not divide the number of devices.
+    UserError: if `num_partitions * fsdp` does not divide the number of devices.
   """
 
   num_partitions: int = 1
@@ -88,10 +90,10 @@ class Partitioner:
 
   @functools.cached_property
   def mesh(self) -> Mesh:
-    """The devices, as `data` by `fsdp` by `model`."""
+    """The mesh of the devices, `data` by `fsdp` by `model`."""
     devices = list(self._devices())
     copies = len(devices) // (self.fsdp * self.num_partitions)
-    # On a TPU, neighbours on an axis of the mesh are neighbours in the machine.
+    # On a TPU, this makes neighbours on a mesh axis neighbours in the machine.
     placed = mesh_utils.create_device_mesh(
       (copies, self.fsdp, self.num_partitions), devices, allow_split_physical_axes=True
     )
@@ -99,7 +101,7 @@ class Partitioner:
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:
-    """The context in which programs are traced: the mesh and the rules."""
+    """Sets the mesh and the rules; programs are traced in this context."""
     with (
       jax.set_mesh(self.mesh),
       nn_partitioning.axis_rules(self.logical_axis_rules),
@@ -107,15 +109,15 @@ class Partitioner:
       yield
 
   def check(self, *, batch_size: int, emb_dim: int = 0, **sizes: int) -> None:
-    """Checks that the mesh divides what is laid out over it.
+    """Checks that the mesh divides the sizes of the axes that it shards.
 
     Args:
-      batch_size: rows of one batch, over `data` and `fsdp`.
-      emb_dim: over `fsdp`.
-      **sizes: sizes over `model`, by name.
+      batch_size: is the number of rows of a batch, sharded over `data` and `fsdp`.
+      emb_dim: is the model width, sharded over `fsdp`.
+      **sizes: are sizes by name, sharded over `model`.
 
     Raises:
-      UserError: naming what is not divided.
+      UserError: if a size is not divided; the message names it.
     """
     copies, fsdp, model = self.mesh.devices.shape
     data = copies * fsdp
@@ -138,20 +140,20 @@ class Partitioner:
 
   @property
   def replicated(self) -> NamedSharding:
-    """Every device holds all of an array."""
+    """The sharding of an array of which every device holds a copy."""
     return NamedSharding(self.mesh, PartitionSpec())
 
   @property
   def batch_sharding(self) -> NamedSharding:
-    """Rows spread over `data` and `fsdp`."""
+    """The sharding of a batch, whose rows are spread over `data` and `fsdp`."""
     return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
 
   def put(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Puts a batch on the devices.
 
     Args:
-      batch: NumPy arrays `[b, ...]` of the whole batch, of which only the rows of this
-        host's devices are read.
+      batch: holds NumPy arrays `[B, ...]` of the whole batch; only the rows of this host's
+        devices are read.
     """
     return {
       name: jax.make_array_from_callback(x.shape, self.batch_sharding, x.__getitem__)
@@ -159,51 +161,52 @@ class Partitioner:
     }
 
   def rows_of_hosts(self, batch_size: int) -> dict[int, frozenset[range]]:
-    """The rows of a batch that each host's devices work on.
+    """Returns the rows of a batch that each host's devices work on.
 
     Args:
-      batch_size: rows over all devices.
+      batch_size: is the number of rows over all devices.
 
     Returns:
-      Ranges of rows by process index; hosts that share a copy of the model have the same.
+      Ranges of rows by process index. Hosts that share a copy of the model have the same
+      ranges.
     """
     rows: dict[int, set[range]] = {}
     places: Mapping[Any, Any] = self.batch_sharding.devices_indices_map((batch_size,))
     for device, (part,) in places.items():
-      found = range(*part.indices(batch_size))
-      rows.setdefault(device.process_index, set()).add(found)
+      indices = range(*part.indices(batch_size))
+      rows.setdefault(device.process_index, set()).add(indices)
     return {host: frozenset(ranges) for host, ranges in rows.items()}
 
   def shardings(self, axes: Any) -> Any:
-    """Shardings of parameters.
+    """Returns the shardings of parameters while they are used.
 
     Args:
-      axes: tree of `PartitionSpec` of logical names.
+      axes: are the parameters' logical axes, a tree of `PartitionSpec`.
 
     Returns:
-      The same tree of `NamedSharding`.
+      A tree of `NamedSharding` with the structure of `axes`.
     """
     return jax.tree.map(
       lambda names: self._sharding(names, self.logical_axis_rules), axes, is_leaf=_is_spec
     )
 
   def spread_shardings(self, params: Any, axes: Any) -> Any:
-    """Shardings in which parameters are kept and updated while they are trained.
+    """Returns the shardings in which parameters are stored and updated during training.
 
-    A parameter's own, and its `embed` is spread over the devices that would hold copies of
-    it, where they divide it: each updates a part, and is told the others' at the next step
-    (weight-update sharding, Xu et al. 2020).
+    They are those of `shardings`, and the `embed` axis is also spread over the devices that
+    would hold copies of it, if their number divides it. Each device updates its part, and
+    the next step gathers the parts (weight-update sharding, Xu et al. 2020).
 
     Args:
-      params: tree of arrays or shapes.
-      axes: their logical axes.
+      params: is a tree of arrays or shapes.
+      axes: are the parameters' logical axes.
 
     Returns:
-      A tree like `params` of `NamedSharding`.
+      A tree of `NamedSharding` with the structure of `params`.
     """
     spread = (('embed', BATCH_AXES), *self.logical_axis_rules)
 
-    def of_leaf(names: Any, leaf: Any) -> NamedSharding:
+    def leaf_sharding(names: Any, leaf: Any) -> NamedSharding:
       sharding = self._sharding(names, spread)
       try:
         sharding.shard_shape(leaf.shape)
@@ -211,7 +214,7 @@ class Partitioner:
         return self._sharding(names, self.logical_axis_rules)
       return sharding
 
-    return jax.tree.map(of_leaf, axes, params, is_leaf=_is_spec)
+    return jax.tree.map(leaf_sharding, axes, params, is_leaf=_is_spec)
 
   def _sharding(self, names: Any, rules: Rules) -> NamedSharding:
     return NamedSharding(
@@ -219,19 +222,19 @@ class Partitioner:
     )
 
   def optimizer_shardings(self, state: Any, params: Any, axes: Any) -> Any:
-    """Shardings of an optimizer's state.
+    """Returns the shardings of an optimizer's state.
 
-    An array in the place and of the shape of a parameter is spread as the parameter is
-    (`spread_shardings`); all else (counts, Adafactor's row and column statistics) is
-    small, and replicated.
+    An array with the path and shape of a parameter has the parameter's sharding
+    (`spread_shardings`). All other arrays, such as counts and Adafactor's row and column
+    statistics, are small and replicated.
 
     Args:
-      state: tree of arrays or shapes.
-      params: tree of arrays or shapes.
-      axes: the parameters' logical axes.
+      state: is a tree of arrays or shapes.
+      params: is a tree of arrays or shapes.
+      axes: are the parameters' logical axes.
 
     Returns:
-      A tree like `state` of `NamedSharding`.
+      A tree of `NamedSharding` with the structure of `state`.
     """
     shardings = jax.tree.leaves(self.spread_shardings(params, axes))
     by_path = {

@@ -20,12 +20,12 @@ Lengths = Mapping[str, int]
 def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
   """Checks that a task or mixture is registered with a task list, and has a split.
 
-  With `use_cached`, that there is a cache of its tasks, too.
+  With `use_cached`, all of its tasks must have a cache, too.
 
   Raises:
-    UserError: if not.
+    UserError: if one of these conditions is not met.
   """
-  hyperprompt_tasks.task_list(name)  # its errors name what is near
+  hyperprompt_tasks.task_list(name)  # its errors suggest similar names
   tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
   if not any(split in task.splits for task in tasks):
     splits = sorted({split for task in tasks for split in task.splits})
@@ -41,28 +41,29 @@ def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
 class TrainingBatches(Iterator[dict[str, np.ndarray]]):
   """Shuffled, endless batches of a mixture's train split, read in parts.
 
-  The data are dealt out to `num_shards` shards, each an endless stream of its own that
-  gives the same rows of every batch. A host reads the shards that its devices' rows come
-  from. So the batches depend on the number of shards, and not on that of hosts: a run may
-  go on with more hosts or fewer, without reading an example twice or leaving one out.
+  The data are divided into `num_shards` shards. Each shard is an endless stream of its own,
+  which provides the same rows of every batch. A host reads the shards that provide its
+  devices' rows. The batches therefore depend on the number of shards, not on the number of
+  hosts: a run can resume with more or fewer hosts, and repeats or omits no example.
 
   Args:
-    name: task or mixture.
-    lengths: of `inputs` and `targets`; longer ones are cut.
-    partitioner: says which rows are this host's.
-    batch_size: rows over all hosts.
-    num_shards: shards of the data; see `default_num_shards`.
-    seed: of the shuffling and of the mixing.
-    use_cached: whether to read SeqIO's cache in place of the sources.
-    pack: whether rows hold several examples.
-    max_segments: the most examples of a packed row.
+    name: names a task or mixture.
+    lengths: are the lengths to which `inputs` and `targets` are cut.
+    partitioner: maps rows to hosts.
+    batch_size: is the number of rows over all hosts.
+    num_shards: is the number of shards of the data; see `default_num_shards`.
+    seed: seeds the shuffling and the mixing.
+    use_cached: tells whether to read SeqIO's cache in place of the sources.
+    pack: tells whether rows hold several examples.
+    max_segments: is the most examples of a packed row.
 
   Attributes:
-    num_shards: as given.
-    own: of the readers, those whose position this host saves: no other does.
+    num_shards: is the number of shards of the data.
+    readers: are the iterators of the shards that this host reads, by shard.
+    own: are the readers whose position this host saves; no other host saves them.
 
   Raises:
-    UserError: if a batch, or a task's examples, cannot be dealt out so.
+    UserError: if a batch, or a task's examples, cannot be divided into the shards.
   """
 
   def __init__(
@@ -92,7 +93,7 @@ class TrainingBatches(Iterator[dict[str, np.ndarray]]):
         num_epochs=None,
         shard_info=seqio.ShardInfo(shard, num_shards),
         use_cached=use_cached,
-        # Of all shards: sources may shuffle before they are dealt out.
+        # All shards share the seed: a source may shuffle before it is divided.
         seed=seed,
       )
       batches = converter.batches(examples, lengths, self._rows, drop_remainder=True)
@@ -100,7 +101,7 @@ class TrainingBatches(Iterator[dict[str, np.ndarray]]):
       return iter(batches.with_options(_options()))
 
     shards = {
-      host: {row // self._rows for of in ranges for row in of}
+      host: {row // self._rows for rows in ranges for row in rows}
       for host, ranges in partitioner.rows_of_hosts(batch_size).items()
     }
     here = jax.process_index()
@@ -108,15 +109,14 @@ class TrainingBatches(Iterator[dict[str, np.ndarray]]):
     self.own = {
       shard: reader
       for shard, reader in self.readers.items()
-      if here == min(host for host, of in shards.items() if shard in of)
+      if here == min(host for host, read_there in shards.items() if shard in read_there)
     }
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """The next batch.
+    """Returns the next batch.
 
-    Returns:
-      The features of `ConditionedEncDecFeatureConverter`, int32, `[b, ...]`; zeros in the
-      rows that other hosts read.
+    It holds the features of `ConditionedEncDecFeatureConverter`, int32, `[B, ...]`. Rows
+    that other hosts read are zeros.
     """
     batch: dict[str, np.ndarray] = {}
     for shard, reader in self.readers.items():
@@ -136,14 +136,17 @@ def _options() -> tf.data.Options:
   """
   options = tf.data.Options()
   options.experimental_optimization.map_fusion = True
-  # What SeqIO's own steps may work on at once, and so a part of every checkpoint.
+  # This limits the examples that SeqIO's steps hold at once, which every checkpoint saves.
   options.autotune.cpu_budget = PARALLEL_CALLS
   options.threading.max_intra_op_parallelism = 1
   return options
 
 
 def default_num_shards(partitioner: Partitioner, batch_size: int) -> int:
-  """As many shards as there are groups of hosts with rows of their own, if they divide."""
+  """Returns the number of groups of hosts with rows of their own, if it divides the batch.
+
+  Otherwise it returns the greatest common divisor of the two numbers.
+  """
   groups = len({*partitioner.rows_of_hosts(batch_size).values()})
   return math.gcd(batch_size, groups)
 
@@ -173,14 +176,14 @@ def validation_datasets(
   num_batches: int,
   use_cached: bool,
 ) -> dict[str, tf.data.Dataset]:
-  """The first batches of each validation split of a mixture, in their order.
+  """Returns the first batches of each validation split of a mixture, in their order.
 
   Args:
-    name: task or mixture.
-    lengths: of `inputs` and `targets`; longer ones are cut.
-    batch_size: rows of a batch; the last one may have fewer.
-    num_batches: how many batches there are at most.
-    use_cached: whether to read SeqIO's cache in place of the sources.
+    name: names a task or mixture.
+    lengths: are the lengths to which `inputs` and `targets` are cut.
+    batch_size: is the number of rows of a batch; the last batch may have fewer.
+    num_batches: is the most batches of a split.
+    use_cached: tells whether to read SeqIO's cache in place of the sources.
 
   Returns:
     Batches by the name of the SeqIO task.
@@ -201,14 +204,14 @@ def validation_datasets(
 
 
 def rows_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-  """Puts rows of about the same length together, the longest first.
+  """Batches rows of similar lengths, the longest first.
 
   Args:
-    lengths: of all rows.
-    batch_size: rows of a batch; the last one may have fewer.
+    lengths: are the lengths of all rows.
+    batch_size: is the number of rows of a batch; the last batch may have fewer.
 
   Yields:
-    Indices of a batch's rows.
+    The indices of a batch's rows.
   """
   order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
   for start in range(0, len(order), batch_size):

@@ -1,4 +1,4 @@
-"""From SeqIO examples to the model's features, task ids included, packed or not."""
+"""The feature converter, which makes the model's features and task ids of examples."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,18 +14,18 @@ _SHORTEST = 64
 
 
 class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
-  """SeqIO's encoder-decoder features and the tasks of each row.
+  """SeqIO's encoder-decoder features, and the tasks of each row.
 
-  To the features of `seqio.EncDecFeatureConverter` it adds `task_ids`, int32
-  `[segments]`: the index, in the mixture's task list, of the conditioned task of each
-  segment of the row. A row that is not packed has one segment. A packed row has room for
-  `max_segments`, of whatever tasks; position i belongs to task
+  The converter adds `task_ids`, int32 `[S]`, to the features of
+  `seqio.EncDecFeatureConverter`: the conditioned task of each segment of the row, as an
+  index into the mixture's task list. A row that is not packed has one segment. A packed row
+  has room for `max_segments` segments of any tasks. Position i belongs to task
   `task_ids[segment_ids[i] - 1]`, and task ids without a segment are 0.
 
   Args:
-    pack: whether rows hold several examples.
-    max_segments: the most examples of a packed row; each has its prompts in the row.
-    **kwargs: as for `seqio.EncDecFeatureConverter`.
+    pack: tells whether rows hold several examples.
+    max_segments: is the most examples of a packed row; each has its own prompts.
+    **kwargs: are the other arguments of `seqio.EncDecFeatureConverter`.
 
   Raises:
     UserError: if `max_segments` is less than 1.
@@ -62,24 +62,24 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
   ) -> tf.data.Dataset:
     """Converts a dataset and batches it.
 
-    Batches of what `__call__` gives; where rows are not packed, examples are padded and
-    converted many at a time: reading then takes six tenths of the time.
+    The batches hold the rows that `__call__` returns. If rows are not packed, a whole batch
+    of examples is padded and converted at once, which takes 0.6 times as long.
 
     Args:
-      ds: examples of SeqIO tasks, `inputs`, `targets` and `task_ids` among their features.
-      task_feature_lengths: as for `__call__`.
-      batch_size: rows of a batch.
-      drop_remainder: whether a last batch of fewer rows is left out.
+      ds: has examples of SeqIO tasks, with the features `inputs`, `targets` and `task_ids`.
+      task_feature_lengths: are the lengths that `__call__` takes.
+      batch_size: is the number of rows of a batch.
+      drop_remainder: tells whether to drop a last batch that has fewer rows.
 
     Returns:
-      The model's features, int32, `[batch_size, length]`.
+      The model's features, int32, `[B, length]`.
     """
     if self.pack:
       return self(ds, task_feature_lengths).batch(batch_size, drop_remainder)
     lengths = {TASK_IDS: self._segments, **task_feature_lengths}
 
     def convert(examples: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-      # SeqIO converts vectors; of more axes, it takes the first for that of tokens.
+      # SeqIO converts vectors. It takes the first axis of a matrix for that of tokens.
       columns = {
         name: tf.transpose(_padded(examples[name], length))
         for name, length in lengths.items()
@@ -87,7 +87,7 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
       converted = self._convert_example(columns)
       return {name: tf.transpose(x) for name, x in converted.items()}
 
-    # Whole batches, which a checkpoint of the iterator holds: no more than two.
+    # A checkpoint of the iterator holds the batches in flight, so only two are.
     return ds.ragged_batch(batch_size, drop_remainder).map(convert, num_parallel_calls=2)
 
   def _pack_or_pad(
@@ -95,8 +95,8 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
   ) -> tf.data.Dataset:
     if not self.pack:
       return super()._pack_or_pad(ds, packed_lengths)
-    # SeqIO packs task ids as it packs tokens, each example's as one more of its row. To
-    # its packing 0 is padding, and not a task.
+    # SeqIO packs the task ids of a row's examples as it packs tokens. It takes 0 for
+    # padding, so that ids are shifted by 1 meanwhile.
     shift = lambda by: lambda x: {**x, TASK_IDS: tf.maximum(x[TASK_IDS] + by, 0)}
     return super()._pack_or_pad(ds.map(shift(1)), packed_lengths).map(shift(-1))
 
@@ -106,7 +106,7 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
   def get_model_feature_lengths(
     self, task_feature_lengths: Mapping[str, int]
   ) -> Mapping[str, int]:
-    """The lengths of the model's features from those of the task's."""
+    """Returns the lengths of the model's features from those of the task's."""
     return {
       **super().get_model_feature_lengths(task_feature_lengths),
       TASK_IDS: task_feature_lengths[TASK_IDS],
@@ -114,14 +114,14 @@ class ConditionedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
 
 
 def _padded(rows: tf.Tensor | tf.RaggedTensor, length: int) -> tf.Tensor:
-  """Rows of any lengths, cut or padded with zeros to `[b, length]`."""
+  """Returns rows of any lengths, cut or padded with zeros to `[B, length]`."""
   if isinstance(rows, tf.Tensor):
     rows = tf.RaggedTensor.from_tensor(rows)
   return rows.to_tensor(shape=(None, length))
 
 
 def fill_rows(batch: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-  """A batch `[b, ...]` with rows of padding up to `rows`."""
+  """Returns a batch that rows of padding extend to `[rows, ...]`."""
   missing = rows - len(next(iter(batch.values())))
   return {
     name: np.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:])))
@@ -130,16 +130,16 @@ def fill_rows(batch: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarra
 
 
 def cut_padding(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """A batch whose inputs are cut to a power of two that all of them fit.
+  """Cuts a batch's inputs to the smallest power of two that holds all of them.
 
-  Short inputs then do not cost what the longest do, and a program is compiled for a few
-  lengths: at most once for each power of two.
+  Short inputs then cost less than the longest, and a program is compiled at most once for
+  each power of two.
 
   Args:
-    batch: features `[b, ...]`, `encoder_input_tokens` `[b, k]` among them.
+    batch: holds features `[B, ...]`, with `encoder_input_tokens` `[B, K]` among them.
 
   Returns:
-    The same, `encoder_…` `[b, n]` with n at most k.
+    The batch, in which features named `encoder_…` have at most K positions.
   """
   used = np.flatnonzero(batch['encoder_input_tokens'].any(axis=0))
   longest = int(used[-1]) if used.size else 0
@@ -150,12 +150,12 @@ def cut_padding(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def check_task_ids(batch: Mapping[str, np.ndarray], task_list: Sequence[str]) -> None:
-  """Checks that task ids, of a batch or an example, index the task list.
+  """Checks that the task ids of a batch or an example index the task list.
 
   The network does not check them.
 
   Raises:
-    UserError: naming one that does not.
+    UserError: if a task id is out of range; the message names it.
   """
   task_ids = batch[TASK_IDS]
   wrong = task_ids[(task_ids < 0) | (task_ids >= len(task_list))]

@@ -1,4 +1,4 @@
-"""What training is about to read: how much of it is cut, and how labels are spread."""
+"""A report on the training data: examples and tokens that are cut, and label counts."""
 
 import collections
 import dataclasses
@@ -24,12 +24,14 @@ class TaskData:
   """The first training examples of one SeqIO task.
 
   Attributes:
-    examples: that were looked at.
-    source_rows: that they come from, if they are all there are and the source knows.
-    cut: by feature, how many examples are longer than TASK_FEATURE_LENGTHS.
-    cut_tokens: by feature, how many tokens that cuts off.
-    tokens: by feature, how many there are.
-    labels: of a closed set, how often each is the target, and what is none of them.
+    examples: is the number of examples that were read.
+    source_rows: is the number of rows of the source, if the examples are all of the task's
+      and the source knows the number.
+    cut: counts the examples that are longer than TASK_FEATURE_LENGTHS, by feature.
+    cut_tokens: counts the tokens that are cut off, by feature.
+    tokens: counts all tokens, by feature.
+    labels: counts the targets by their text, if the task has a closed set of labels. Every
+      label is included, and so is every target that is no label.
   """
 
   examples: int
@@ -43,13 +45,13 @@ class TaskData:
 def look(
   name: str, lengths: datasets.Lengths, num_examples: int, use_cached: bool
 ) -> dict[str, TaskData]:
-  """Looks at the first training examples of each task of a mixture that is drawn from.
+  """Reads the first training examples of each task whose rate in a mixture is not 0.
 
   Args:
-    name: task or mixture.
-    lengths: of `inputs` and `targets`.
-    num_examples: of each task, at most.
-    use_cached: whether to read SeqIO's cache.
+    name: names a task or mixture.
+    lengths: are the lengths of `inputs` and `targets` in training.
+    num_examples: is the most examples to read of each task.
+    use_cached: tells whether to read SeqIO's cache.
   """
   provider = seqio.get_mixture_or_task(name)
   tasks = [task for task in seqio.get_subtasks(provider) if 'train' in task.splits]
@@ -61,7 +63,7 @@ def look(
 def _look(
   task: seqio.Task, lengths: datasets.Lengths, num_examples: int, use_cached: bool
 ) -> TaskData:
-  # Without lengths nothing is cut yet.
+  # Without a sequence length, SeqIO cuts nothing.
   dataset = task.get_dataset(
     sequence_length=None, split='train', shuffle=False, use_cached=use_cached
   )
@@ -82,26 +84,26 @@ def _look(
       cut_tokens[feature] += max(0, length - limit)
     if known:
       labels[example['targets_pretokenized'].decode('utf-8')] += 1
-  else:  # there are no more
+  else:  # these are all examples of the task
     rows = None if use_cached else task.num_input_examples('train')
   return TaskData(examples, rows, dict(cut), dict(cut_tokens), dict(tokens), dict(labels))
 
 
-def show(found: Mapping[str, TaskData], lengths: datasets.Lengths) -> None:
-  """Prints a table on standard error."""
+def show(data: Mapping[str, TaskData], lengths: datasets.Lengths) -> None:
+  """Prints a table of the tasks' data on standard error."""
   table = rich.table.Table(box=rich.box.SIMPLE)
   for column in ('task', 'examples', 'inputs cut', 'tokens lost', 'targets cut', 'labels'):
     table.add_column(column, justify='left' if column in ('task', 'labels') else 'right')
-  for name, of in found.items():
-    rows = of.source_rows
+  for name, task in data.items():
+    rows = task.source_rows
     table.add_row(
       name,
-      f'{of.examples:,}'
-      + (f' of {rows:,} rows' if rows not in (None, of.examples) else ''),
-      _share(of.cut['inputs'], of.examples),
-      _share(of.cut_tokens['inputs'], of.tokens['inputs']),
-      _share(of.cut['targets'], of.examples),
-      '  '.join(f'{label} {_share(n, of.examples)}' for label, n in of.labels.items()),
+      f'{task.examples:,}'
+      + (f' of {rows:,} rows' if rows not in (None, task.examples) else ''),
+      _share(task.cut['inputs'], task.examples),
+      _share(task.cut_tokens['inputs'], task.tokens['inputs']),
+      _share(task.cut['targets'], task.examples),
+      '  '.join(f'{label} {_share(n, task.examples)}' for label, n in task.labels.items()),
     )
   console = terminal.stderr_console()
   if not console.is_terminal:
@@ -111,9 +113,9 @@ def show(found: Mapping[str, TaskData], lengths: datasets.Lengths) -> None:
   console.print(table)
 
 
-def write(found: Mapping[str, TaskData], model_dir: str) -> None:
-  """Writes the numbers to `MODEL_DIR/data.json`."""
-  values = {name: dataclasses.asdict(of) for name, of in found.items()}
+def write(data: Mapping[str, TaskData], model_dir: str) -> None:
+  """Writes the tasks' data to `MODEL_DIR/data.json`."""
+  values = {name: dataclasses.asdict(task) for name, task in data.items()}
   path = epath.Path(model_dir) / FILE
   with writing(model_dir):
     write_whole(path, json.dumps(values, ensure_ascii=False, indent=2) + '\n')

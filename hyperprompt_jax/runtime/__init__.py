@@ -1,1 +1,1 @@
-"""What a process needs around its work: hosts, interrupts, locks, the terminal."""
+"""Services of a process: several hosts, interrupts, locks, files, the terminal."""

@@ -1,7 +1,7 @@
-"""Several hosts that train as one: how they meet, and what they must agree on.
+"""Several hosts that train as one: they meet, check that they agree, and end together.
 
-Each host runs the same command. On a TPU VM hosts find each other by themselves; elsewhere
-flags say where the first one is (T5X's flags).
+Each host runs the same command. On TPU VMs and under Slurm, hosts find each other by
+themselves; elsewhere T5X's flags give the address of the first host.
 """
 
 import argparse
@@ -25,59 +25,61 @@ from jax.experimental import multihost_utils
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import libtpu, terminal
 
-# A host that has not been heard of for so long is lost, and the others end.
+# A host that sends no heartbeat for this time is lost, and the others end.
 _LOST_AFTER_SECONDS = 45
 _NOTE_AFTER_SECONDS = 10
-# The start of a command takes up to 20 more, and a lost host is to be told within a minute.
+# A missing host is reported within a minute, and a command takes up to 20 seconds to start.
 _MEET_SECONDS = 40
 _LOOK_SECONDS = 0.1
-# What transports and JAX's coordination say where the other end is gone.
+# The errors of transports and of JAX's coordination service after another host has ended.
 _LOST = re.compile(
   'gloo|connection (closed|reset|refused)|socket closed|broken pipe|heartbeat'
   '|coordination.?service|barrier',
   re.IGNORECASE,
 )
-# Their versions decide which program a host compiles.
+# The compiled program depends on the versions of these packages.
 _PACKAGES = ('hyperprompt-jax', 'jax', 'jaxlib', 'flax', 'optax')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that say which hosts there are."""
+  """Adds the flags that describe the hosts."""
   group = parser.add_argument_group(
     'several hosts',
     'on TPU VMs and under srun of Slurm hosts find each other: none of these is needed',
   )
   group.add_argument(
-    '--coordinator_address', metavar='HOST:PORT', help='of the first host, a free port'
+    '--coordinator_address',
+    metavar='HOST:PORT',
+    help='address and a free port of the first host',
   )
-  group.add_argument('--process_count', type=int, metavar='N', help='how many hosts')
+  group.add_argument('--process_count', type=int, metavar='N', help='number of hosts')
   group.add_argument(
-    '--process_index', type=int, metavar='I', help='which one this is, from 0'
+    '--process_index', type=int, metavar='I', help='number of this host, counted from 0'
   )
   group.add_argument(
     '--meet_seconds',
     type=int,
     default=_MEET_SECONDS,
     metavar='N',
-    help='how long to wait for all to have come (default: %(default)s)',
+    help='seconds to wait for all hosts to start (default: %(default)s)',
   )
   group.add_argument(
     '--device_count',
     type=int,
     metavar='N',
-    help='end at once unless all hosts together have so many devices',
+    help='end at once unless all hosts together have this number of devices',
   )
 
 
 def start(flags: argparse.Namespace) -> None:
-  """Joins the other hosts, if there are any. To be called before JAX is used.
+  """Joins the other hosts, if there are any. It must be called before JAX is used.
 
   Args:
-    flags: with those of `add_arguments`.
+    flags: are parsed flags, which include those of `add_arguments`.
 
   Raises:
-    UserError: if the hosts do not find each other, or their devices are not those asked
-      for.
+    UserError: if the hosts do not find each other, or have another number of devices than
+      `--device_count`.
   """
   address, count, index = (
     flags.coordinator_address,
@@ -86,7 +88,7 @@ def start(flags: argparse.Namespace) -> None:
   )
   given = [value for value in (address, count, index) if value is not None]
   if jax.distributed.is_initialized() or given == [1]:
-    pass  # joined by who calls; or there is no other
+    pass  # the caller has joined the hosts, or this is the only one
   elif len(given) == 3:
     if not re.fullmatch(r'.+:\d+', address):
       raise UserError(f'--coordinator_address={address} must be like 10.0.0.1:8476')
@@ -115,23 +117,24 @@ def start(flags: argparse.Namespace) -> None:
 
 
 def _is_slurm_task() -> bool:
-  """Returns whether `srun` started this process as one of several; JAX finds the others."""
+  """Returns whether `srun` started this process as one of several, which JAX can find."""
   several = os.environ.get('SLURM_NTASKS', '1') != '1'
   return several and 'SLURM_STEP_NODELIST' in os.environ
 
 
 def _initialize(seconds: int, **arguments: Any) -> None:
+  """Meets the other hosts by JAX's function and its arguments, or ends the process."""
   hosts = f'{arguments.get("num_processes", "all")} hosts'
-  at = arguments.get('coordinator_address', 'the first host')
-  note = f'waiting for {hosts} to meet at {at}: is the command running on each?'
-  missed = (
-    f'{hosts} have not met at {at} within {seconds} seconds, one of them has not come or '
-    'is lost; start the same command on all, with a larger --meet_seconds where they start '
-    'further apart'
+  place = arguments.get('coordinator_address', 'the first host')
+  note = f'waiting for {hosts} to meet at {place}: is the command running on each?'
+  failure = (
+    f'{hosts} have not met at {place} within {seconds} seconds, because one has not '
+    'started or is lost; start the same command on all, and set a larger --meet_seconds '
+    'if they start further apart'
   )
   timers = [
     threading.Timer(_NOTE_AFTER_SECONDS, terminal.stderr_console().print, (note,)),
-    threading.Timer(seconds, _give_up, (missed,)),
+    threading.Timer(seconds, _give_up, (failure,)),
   ]
   for timer in timers:
     timer.daemon = True
@@ -139,7 +142,7 @@ def _initialize(seconds: int, **arguments: Any) -> None:
   try:
     jax.distributed.initialize(
       heartbeat_timeout_seconds=_LOST_AFTER_SECONDS,
-      # When this has passed, JAX aborts the process, with nothing that can be caught.
+      # After this time JAX aborts the process, without an exception.
       initialization_timeout=seconds + _LOST_AFTER_SECONDS,
       **arguments,
     )
@@ -155,21 +158,22 @@ def _initialize(seconds: int, **arguments: Any) -> None:
 
 
 def _give_up(reason: str) -> None:
-  """Ends this process with one line, from whichever thread."""
+  """Ends this process with one line, from any thread."""
   print(f'hyperprompt: {reason}', file=sys.stderr, flush=True)
-  # No mistake of the user's: what starts commands again may start this one.
+  # Status 1 lets a supervisor start the command again: the user has made no mistake.
   os._exit(1)
 
 
-def _check_devices(wanted: int | None) -> None:
-  if wanted is not None and jax.device_count() != wanted:
+def _check_devices(expected: int | None) -> None:
+  """Checks the number of devices, and that all hosts have the same number."""
+  if expected is not None and jax.device_count() != expected:
     raise UserError(
-      f'--device_count={wanted}: there are {jax.device_count()} device(s), on '
+      f'--device_count={expected}: there are {jax.device_count()} device(s), on '
       f'{jax.process_count()} host(s)'
     )
-  of_hosts = collections.Counter(device.process_index for device in jax.devices())
-  usual, _ = collections.Counter(of_hosts.values()).most_common(1)[0]
-  for host, number in sorted(of_hosts.items()):
+  devices = collections.Counter(device.process_index for device in jax.devices())
+  usual, _ = collections.Counter(devices.values()).most_common(1)[0]
+  for host, number in sorted(devices.items()):
     if number != usual:
       raise UserError(
         f'host {host} has {number} device(s), and others {usual}: all must have as many'
@@ -177,34 +181,31 @@ def _check_devices(wanted: int | None) -> None:
 
 
 def check_agreement(*more: str) -> None:
-  """Checks that all hosts run the same: configuration, versions of packages.
+  """Checks that all hosts have the same configuration and versions of packages.
 
   Args:
-    *more: lines that must be the same besides.
+    *more: are further lines that must be the same on all hosts.
 
   Raises:
-    UserError: on every host, naming the first difference.
+    UserError: on every host, if they differ; the message names the first difference.
   """
   if jax.process_count() == 1:
     return
   versions = [f'{name} {importlib.metadata.version(name)}' for name in _PACKAGES]
-  of_hosts = [
-    text.splitlines()
-    for text in _gather(
-      '\n'.join((*versions, *more, gin.config_str(max_line_length=10**6)))
-    )
-  ]
-  for host, lines in enumerate(of_hosts):
-    for here, first in zip(lines, of_hosts[0], strict=False):
+  own = '\n'.join((*versions, *more, gin.config_str(max_line_length=10**6)))
+  lines_by_host = [text.splitlines() for text in _gather(own)]
+  first_lines = lines_by_host[0]
+  for host, lines in enumerate(lines_by_host):
+    for here, first in zip(lines, first_lines, strict=False):
       if here != first:
         raise UserError(
           f'hosts disagree: host {host} has {here!r}, host 0 has {first!r}; start the '
           'same command, of the same installation, on all'
         )
-    if len(lines) != len(of_hosts[0]):
+    if len(lines) != len(first_lines):
       raise UserError(
-        f'hosts disagree: the configuration of host {host} has {len(lines)} lines, and '
-        f'that of host 0 {len(of_hosts[0])}; start the same command on all'
+        f'hosts disagree: the configuration has {len(lines)} lines on host {host}, and '
+        f'{len(first_lines)} on host 0; start the same command on all'
       )
 
 
@@ -212,7 +213,7 @@ def check_shared(folder: epath.Path) -> None:
   """Checks that all hosts see the same folder.
 
   Raises:
-    UserError: on every host, if one does not see what the first one writes there.
+    UserError: on every host, if one does not see a file that the first one writes there.
   """
   if jax.process_count() == 1:
     return
@@ -227,30 +228,30 @@ def check_shared(folder: epath.Path) -> None:
   if not seen.all():
     raise UserError(
       f'{folder} is not the same folder on all hosts (host {int(np.argmin(seen))} does '
-      'not see what host 0 writes there): name a folder that they share'
+      'not see a file that host 0 has written there): name a folder that they share'
     )
 
 
 def is_first() -> bool:
-  """Whether this is the host that prints, and writes what is written once."""
+  """Returns whether this is the first host, which alone prints and writes shared files."""
   return jax.process_index() == 0
 
 
-def wait_for_all(what: str) -> None:
-  """Returns when all hosts have got here.
+def wait_for_all(event: str) -> None:
+  """Waits until all hosts have called it.
 
   Args:
-    what: has been done; the same on all.
+    event: describes the event; all hosts must give the same text.
   """
   if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(what)
+    multihost_utils.sync_global_devices(event)
 
 
 def wait_until_all(done: Callable[[], bool]) -> None:
-  """Returns when something is done on all hosts; ends this one if another is lost.
+  """Waits until a task is done on all hosts; ends this process if another host is lost.
 
   Args:
-    done: whether it is, on this host.
+    done: returns whether the task is done on this host.
   """
   try:
     while jax.process_count() > 1:
@@ -262,41 +263,42 @@ def wait_until_all(done: Callable[[], bool]) -> None:
     raise
 
 
-def of_first(text: str) -> str:
-  """The text that the first host has, on all of them."""
-  # With a mark, as nothing at all cannot be gathered.
+def text_of_first_host(text: str) -> str:
+  """Returns the first host's text on all hosts."""
+  # The point is added and removed because an empty array cannot be gathered.
   return text if jax.process_count() == 1 else _gather(f'.{text}')[0][1:]
 
 
 def describe() -> str:
-  """`host 3 of 16: `, to begin an error with; empty for one host."""
+  """Returns the beginning of an error, such as `host 3 of 16: `; empty for one host."""
   if not _is_one_of_several():
     return ''
   return f'host {jax.process_index()} of {jax.process_count()}: '
 
 
 def leave(status: int) -> NoReturn:
-  """Ends this process at once, where an orderly end would wait for the other hosts."""
+  """Ends this process at once, because an orderly end would wait for the other hosts."""
   sys.stdout.flush()
   sys.stderr.flush()
   if is_first():
-    # With it ends what the others meet at, which ends them: they may have an error to tell.
+    # The first host runs the coordination service, whose end aborts the other hosts. They
+    # may still have an error to print.
     time.sleep(1)
   os._exit(status)
 
 
 def end_if_lost(error: BaseException) -> None:
-  """Ends this process at once, with one line, if an error says that another host is lost.
+  """Ends this process at once, with one line, if an error shows that another host is lost.
 
-  All that is orderly (files to be closed, a checkpoint to be finished, JAX's own end) would
-  wait for that host.
+  An orderly end (closed files, a finished checkpoint, JAX's own end) would wait for that
+  host.
   """
-  told = isinstance(error, UserError)
-  if not told and _is_one_of_several() and _LOST.search(str(error)):
+  is_mistake = isinstance(error, UserError)
+  if not is_mistake and _is_one_of_several() and _LOST.search(str(error)):
     reason = str(error).strip().splitlines()[0][:200]
     print(
       f'hyperprompt: {describe()}another host is lost ({reason}); start the same command '
-      'on all hosts again, it goes on from the last checkpoint',
+      'on all hosts again, which resumes from the last checkpoint',
       file=sys.stderr,
     )
     leave(1)
@@ -307,7 +309,7 @@ def _is_one_of_several() -> bool:
 
 
 def _gather(text: str) -> list[str]:
-  """The texts of all hosts."""
+  """Returns the texts of all hosts, in the order of hosts."""
   data = np.frombuffer(text.encode(), np.uint8)
   lengths = multihost_utils.process_allgather(np.asarray(len(data), np.int32))
   padded = np.zeros(lengths.max(), np.uint8)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, turned into an orderly end."""
+"""SIGTERM and Ctrl-C, which end a run in an orderly way."""
 
 import itertools
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import jax
 from jax.experimental import multihost_utils
 
-# Of all runs of this process: hosts agree on the number of a check that is still to come.
+# All runs of this process share the counter: hosts agree on the number of a future check.
 _checks = itertools.count()
 
 
@@ -17,7 +17,7 @@ class Interrupted(BaseException):
   """Raised between two batches after a signal asked the process to end.
 
   Attributes:
-    exit_status: 128 plus the signal's number, as shells report it.
+    exit_status: is 128 plus the signal's number, as shells report it.
   """
 
   def __init__(self, number: int):
@@ -26,10 +26,10 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-  """Remembers the first SIGTERM or SIGINT, for the loop to act on where it is safe.
+  """Remembers the first SIGTERM or SIGINT until the training loop can safely end.
 
-  Of several hosts all must end at the same batch, whichever of them the signal comes to:
-  JAX's preemption service takes SIGTERM there, and agrees with the other hosts on when.
+  Several hosts must all end at the same batch, even if only one receives the signal. On
+  several hosts, JAX's preemption service therefore handles SIGTERM, and chooses the batch.
   """
 
   def __init__(self):
@@ -38,12 +38,12 @@ class Interrupts:
 
   @contextmanager
   def handled(self) -> Iterator[None]:
-    """While active, a first signal is remembered and a second ends the process."""
+    """Handles signals in its block: the first is remembered, a second ends the process."""
     if self._agrees:
       handlers = {signal.SIGINT: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
     else:
       handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._remember)
-    previous = {number: signal.signal(number, of) for number, of in handlers.items()}
+    previous = {number: signal.signal(number, new) for number, new in handlers.items()}
     try:
       yield
     finally:
@@ -56,7 +56,7 @@ class Interrupts:
     self._received = number
 
   def check(self) -> None:
-    """Raises `Interrupted` if a signal has come; all hosts call it equally often."""
+    """Raises `Interrupted` after a signal. All hosts must call it equally often."""
     if self._agrees and multihost_utils.reached_preemption_sync_point(next(_checks)):
       raise Interrupted(signal.SIGTERM)
     if self._received is not None:

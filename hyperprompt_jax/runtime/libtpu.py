@@ -1,19 +1,19 @@
-"""The TPU's library where there is no TPU: it compiles there, too, once it is told."""
+"""The TPU's library, which also compiles on a machine without a TPU."""
 
 import os
 import pathlib
 
-_GOOGLE = '0x1ae0'  # as PCI vendor
-# TPU v2 and v3, v4, v5p, v5e, v6e, 7x: the devices that JAX looks for. Google's network
-# cards and disks are others.
+_GOOGLE = '0x1ae0'  # PCI vendor
+# The PCI devices that JAX looks for: TPU v2 and v3, v4, v5p, v5e, v6e, 7x. Google's network
+# cards and disks have other numbers.
 _TPUS = ('0x0027', '0x005e', '0x0062', '0x0063', '0x006f', '0x0076')
 
 
 def has_tpu(devices: pathlib.Path = pathlib.Path('/sys/bus/pci/devices')) -> bool:
-  """Whether there is a TPU in this machine.
+  """Returns whether this machine has a TPU.
 
   Args:
-    devices: folder with `vendor` and `device` of each PCI device.
+    devices: is the folder that has the files `vendor` and `device` of each PCI device.
   """
   read = lambda path: path.read_text().strip() if path.exists() else ''
   return any(
@@ -23,10 +23,10 @@ def has_tpu(devices: pathlib.Path = pathlib.Path('/sys/bus/pci/devices')) -> boo
 
 
 def prepare() -> None:
-  """Tells the library not to look for its machine, unless there is one.
+  """Keeps the library from looking for a TPU on a machine that has none.
 
-  It is loaded wherever it is installed, and otherwise writes to standard error which of
-  the machine's descriptions it has not found.
+  JAX loads the library wherever it is installed. Without these settings it would report on
+  standard error that it cannot find a description of the TPU.
   """
   if has_tpu():
     return

@@ -18,22 +18,22 @@ Scalars = Mapping[str, float]
 
 
 class JsonlWriter(metric_writers.MetricWriter):
-  """Appends scalars to a file, one JSON object `{"step": …, name: value}` a line."""
+  """Appends scalars to a file, as one JSON object `{"step": …, name: value}` a line."""
 
   def __init__(self, path: epath.Path):
     self._path = path
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Appends one line, whole."""
+    """Appends one line."""
     record = {'step': step, **{name: float(x) for name, x in scalars.items()}}
     with self._path.open('a', encoding='utf-8') as file:
       file.write(json.dumps(record) + '\n')
 
   def flush(self) -> None:
-    """Nothing is buffered."""
+    """Does nothing: no line is buffered."""
 
   def close(self) -> None:
-    """Nothing is held open."""
+    """Does nothing: the file is not kept open."""
 
   def _unsupported(self, *args, **kwargs) -> None:
     raise TypeError(f'{METRICS_FILE} holds scalars only')
@@ -45,12 +45,12 @@ class JsonlWriter(metric_writers.MetricWriter):
 class Metrics:
   """A run's metrics, in `MODEL_DIR/metrics.jsonl` and for TensorBoard.
 
-  Of several hosts the first one writes them, and all read the same.
+  If there are several hosts, the first one writes the metrics, and all read them.
 
   Args:
-    model_dir: the run's folder.
-    restored_step: the step the run goes on from; what was recorded of later steps is
-      dropped, since those steps are about to be done again.
+    model_dir: names the run's folder.
+    restored_step: is the step at which the run resumes. Records of later steps are
+      dropped, because the run repeats those steps.
   """
 
   def __init__(self, model_dir: str, restored_step: int):
@@ -71,7 +71,7 @@ class Metrics:
       self._writer.flush()
 
   def read(self) -> list[dict[str, float]]:
-    """All records so far; a last line that a kill cut short is left out."""
+    """Returns all records so far, without a last line that a kill has cut short."""
     return read_metrics(self._path)
 
   def close(self) -> None:
@@ -85,10 +85,10 @@ class Metrics:
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, float]]:
-  """The records of a `metrics.jsonl`; without a last line that was cut short.
+  """Returns the records of a `metrics.jsonl`, without a last line that was cut short.
 
   Raises:
-    UserError: for a line before the last that is no record.
+    UserError: if a line before the last is no record.
   """
   if not path.exists():
     return []

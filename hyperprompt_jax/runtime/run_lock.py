@@ -1,4 +1,4 @@
-"""One run at a time in a MODEL_DIR."""
+"""A lock that admits one run at a time to a MODEL_DIR."""
 
 import contextlib
 import datetime
@@ -19,32 +19,32 @@ FILE = 'run.lock'
 
 @contextlib.contextmanager
 def held(model_dir: str) -> Iterator[None]:
-  """Keeps every other run out of MODEL_DIR while active.
+  """Keeps every other run out of MODEL_DIR until the block ends.
 
-  The lock is the operating system's (`flock`), on a file that says who holds it: it ends
-  with the process, whatever ends that, and the file alone locks nothing. Of several hosts
-  the first holds it for all. What is no file system (`gs://`) has no such locks, and is
-  not checked.
+  The lock is the operating system's (`flock`), on a file that names the process that holds
+  it. The system releases it when the process ends, for whatever reason; a file that is left
+  behind locks nothing. If there are several hosts, the first one holds the lock for all.
+  Object stores (`gs://`) have no such locks, and are not checked.
 
   Args:
-    model_dir: the run's folder, which is there.
+    model_dir: names the run's folder, which exists.
 
   Raises:
-    UserError: on every host, if another run holds it.
+    UserError: on every host, if another run holds the lock.
   """
   with contextlib.ExitStack() as stack:
     refused = ''
     if distributed.is_first() and not re.match(r'\w+://', model_dir):
       refused = _take(epath.Path(model_dir) / FILE, stack)
-    if refused := distributed.of_first(refused):
+    if refused := distributed.text_of_first_host(refused):
       raise UserError(f'MODEL_DIR {model_dir} {refused}')
     yield
 
 
 def _take(path: epath.Path, stack: contextlib.ExitStack) -> str:
-  """Takes the lock until the stack is closed; or returns why not."""
+  """Takes the lock until the stack is closed, or returns the reason why it cannot."""
   try:
-    # Without a buffer, which would be written again when a full disk's file is closed.
+    # A buffer would be written once more when the file on a full disk is closed.
     file = open(path, 'a+b', buffering=0)  # noqa: SIM115 - the stack closes it
   except OSError as error:
     return f'cannot be written: {error}'
@@ -71,8 +71,8 @@ def _take(path: epath.Path, stack: contextlib.ExitStack) -> str:
 
 
 def _empty(file: BinaryIO) -> None:
-  """Empty, it is that of no run; deleted, it could be that of two."""
-  with contextlib.suppress(OSError):  # of a disk that is gone
+  """Empties the lock file. Deleting it instead could let two runs lock two files."""
+  with contextlib.suppress(OSError):  # the disk may be gone
     file.truncate(0)
 
 

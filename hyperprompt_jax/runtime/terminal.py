@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: progress, messages, tables."""
+"""Progress, messages and tables in the terminal."""
 
 import contextlib
 import math
@@ -17,11 +17,10 @@ _silent = False
 
 
 def keep_for_results(silent: bool) -> None:
-  """Keeps standard output free of what libraries write there: Gloo its connections.
+  """Keeps the output of libraries, such as Gloo's connections, off standard output.
 
   Args:
-    silent: whether to show nothing else, either, but errors: of several hosts one is
-      enough.
+    silent: tells whether to show only errors. One of several hosts shows the rest.
   """
   global _silent
   _silent = silent
@@ -33,17 +32,17 @@ def keep_for_results(silent: bool) -> None:
 
 
 def stderr_console() -> rich.console.Console:
-  """The console for progress and messages; standard output is for results."""
+  """Returns the console for progress and messages; standard output is for results."""
   return rich.console.Console(stderr=True, soft_wrap=True, highlight=False, quiet=_silent)
 
 
 class Progress:
-  """Training's progress: a bar in a terminal, else a line for each report.
+  """Training's progress: a bar in a terminal, otherwise a line for each report.
 
   Args:
-    total_steps: where training ends.
-    step: where it begins.
-    enabled: False for the processes that keep silent.
+    total_steps: is the step at which training ends.
+    step: is the step at which it begins.
+    enabled: tells whether this process shows its progress.
   """
 
   def __init__(self, total_steps: int, step: int, enabled: bool):
@@ -64,7 +63,7 @@ class Progress:
       self._bar.start()
 
   def restart(self, step: int) -> None:
-    """Leaves what came before out of the rates: compilation, say."""
+    """Leaves the time so far, such as that of compilation, out of the rates."""
     self._mark = (time.monotonic(), step)
 
   def pause(self) -> None:
@@ -82,10 +81,10 @@ class Progress:
     """Shows a step, and returns the rates since the last report.
 
     Args:
-      step: that is done.
-      loss: mean since the last report.
-      examples: of a step, on average.
-      skipped: steps that the run has skipped, all in all.
+      step: is the number of steps done.
+      loss: is the mean loss since the last report.
+      examples: is the mean number of examples of a step.
+      skipped: is the number of steps that the run has skipped so far.
     """
     now = time.monotonic()
     start, last_step = self._mark
@@ -107,7 +106,7 @@ class Progress:
   def message(self, text: str) -> None:
     """Prints a line, above the bar if there is one."""
     if self._enabled:
-      # As text, not markup=False: that would hold for the bar, drawn anew below, too.
+      # markup=False would also apply to the bar, which is redrawn below the line.
       self._console.print(rich.text.Text(text))
 
   def close(self) -> None:
@@ -118,7 +117,7 @@ class Progress:
 
 @contextlib.contextmanager
 def track_bytes(title: str, total: int) -> Iterator[Callable[[int], None]]:
-  """A progress bar of bytes, in a terminal; yields what moves it on by so many."""
+  """Shows a progress bar of bytes in a terminal; yields a function that advances it."""
   console = stderr_console()
   with rich.progress.Progress(
     '[progress.description]{task.description}',
@@ -134,7 +133,7 @@ def track_bytes(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class Stages:
-  """Shows what is being done, and for how long: a spinner in a terminal, else lines."""
+  """Shows the present stage and its time: a spinner in a terminal, otherwise lines."""
 
   def __init__(self, console: rich.console.Console, bar: rich.progress.Progress):
     self._console = console
@@ -142,7 +141,7 @@ class Stages:
     self._task: rich.progress.TaskID | None = None
 
   def __call__(self, stage: str) -> None:
-    """Begins a stage, and ends the one before."""
+    """Begins a stage, and ends the previous one."""
     if not self._console.is_terminal:
       self.message(stage)
       return
@@ -157,7 +156,7 @@ class Stages:
 
 @contextlib.contextmanager
 def stages() -> Iterator[Stages]:
-  """Progress through stages whose length is not known."""
+  """Shows progress through stages of unknown length."""
   console = stderr_console()
   columns = (
     rich.progress.SpinnerColumn(),
@@ -171,7 +170,7 @@ def stages() -> Iterator[Stages]:
 
 
 def duration(seconds: float) -> str:
-  """Hours, minutes and seconds as `1:02:03`."""
+  """Returns hours, minutes and seconds as `1:02:03`."""
   if not math.isfinite(seconds):
     return '-'
   minutes, rest = divmod(round(seconds), 60)
@@ -190,6 +189,6 @@ def print_table(
     table.add_row(*row, end_section=index == len(rows) - ruled - 1)
   console = rich.console.Console(highlight=False, file=sys.stdout)
   if not console.is_terminal:
-    console.width = 160  # a file or pipe has no width to fit into
-  console.print(title)  # not the table's own, which is wrapped to the table's width
+    console.width = 160  # a file or pipe limits no width
+  console.print(title)  # the table would wrap a title of its own to the table's width
   console.print(table)
