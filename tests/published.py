@@ -67,18 +67,18 @@ def arrays(config: Config = CONFIG, seed: int = 0) -> dict[str, LazyArray]:
   return {path: in_memory(np.asarray(x)) for path, x in by_path(params).items()}
 
 
-def values(of: dict[str, LazyArray]) -> dict[str, np.ndarray]:
+def values(lazy_arrays: dict[str, LazyArray]) -> dict[str, np.ndarray]:
   """All arrays, read."""
-  return {path: array.read() for path, array in of.items()}
+  return {path: array.read() for path, array in lazy_arrays.items()}
 
 
-def t5x(folder: pathlib.Path, of=None, dtype='float32') -> pathlib.Path:
+def t5x(folder: pathlib.Path, contents=None, dtype='float32') -> pathlib.Path:
   """A native T5X checkpoint."""
   checkpoint = folder / f'checkpoint_{STEP}'
   checkpoint.mkdir(parents=True)
-  of = of or arrays()
-  saved = {path: cast(array, dtype) for path, array in of.items()}
-  assert list(t5x_format.write_native(checkpoint, saved, STEP)) == list(of)
+  contents = contents or arrays()
+  saved = {path: cast(array, dtype) for path, array in contents.items()}
+  assert list(t5x_format.write_native(checkpoint, saved, STEP)) == list(contents)
   return checkpoint
 
 
@@ -99,8 +99,8 @@ def t5x_orbax(folder: pathlib.Path, stacked: bool = False, **options) -> pathlib
 def hugging_face(folder: pathlib.Path, config: Config = CONFIG) -> pathlib.Path:
   """A Hugging Face folder, of the same parameters."""
   folder.mkdir(parents=True)
-  of = arrays(dataclasses.replace(config, scan_layers=False))
-  assert set(huggingface.write(folder, of, config)) == set(of)
+  contents = arrays(dataclasses.replace(config, scan_layers=False))
+  assert set(huggingface.write(folder, contents, config)) == set(contents)
   return folder
 
 

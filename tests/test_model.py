@@ -127,11 +127,11 @@ def test_each_beam_of_a_row_has_the_logits_of_teacher_forcing(monkeypatch, platf
   def decoded():
     step, cache = m.start_decoding(params, conditioning, batch, length)
     cache = decoding.expand_beams(cache, beams, m.cache_batch_axis)
-    found = []
+    results = []
     for index in range(length):
       logits, cache = step(inputs[:, index], cache, jnp.int32(index))
-      found.append(logits)
-    return jnp.stack(found, axis=1)
+      results.append(logits)
+    return jnp.stack(results, axis=1)
 
   np.testing.assert_allclose(decoded(), tiny.logits(m, params, forced), atol=1e-4)
 
@@ -172,5 +172,8 @@ def test_padding_that_is_cut_changes_no_score():
   cut = features.cut_padding({name: np.asarray(x) for name, x in padded.items()})
   assert inputs.shape[1] <= cut['encoder_input_tokens'].shape[1] == 64
   score = jax.jit(m.score)
-  scores = [score(params, tiny.condition(m, params), of) for of in (padded, cut)]
+  scores = [
+    score(params, tiny.condition(m, params), inputs_variant)
+    for inputs_variant in (padded, cut)
+  ]
   np.testing.assert_allclose(*scores, rtol=1e-5)

@@ -32,8 +32,8 @@ def test_nothing_is_used_that_runs_what_it_reads():
   files = [*ROOT.glob('hyperprompt_jax/**/*.py'), *ROOT.glob('tasks/**/*.py')]
   assert len(files) > 80
   for file in files:
-    found = RUNS_CODE & {*used(ast.parse(file.read_text(encoding='utf-8')))}
-    assert not found, f'{file}: {found}'
+    forbidden = RUNS_CODE & {*used(ast.parse(file.read_text(encoding='utf-8')))}
+    assert not forbidden, f'{file}: {forbidden}'
 
 
 @pytest.mark.parametrize(

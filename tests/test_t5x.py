@@ -150,14 +150,14 @@ def test_sampling_and_forced_prefixes_are_t5xs(batch):
   params = tiny.init(Model(config_of(kind), tiny.mtl(), tiny.TASKS))
   prefix = batch['decoder_input_tokens'] * (jnp.arange(8) < 4)
   decode_fn = functools.partial(decoding.temperature_sample, topk=1)
-  found = []
+  outcome = []
   for model in (theirs(kind), ours(config_of(kind))):
     model._decode_fn = decode_fn
     predict = functools.partial(model.predict_batch_with_aux, prompt_with_targets=True)
     given = {**batch, 'decoder_input_tokens': prefix}
-    found.append(jax.jit(predict)(params, given, rng=jax.random.PRNGKey(0))[0])
-  np.testing.assert_array_equal(found[0], found[1])
-  np.testing.assert_array_equal(found[1][:, :3], prefix[:, 1:4])
+    outcome.append(jax.jit(predict)(params, given, rng=jax.random.PRNGKey(0))[0])
+  np.testing.assert_array_equal(outcome[0], outcome[1])
+  np.testing.assert_array_equal(outcome[1][:, :3], prefix[:, 1:4])
 
 
 def test_one_step_of_adafactor_is_t5xs(kind, params, batch):
@@ -177,11 +177,11 @@ def test_one_step_of_adafactor_is_t5xs(kind, params, batch):
     step = train_step.make_train_step(our_model, optimizer, partitioner, like, seed=0)
     start = TrainState(jnp.int32(0), jax.tree.map(jnp.copy, params), optimizer.init(params))
     got = step(start, batch)[0].params
-  moved = max(
+  largest_change = max(
     float(np.abs(x - y).max())
     for x, y in zip(jax.tree.leaves(want), jax.tree.leaves(params), strict=True)
   )
-  assert moved > 1e-3
+  assert largest_change > 1e-3
   jax.tree.map(
     lambda g, w: np.testing.assert_allclose(g, w, atol=1e-5), got, unfreeze(want)
   )
@@ -291,20 +291,20 @@ def test_a_public_checkpoint_restores_with_the_method_fresh(
     params = published.values(published.arrays())
   state = restore(path, ours(published.CONFIG, tiny.hyperprompt()))
   assert int(state.step) == published.STEP
-  found = {name: np.asarray(x) for name, x in by_path(unfreeze(state.params)).items()}
-  method = {name: x for name, x in found.items() if name.startswith('method/')}
+  outcome = {name: np.asarray(x) for name, x in by_path(unfreeze(state.params)).items()}
+  method = {name: x for name, x in outcome.items() if name.startswith('method/')}
   assert method and all(np.any(x) for x in method.values())
-  published.assert_same({n: x for n, x in found.items() if n not in method}, params)
+  published.assert_same({n: x for n, x in outcome.items() if n not in method}, params)
 
 
-@pytest.mark.parametrize(('edit', 'said'), published.DIFFERENCES)
-def test_any_other_difference_is_a_table(tmp_path, edit, said):
+@pytest.mark.parametrize(('edit', 'message'), published.DIFFERENCES)
+def test_any_other_difference_is_a_table(tmp_path, edit, message):
   arrays = published.arrays()
   edit(arrays)
   path = published.t5x(tmp_path, arrays)
   with pytest.raises(UserError) as error:
     restore(path, ours(published.CONFIG, tiny.hyperprompt()))
-  assert said in str(error.value).splitlines()[1]
+  assert message in str(error.value).splitlines()[1]
 
 
 def test_a_method_that_is_missing_or_dropped_where_none_may_be(tmp_path):

@@ -12,13 +12,13 @@ hyperprompt_tasks.add_mixture(TWO_TASKS, {'hp_builtin_copy': 1.0, 'hp_builtin_fi
 # Tasks without metrics, for runs whose evaluations nobody looks at: generating is half of
 # what a short run compiles.
 UNSCORED, TWO_UNSCORED = 'hp_test_unscored', 'hp_test_two_unscored'
-for name, of in {UNSCORED: 'first', f'{UNSCORED}_copy': 'copy'}.items():
+for name, task in {UNSCORED: 'first', f'{UNSCORED}_copy': 'copy'}.items():
   hyperprompt_tasks.add_task(
     name,
-    source=builtin.BuiltinSource(of),
+    source=builtin.BuiltinSource(task),
     text=[],
     task_list=builtin.TASKS,
-    conditioned_task=of,
+    conditioned_task=task,
     metric_fns=[],
   )
 hyperprompt_tasks.add_mixture(TWO_UNSCORED, {f'{UNSCORED}_copy': 1.0, UNSCORED: 2.0})

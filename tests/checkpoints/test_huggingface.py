@@ -156,10 +156,10 @@ def test_half_precision_and_shards_come_back_as_they_were(tmp_path, monkeypatch)
 
 
 def of_folder(folder):
-  found = {}
+  arrays_read = {}
   for path in folder.glob('*.safetensors'):
-    found |= load_file(path)
-  return found
+    arrays_read |= load_file(path)
+  return arrays_read
 
 
 # ---- What is wrong with a folder ----
@@ -209,7 +209,7 @@ def test_a_shard_that_lacks_what_the_index_says(copy):
 
 
 @pytest.mark.parametrize(
-  ('file', 'said'),
+  ('file', 'message'),
   [
     ('../model.safetensors', 'outside of its folder'),
     ('/etc/passwd', 'outside of its folder'),
@@ -217,10 +217,10 @@ def test_a_shard_that_lacks_what_the_index_says(copy):
     ('x' * 300, 'which is none: not read'),
   ],
 )
-def test_an_index_that_names_files_elsewhere(copy, file, said):
+def test_an_index_that_names_files_elsewhere(copy, file, message):
   folder = copy('flan')
   change(folder, 'model.safetensors.index.json', weight_map={'shared.weight': file})
-  assert said in refusal(folder)
+  assert message in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_two_arrays_for_one_parameter(copy):
 
 
 @pytest.mark.parametrize(
-  ('edit', 'said'),
+  ('edit', 'message'),
   [
     (
       lambda t: t.pop('encoder.final_layer_norm.weight'),
@@ -262,18 +262,18 @@ def test_two_arrays_for_one_parameter(copy):
     ),
   ],
 )
-def test_missing_extra_and_misshapen_arrays_are_listed(copy, edit, said):
+def test_missing_extra_and_misshapen_arrays_are_listed(copy, edit, message):
   folder = copy('t5_1_1')
   tensors = load_file(folder / 'model.safetensors')
   edit(tensors)
   save_file(tensors, folder / 'model.safetensors')
   lines = refusal(folder).splitlines()
   assert '1 parameter(s) differ' in lines[0]
-  assert lines[1:] == [f'  {said}']
+  assert lines[1:] == [f'  {message}']
 
 
 @pytest.mark.parametrize(
-  ('values', 'said'),
+  ('values', 'message'),
   [
     ({'model_type': 'umt5'}, "model_type 'umt5'"),
     ({'feed_forward_proj': 'gated-tanh'}, "feed_forward_proj 'gated-tanh'"),
@@ -292,10 +292,10 @@ def test_missing_extra_and_misshapen_arrays_are_listed(copy, edit, said):
     ({'d_model': 'x' * 10**6}, 'emb_dim must be a positive integer'),
   ],
 )
-def test_a_configuration_of_something_else(copy, values, said):
+def test_a_configuration_of_something_else(copy, values, message):
   folder = copy('t5_1_1')
   change(folder, **values)
-  assert said in refusal(folder)
+  assert message in refusal(folder)
 
 
 @pytest.mark.parametrize('content', ['', '[]', '{"model_type": ', '[' * 10**5, '9' * 5_000])

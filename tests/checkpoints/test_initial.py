@@ -225,7 +225,7 @@ def test_a_method_is_loaded_where_the_run_says_so(source, tmp_path, compile_once
 
 
 @pytest.mark.parametrize(
-  ('more', 'macros', 'said'),
+  ('more', 'macros', 'expected'),
   [
     (
       (),
@@ -261,10 +261,10 @@ def test_a_method_is_loaded_where_the_run_says_so(source, tmp_path, compile_once
   ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
-  more, macros, said, source, tmp_path, capsys
+  more, macros, expected, source, tmp_path, capsys
 ):
   folder = tmp_path / 'run'
-  assert said in mistake(capsys, arguments(folder, source, *more, **macros))
+  assert expected in mistake(capsys, arguments(folder, source, *more, **macros))
   assert not folder.exists()
 
 
@@ -313,10 +313,10 @@ def test_from_hugging_face_through_a_run_to_hugging_face_and_to_the_byte(
 def test_a_method_has_a_place_in_t5x_alone(source, tmp_path, compile_once, capsys):
   run = train(tmp_path / 'run', source)
   report = convert(capsys, run, tmp_path / 't5x', '--to=t5x')
-  found = open_source(report['checkpoint'])
-  assert found.method_paths
+  restored = open_source(report['checkpoint'])
+  assert restored.method_paths
   published.assert_same(
-    published.values(found.arrays), published.values(open_source(str(run)).arrays)
+    published.values(restored.arrays), published.values(open_source(str(run)).arrays)
   )
   args = ['convert', f'--input={run}', f'--output={tmp_path / "hf"}', '--to=huggingface']
   assert '--drop_method leaves them out' in mistake(capsys, args)
@@ -328,9 +328,9 @@ def test_rows_dtype_and_vocabulary(source, tmp_path, capsys):
   more = ('--to=huggingface', '--vocab_size=320', '--dtype=bfloat16')
   report = convert(capsys, source, tmp_path / 'hf', *more)
   assert report['config']['vocab_size'] == 320
-  found = backbone_of(tmp_path / 'hf')
-  assert {str(x.dtype) for x in found.values()} == {'bfloat16'}
-  assert found[huggingface.EMBEDDING].shape == (320, 16)
+  restored = backbone_of(tmp_path / 'hf')
+  assert {str(x.dtype) for x in restored.values()} == {'bfloat16'}
+  assert restored[huggingface.EMBEDDING].shape == (320, 16)
   (tmp_path / 'hf/spiece.model').write_bytes(b'pieces')
   convert(capsys, tmp_path / 'hf', tmp_path / 't5x', '--to=t5x', '--vocab_size=384')
   assert (tmp_path / 't5x/spiece.model').read_bytes() == b'pieces'
@@ -341,7 +341,7 @@ def test_rows_dtype_and_vocabulary(source, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-  ('more', 'said'),
+  ('more', 'expected'),
   [
     (('--to=tf',), "invalid choice: 'tf'"),
     (('--to=t5x', '--vocab_size=0'), '--vocab_size must be a positive integer'),
@@ -349,9 +349,9 @@ def test_rows_dtype_and_vocabulary(source, tmp_path, capsys):
     ((), 'required: --to'),
   ],
 )
-def test_arguments_that_cannot_be(source, tmp_path, capsys, more, said):
+def test_arguments_that_cannot_be(source, tmp_path, capsys, more, expected):
   args = ['convert', f'--input={source}', f'--output={tmp_path / "out"}', *more]
-  assert said in mistake(capsys, args)
+  assert expected in mistake(capsys, args)
   assert [*tmp_path.iterdir()] == []
 
 

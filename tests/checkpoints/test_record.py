@@ -22,11 +22,11 @@ RUN = {
 
 
 def test_a_record_comes_back_as_it_was():
-  found = record.parse('/run/checkpoints/4', json.dumps(RUN).encode())
-  written = found.to_json()
+  parsed = record.parse('/run/checkpoints/4', json.dumps(RUN).encode())
+  written = parsed.to_json()
   assert written.pop('digest') and written == RUN
-  assert record.of_json(found.to_json()) == found
-  assert found.base == Base('base', '0123456789abcdef')
+  assert record.of_json(parsed.to_json()) == parsed
+  assert parsed.base == Base('base', '0123456789abcdef')
   older = record.of_json({'task_list': ['copy'], 'data': {}, 'more': 3})
   assert (older.num_data_shards, older.initial_step) == (1, 0)
   assert older.base is older.sums is None

@@ -27,9 +27,9 @@ class Server(http.server.BaseHTTPRequestHandler):
 
   def do_GET(self):
     path = urllib.parse.urlparse(self.path).path
-    _, found, name = path.partition(f'/storage/v1/b/{BUCKET}/o/')
+    _, separator, name = path.partition(f'/storage/v1/b/{BUCKET}/o/')
     file = self._folder / urllib.parse.unquote(name)
-    if not found or not file.is_file():
+    if not separator or not file.is_file():
       self.send_error(404)
       return
     content = file.read_bytes()

@@ -184,13 +184,13 @@ def test_an_array_elsewhere(copy, name):
   assert 'outside of it: not read' in refusal(copy)
 
 
-@pytest.mark.parametrize(('edit', 'said'), published.DIFFERENCES)
-def test_missing_extra_and_misshapen_arrays_are_listed(tmp_path, edit, said):
+@pytest.mark.parametrize(('edit', 'message'), published.DIFFERENCES)
+def test_missing_extra_and_misshapen_arrays_are_listed(tmp_path, edit, message):
   arrays = published.arrays()
   edit(arrays)
   lines = refusal(published.t5x(tmp_path, arrays)).splitlines()
   assert '1 parameter(s) differ' in lines[0]
-  assert lines[1:] == [f'  {said}']
+  assert lines[1:] == [f'  {message}']
 
 
 def test_scanned_layers_as_scalable_t5_has_them(tmp_path):
@@ -229,46 +229,70 @@ def edit_tree(folder, change):
 
 
 @pytest.mark.parametrize(
-  ('change', 'said'),
+  ('change', 'message'),
   [
-    (lambda top, of: top['state'].update(step='x'), "'x' where an array should be"),
-    (lambda top, of: top['state'].update(step=np.ones(2)), 'its step is array([1., 1.])'),
-    (lambda top, of: top['state'].update(step=-1), 'its step is -1'),
-    (lambda top, of: of.update(embedding=None), 'None where an array should be'),
-    (lambda top, of: of.update(embedding=['a'] * 3), 'where an array should be'),
-    (lambda top, of: of.update(embedding=np.ones(3, int)), 'dtype int64; expected floats'),
-    (lambda top, of: of['embedding'].update(driver='json'), "driver 'json' of an array"),
-    (lambda top, of: of['embedding'].update(kvstore={'path': 3}), 'has the name 3 in it'),
+    (lambda top, embedder: top['state'].update(step='x'), "'x' where an array should be"),
     (
-      lambda top, of: top['target'].update(token_embedder={b'3': np.ones(3)}),
+      lambda top, embedder: top['state'].update(step=np.ones(2)),
+      'its step is array([1., 1.])',
+    ),
+    (lambda top, embedder: top['state'].update(step=-1), 'its step is -1'),
+    (
+      lambda top, embedder: embedder.update(embedding=None),
+      'None where an array should be',
+    ),
+    (
+      lambda top, embedder: embedder.update(embedding=['a'] * 3),
+      'where an array should be',
+    ),
+    (
+      lambda top, embedder: embedder.update(embedding=np.ones(3, int)),
+      'dtype int64; expected floats',
+    ),
+    (
+      lambda top, embedder: embedder['embedding'].update(driver='json'),
+      "driver 'json' of an array",
+    ),
+    (
+      lambda top, embedder: embedder['embedding'].update(kvstore={'path': 3}),
+      'has the name 3 in it',
+    ),
+    (
+      lambda top, embedder: top['target'].update(token_embedder={b'3': np.ones(3)}),
       "has the name b'3' in it",
     ),
-    (lambda top, of: of.update({'\x1b[2J': np.ones(3)}), r"the name '\x1b[2J' in it"),
-    (lambda top, of: of.update({'x' * 300: np.ones(3)}), 'in it, which is none: not read'),
     (
-      lambda top, of: top['target'].update({'token_embedder/embedding': np.ones(3)}),
+      lambda top, embedder: embedder.update({'\x1b[2J': np.ones(3)}),
+      r"the name '\x1b[2J' in it",
+    ),
+    (
+      lambda top, embedder: embedder.update({'x' * 300: np.ones(3)}),
+      'in it, which is none: not read',
+    ),
+    (
+      lambda top, embedder: top['target'].update({'token_embedder/embedding': np.ones(3)}),
       'it has token_embedder/embedding twice',
     ),
     (
-      lambda top, of: of.update({'layers': {'a': np.ones((1_001, 0), 'f4')}}),
+      lambda top, embedder: embedder.update({'layers': {'a': np.ones((1_001, 0), 'f4')}}),
       'a stack of layers of shape [1001, 0]; expected 1000 layers at most',
     ),
     (
-      lambda top, of: of.update({'layers': {'a': np.float32(1)}}),
+      lambda top, embedder: embedder.update({'layers': {'a': np.float32(1)}}),
       'is a stack of layers of shape []',
     ),
     (
-      lambda top, of: top['target']['encoder'].update(
+      lambda top, embedder: top['target']['encoder'].update(
         layers_99999999=top['target']['encoder'].pop('layers_1')
       ),
       'should have 100000000 layers in the encoder, and holds arrays of 2',
     ),
   ],
 )
-def test_a_tree_that_is_none(copy, change, said):
+def test_a_tree_that_is_none(copy, change, message):
   edit_tree(copy, change)
   line = refusal(copy)
-  assert said in line and '\n' not in line and len(line) < 1_500
+  assert message in line and '\n' not in line and len(line) < 1_500
 
 
 @pytest.mark.parametrize('dtype', ['object', '|O', 'V8', 'x'])
@@ -281,7 +305,7 @@ def test_bytes_are_never_taken_for_objects(copy, dtype):
 
 
 @pytest.mark.parametrize(
-  ('claim', 'said'),
+  ('claim', 'message'),
   [
     ({'shape': [2**40, 2**20]}, 'token_embedder/embedding is of 4,611,686,018 GB'),
     ({'shape': [2**62] * 20, 'chunks': [1] * 20}, 'GB by what its file says'),
@@ -289,13 +313,13 @@ def test_bytes_are_never_taken_for_objects(copy, dtype):
     ({'chunks': [2**40, 2**20]}, 'a chunk of'),
   ],
 )
-def test_a_size_is_not_believed(copy, claim, said):
+def test_a_size_is_not_believed(copy, claim, message):
   path = copy / EMBEDDING / '.zarray'
   path.write_text(json.dumps({**json.loads(path.read_text()), **claim}))
   with pytest.raises(UserError) as error:
     open_source(str(copy)).arrays['token_embedder/embedding'].read()
   line = str(error.value)
-  assert said in line and 'and this machine has' in line and '\n' not in line
+  assert message in line and 'and this machine has' in line and '\n' not in line
 
 
 def test_layers_with_a_gap_make_no_stack():

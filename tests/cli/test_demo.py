@@ -38,8 +38,8 @@ def test_the_demo_scores_both_methods_on_every_task_and_draws_their_curves(repor
 
 def test_the_table_has_a_line_for_every_task(report, capsys, monkeypatch):
   scores = {'first': 99.5, 'average': 50.0}
-  found = {'chance': scores, 'scores': dict.fromkeys(demo.METHODS, scores), 'curves': 'c'}
-  monkeypatch.setattr(demo, 'demo', lambda *_: found)
+  drawn = {'chance': scores, 'scores': dict.fromkeys(demo.METHODS, scores), 'curves': 'c'}
+  monkeypatch.setattr(demo, 'demo', lambda *_: drawn)
   assert cli.main(report[1]) == 0
   out = capsys.readouterr().out
   header = out.splitlines()[2].split()

@@ -26,9 +26,11 @@ def run(folder, method, seed, scores, steps=10):
   folder.mkdir(parents=True)
   (folder / 'config.gin').write_text(CONFIG.format(method=method, seed=seed, steps=steps))
   lines = [{'step': 1, 'train/loss': 3.0}]
-  for step, of in scores.items():
-    record = {f'eval/score/{task}': score for task, score in of.items()}
-    lines.append({'step': step, 'eval/average': float(np.mean([*of.values()])), **record})
+  for step, by_task in scores.items():
+    record = {f'eval/score/{task}': score for task, score in by_task.items()}
+    lines.append(
+      {'step': step, 'eval/average': float(np.mean([*by_task.values()])), **record}
+    )
   (folder / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
   return str(folder)
 
@@ -36,12 +38,12 @@ def run(folder, method, seed, scores, steps=10):
 @pytest.fixture
 def folders(tmp_path):
   """Three seeds of two methods: one is better at `a`, by turns better at `b`."""
-  found = []
+  result = []
   for seed, (a, b) in enumerate([(60.0, 50.0), (70.0, 40.0), (65.0, 60.0)]):
-    found.append(
+    result.append(
       run(tmp_path / f'm{seed}', 'MultiTaskLearning', seed, {5: {'a': a, 'b': b}})
     )
-    found.append(
+    result.append(
       run(
         tmp_path / f'g{seed}',
         'HyperPromptGlobal',
@@ -50,7 +52,7 @@ def folders(tmp_path):
         {5: {'a': 0.0, 'b': 99.0}, 10: {'a': a + 10 + seed, 'b': 50.0}},
       )
     )
-  return found
+  return result
 
 
 def test_methods_by_tasks_with_the_winner_marked(folders, capsys):
@@ -76,11 +78,11 @@ def test_methods_by_tasks_with_the_winner_marked(folders, capsys):
 def test_best_per_task_is_the_mean_of_each_tasks_best(folders, capsys):
   assert cli.main(['eval', '--compare', *folders, '--step=best_per_task', '--json']) == 0
   report = json.loads(capsys.readouterr().out)
-  found = {(row['method'], row['task']): row for row in report['scores']}
-  prompted = found['HyperPromptGlobal', 'b']
+  result = {(row['method'], row['task']): row for row in report['scores']}
+  prompted = result['HyperPromptGlobal', 'b']
   assert (prompted['mean'], prompted['std'], prompted['seeds']) == (99.0, 0.0, 3)
   assert prompted['best']
-  assert found['HyperPromptGlobal', 'average']['mean'] == pytest.approx((76 + 99) / 2)
+  assert result['HyperPromptGlobal', 'average']['mean'] == pytest.approx((76 + 99) / 2)
 
 
 def test_numbers_as_csv(folders, tmp_path, capsys):
@@ -132,7 +134,7 @@ def test_what_cannot_be_compared(folders, tmp_path, capsys):
   nothing.mkdir()
   fresh = run(tmp_path / 'fresh', 'MultiTaskLearning', 9, {})
   again = run(tmp_path / 'again', 'MultiTaskLearning', 0, {5: {'a': 1.0}})
-  for arguments, said in (
+  for arguments, message in (
     ([str(nothing)], f'{nothing} is no folder of a training run: it has no config.gin'),
     ([str(tmp_path / 'gone')], 'gone is no folder of a training run'),
     ([fresh], f'{fresh} has no scores yet'),
@@ -142,7 +144,7 @@ def test_what_cannot_be_compared(folders, tmp_path, capsys):
   ):
     assert cli.main(['eval', '--compare', *arguments]) == 2
     out, err = capsys.readouterr()
-    assert out == '' and said in err and len(err.splitlines()) == 1
+    assert out == '' and message in err and len(err.splitlines()) == 1
 
 
 def test_intervals_of_means():

@@ -70,9 +70,9 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   # A process that knows nothing but the run.
   forget('own_gin')
   assert cli.main(['eval', f'--model_dir={run}', '--json']) == 0
-  (found,) = json.loads(capsys.readouterr().out)['checkpoints']
-  assert set(found['scores']) == {'shout', 'judge'}
-  assert set(found['metrics']) == {'own_gin.shout', 'own_gin.judge'}
+  (result,) = json.loads(capsys.readouterr().out)['checkpoints']
+  assert set(result['scores']) == {'shout', 'judge'}
+  assert set(result['metrics']) == {'own_gin.shout', 'own_gin.judge'}
 
 
 def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once, capsys):
@@ -91,14 +91,14 @@ def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once,
   )
   assert cli.main(arguments) == 0
   capsys.readouterr()
-  found = []
+  result = []
   for rank in (False, True):
     assert (
       cli.main(['eval', f'--model_dir={run}', '--json', f'--gin.RANK_LABELS={rank}']) == 0
     )
     (checkpoint,) = json.loads(capsys.readouterr().out)['checkpoints']
-    found.append(checkpoint['metrics']['own_gin_ranked.judge'])
-  assert found == [{'accuracy': 100.0}] * 2
+    result.append(checkpoint['metrics']['own_gin_ranked.judge'])
+  assert result == [{'accuracy': 100.0}] * 2
 
 
 def test_mistakes_in_own_files_are_one_line(tmp_path, capsys):

@@ -49,8 +49,8 @@ def weights(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
 
   names = model.state_dict()
   return {
-    name: make(name, tuple(of.shape))
-    for name, of in names.items()
+    name: make(name, tuple(tensor.shape))
+    for name, tensor in names.items()
     if not name.endswith('embed_tokens.weight')
   }
 
@@ -71,14 +71,14 @@ def batch() -> dict[str, np.ndarray]:
 
 def outputs(model: transformers.T5ForConditionalGeneration) -> dict[str, np.ndarray]:
   """The model's logits, and what it generates."""
-  of = batch()
-  inputs = torch.tensor(of['inputs']).long()
+  rows = batch()
+  inputs = torch.tensor(rows['inputs']).long()
   mask = (inputs != 0).long()
   with torch.no_grad():
     logits = model(
       input_ids=inputs,
       attention_mask=mask,
-      decoder_input_ids=torch.tensor(of['decoder_inputs']).long(),
+      decoder_input_ids=torch.tensor(rows['decoder_inputs']).long(),
     ).logits
 
     def generate(**more) -> np.ndarray:
@@ -96,7 +96,7 @@ def outputs(model: transformers.T5ForConditionalGeneration) -> dict[str, np.ndar
       return np.pad(np.where(ended, 0, out), ((0, 0), (0, LENGTH - out.shape[1])))
 
     return {
-      **of,
+      **rows,
       'logits': logits.numpy(),
       'greedy': generate(num_beams=1).astype(np.int32),
       # T5X's brevity penalty and this one differ in all but none.

@@ -49,8 +49,8 @@ def test_a_packed_row_of_four_tasks_equals_the_four_rows_alone(variant):
   together, sums, gradient = tiny.outputs(model, params, packed)
   valid = np.asarray(rows['decoder_target_tokens']) > 0
   segments = np.asarray(packed['decoder_segment_ids'])
-  for r, of in enumerate(PACKING):
-    for n, row in enumerate(of, 1):
+  for r, examples_of_row in enumerate(PACKING):
+    for n, row in enumerate(examples_of_row, 1):
       np.testing.assert_allclose(
         together[r][segments[r] == n], alone[row][valid[row]], atol=1e-5, rtol=1e-5
       )

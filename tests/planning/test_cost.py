@@ -25,10 +25,10 @@ TEXT = (pathlib.Path(__file__).parent / 'example.hlo.txt').read_text()
 
 
 def test_a_loop_counts_as_often_as_it_runs():
-  found = cost.analyse(hlo.parse(TEXT))
-  assert found.unknown_loops == 0
-  assert found.flops == 7 * 2 * 4 * 16 * 32
-  assert found.cycles == 7 * 110
+  analysis = cost.analyse(hlo.parse(TEXT))
+  assert analysis.unknown_loops == 0
+  assert analysis.flops == 7 * 2 * 4 * 16 * 32
+  assert analysis.cycles == 7 * 110
   # A slice is read, not the stack; a row is written, not all; the rest is on the chip.
   reads, writes = 16 * 32 * 2, 8 * 4
   # And the index, of which each of the two fusions and the condition reads four bytes.
@@ -36,11 +36,11 @@ def test_a_loop_counts_as_often_as_it_runs():
   compare = 7 * (4 + 4 + 1)
   # Read through a view within the fusion, and written; the collective does as much.
   around = 2 * (64 + 64) * 4
-  assert found.hbm_bytes == 7 * (reads + writes) + indices + compare + around
-  assert found.bytes_accessed > found.hbm_bytes
-  assert found.collective_bytes == {'all-reduce': 64 * 4}
-  assert found.collectives == {'all-reduce': 1}
-  assert found.link_bytes == 2 * 64 * 4
+  assert analysis.hbm_bytes == 7 * (reads + writes) + indices + compare + around
+  assert analysis.bytes_accessed > analysis.hbm_bytes
+  assert analysis.collective_bytes == {'all-reduce': 64 * 4}
+  assert analysis.collectives == {'all-reduce': 1}
+  assert analysis.link_bytes == 2 * 64 * 4
 
 
 def test_a_fusion_that_sums_and_keeps_a_part_is_a_reduce_scatter():
@@ -54,11 +54,11 @@ def test_a_fusion_that_sums_and_keeps_a_part_is_a_reduce_scatter():
     '  ROOT %own = f32[16]{0} dynamic-slice(%whole, %start), dynamic_slice_sizes={16}\n'
     '}\n'
   )
-  found = cost.analyse(hlo.parse(text))
-  assert found.collectives == {'reduce-scatter': 1}
-  assert found.collective_bytes == {'reduce-scatter': 64 * 4}
-  assert found.carried == {(64,): 1}
-  assert found.link_bytes == 64 * 4
+  analysis = cost.analyse(hlo.parse(text))
+  assert analysis.collectives == {'reduce-scatter': 1}
+  assert analysis.collective_bytes == {'reduce-scatter': 64 * 4}
+  assert analysis.carried == {(64,): 1}
+  assert analysis.link_bytes == 64 * 4
 
 
 def test_a_loop_that_counts_by_two_runs_half_as_often():
@@ -71,25 +71,25 @@ def test_what_has_begun_carries_its_result_and_not_its_handles():
   all_reduce = 'f32[64]{0} all-reduce(%q), replica_groups={}, to_apply=%sum'
   returned = '(f32[64]{0}, f32[64]{0}, u32[]{:S(2)}, u32[]{:S(2)})'
   begun = f'{returned} collective-permute-start(%q)'
-  found = cost.analyse(hlo.parse(TEXT.replace(all_reduce, begun)))
-  assert found.collective_bytes == {'collective-permute': 64 * 4}
+  analysis = cost.analyse(hlo.parse(TEXT.replace(all_reduce, begun)))
+  assert analysis.collective_bytes == {'collective-permute': 64 * 4}
 
 
 def test_a_collective_beside_other_work_is_counted_where_it_begins():
   text = (pathlib.Path(__file__).parent / 'beside.hlo.txt').read_text()
-  found = cost.analyse(hlo.parse(text))
-  assert found.collectives == {'all-gather': 1}
-  assert found.carried == {(8, 64): 1}
-  assert found.link_bytes == 64 * 8 * 2
+  analysis = cost.analyse(hlo.parse(text))
+  assert analysis.collectives == {'all-gather': 1}
+  assert analysis.carried == {(8, 64): 1}
+  assert analysis.link_bytes == 64 * 8 * 2
   # What is gathered is read and written once; of the work beside it, only its own counts.
-  assert found.hbm_bytes == (16 + 64) * 8 * 2 + 2 * 128 * 4
+  assert analysis.hbm_bytes == (16 + 64) * 8 * 2 + 2 * 128 * 4
 
 
 def test_a_loop_of_unknown_length_is_counted_once_and_said():
   text = TEXT.replace('constant(7)', 'get-tuple-element(%state.1), index=0')
-  found = cost.analyse(hlo.parse(text))
-  assert found.unknown_loops == 1
-  assert found.flops == 2 * 4 * 16 * 32
+  analysis = cost.analyse(hlo.parse(text))
+  assert analysis.unknown_loops == 1
+  assert analysis.flops == 2 * 4 * 16 * 32
 
 
 @pytest.fixture(scope='module')
@@ -164,9 +164,9 @@ def test_collectives_that_carry_a_whole_matrix_are_counted(devices, fsdp):
   rows = place((8192, width), ('data', 'fsdp'))
   weights = place((layers, width, width), None, 'fsdp')
   compiled = jax.jit(forward).lower(rows, weights).compile()
-  found = cost.analyse(hlo.parse(compiled.as_text()))
-  assert found.carried.get((width, width), 0) == (layers if fsdp > 1 else 0)
-  assert found.unknown_loops == 0
+  analysis = cost.analyse(hlo.parse(compiled.as_text()))
+  assert analysis.carried.get((width, width), 0) == (layers if fsdp > 1 else 0)
+  assert analysis.unknown_loops == 0
 
 
 def test_arithmetic_of_loops_is_that_of_all_their_steps():
@@ -230,7 +230,7 @@ def test_a_sweep_tries_what_holds_least_first_and_nothing_that_cannot_fit():
 
 
 @pytest.mark.parametrize(
-  ('name', 'said'),
+  ('name', 'message'),
   [
     ('v9:2x2', 'expected a generation (v4, v5e, v5p, v6e)'),
     ('v4', 'expected a generation'),
@@ -239,10 +239,10 @@ def test_a_sweep_tries_what_holds_least_first_and_nothing_that_cannot_fit():
     ('v5e:0x2', 'a slice of v5e has 2 axes'),
   ],
 )
-def test_names_of_no_slice(name, said):
+def test_names_of_no_slice(name, message):
   with pytest.raises(UserError) as error:
     Slice.parse(name)
-  assert said in str(error.value)
+  assert message in str(error.value)
 
 
 def test_without_the_compiler_one_line_says_how_to_get_it():

@@ -55,40 +55,40 @@ BATCH = ('--batch_size=32', '--inputs_length=256', '--targets_length=32')
 def test_a_step_on_four_chips(capsys, monkeypatch):
   programs, parse = [], hlo.parse
   monkeypatch.setattr(hlo, 'parse', lambda text: programs.append(text) or parse(text))
-  found = json_of(capsys, topology='v4:2x2x1', sizes=BATCH, network=FUSED)
-  assert found['fits'] and found['mesh'] == {'data': 4, 'fsdp': 1, 'model': 1}
+  report = json_of(capsys, topology='v4:2x2x1', sizes=BATCH, network=FUSED)
+  assert report['fits'] and report['mesh'] == {'data': 4, 'fsdp': 1, 'model': 1}
   # Parameters are float32, and spread over the chips but for a few: layer norms, position
   # biases, prompts.
   attention, mlp = 4 * EMB * EMB, 3 * EMB * MLP
   matrices = LAYERS * (3 * attention + 2 * mlp) + 2 * VOCAB * EMB
   whole = 4 * matrices
-  assert 0.25 < found['params_bytes'] / whole < 0.4
-  assert 0 < found['optimizer_bytes'] < 0.2 * whole
+  assert 0.25 < report['params_bytes'] / whole < 0.4
+  assert 0 < report['optimizer_bytes'] < 0.2 * whole
   # Two operations for each matrix' element and token of 8 rows, forward, and four backward.
   encoder, decoder = (attention + mlp) * LAYERS * 256, (attention + mlp) * LAYERS * 32
   flops = 6 * 8 * (encoder + decoder)
-  assert flops < found['cost']['flops'] < 2 * flops
+  assert flops < report['cost']['flops'] < 2 * flops
   # Gradients are summed over the chips, and a copy of the parameters gathered to work with,
   # most of it in bfloat16.
-  kinds = found['cost']['collective_bytes']
+  kinds = report['cost']['collective_bytes']
   assert kinds.keys() == {'all-reduce', 'all-gather', 'reduce-scatter'}
   assert kinds['all-gather'] < 0.7 * whole
-  assert found['cost']['unknown_loops'] == 0
+  assert report['cost']['unknown_loops'] == 0
   # Attention: forward and backward, of the encoder and of the decoder to the encoder.
-  assert found['cost']['unestimated'] == 4 * LAYERS
-  assert found['compute_seconds'] < found['compiler_seconds'] < 1
+  assert report['cost']['unestimated'] == 4 * LAYERS
+  assert report['compute_seconds'] < report['compiler_seconds'] < 1
   # Around a ring twice: what all chips have to know whole.
   sent = 2 * kinds['all-reduce'] + kinds['all-gather'] + kinds['reduce-scatter']
-  assert found['cost']['link_bytes'] == sent
-  assert found['communication_seconds'] == pytest.approx(sent / 300e9)
-  assert found['step_seconds'] == pytest.approx(
-    found['compiler_seconds'] + found['kernels_seconds'] + found['communication_seconds']
+  assert report['cost']['link_bytes'] == sent
+  assert report['communication_seconds'] == pytest.approx(sent / 300e9)
+  assert report['step_seconds'] == pytest.approx(
+    report['compiler_seconds'] + report['kernels_seconds'] + report['communication_seconds']
   )
-  assert 0 < found['kernels_seconds'] < found['compute_seconds']
+  assert 0 < report['kernels_seconds'] < report['compute_seconds']
   # What is worked out twice does not count.
-  at_peak = found['utilisation'] * found['step_seconds']
-  assert 0.9 < at_peak / found['compute_seconds'] < 1
-  assert found['carried_whole'] == {}
+  at_peak = report['utilisation'] * report['step_seconds']
+  assert 0.9 < at_peak / report['compute_seconds'] < 1
+  assert report['carried_whole'] == {}
   # What the backward pass needs of 6 layers, 8 rows and 256 positions has its memory, which
   # nothing fills before the layers do.
   stack = rf' = bf16\[{LAYERS},8,256,\d+\]\S* '
@@ -97,11 +97,11 @@ def test_a_step_on_four_chips(capsys, monkeypatch):
 
 
 def test_chips_that_share_a_model_spread_the_positions(capsys):
-  found = json_of(
+  report = json_of(
     capsys, '--num_partitions=2', topology='v4:2x2x1', sizes=BATCH, network=FUSED
   )
   # What products leave is summed to each chip's own positions, not to all of them.
-  carried = found['cost']['collective_bytes']
+  carried = report['cost']['collective_bytes']
   assert carried['all-reduce'] < 0.1 * carried['reduce-scatter']
 
 
@@ -119,15 +119,15 @@ def test_parameters_and_optimizer_are_sharded(capsys):
 
 
 def test_decoding(capsys):
-  found = json_of(capsys, '--step=decode')
-  assert found['step'] == 'decode' and found['optimizer_bytes'] == 0
-  assert found['cost']['flops'] > 0
+  report = json_of(capsys, '--step=decode')
+  assert report['step'] == 'decode' and report['optimizer_bytes'] == 0
+  assert report['cost']['flops'] > 0
 
 
 def test_what_the_method_adds(capsys):
   """Of decoding: nothing in the loop but keys and values more to look at."""
-  found = json_of(capsys, '--step=decode', '--share')
-  assert 0 < found['share']['flops'] < 1
+  report = json_of(capsys, '--step=decode', '--share')
+  assert 0 < report['share']['flops'] < 1
 
 
 def test_the_table(capsys):
@@ -140,11 +140,11 @@ def test_the_table(capsys):
 
 def test_what_does_not_fit_is_said_with_its_size(capsys):
   sizes = ('--batch_size=4096', '--inputs_length=2048', '--targets_length=8')
-  found = json_of(capsys, '--gin.REMAT_POLICY="none"', topology='v5e:1x1', sizes=sizes)
-  assert not found['fits'] and found['cost'] is None
+  report = json_of(capsys, '--gin.REMAT_POLICY="none"', topology='v5e:1x1', sizes=sizes)
+  assert not report['fits'] and report['cost'] is None
   # The logits of one layer's attention alone.
-  assert found['peak_bytes'] > 4096 * 2 * 2048 * 2048 * 2
-  assert found['hbm_bytes'] == 16 * 2**30
+  assert report['peak_bytes'] > 4096 * 2 * 2048 * 2048 * 2
+  assert report['hbm_bytes'] == 16 * 2**30
   message = (
     'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.53G of 15.75G hbm. '
     'Exceeded hbm capacity by 4.78G.'
@@ -154,12 +154,12 @@ def test_what_does_not_fit_is_said_with_its_size(capsys):
 
 
 def test_a_sweep_ranks_the_meshes_of_a_slice(capsys):
-  found = json_of(capsys, '--sweep', '--step=decode')['plans']
-  meshes = [tuple(plan['mesh'].values()) for plan in found]
+  report = json_of(capsys, '--sweep', '--step=decode')['plans']
+  meshes = [tuple(plan['mesh'].values()) for plan in report]
   assert sorted(meshes) == [(1, 2, 2), (1, 4, 1), (2, 1, 2), (4, 1, 1)]
-  seconds = [plan['step_seconds'] for plan in found]
+  seconds = [plan['step_seconds'] for plan in report]
   assert seconds == sorted(seconds) and seconds[0] < seconds[-1]
-  assert all(plan['fits'] for plan in found)
+  assert all(plan['fits'] for plan in report)
 
 
 def test_a_sweep_goes_on_to_the_smallest_slice_that_fits(monkeypatch):
@@ -183,9 +183,9 @@ def test_a_sweep_goes_on_to_the_smallest_slice_that_fits(monkeypatch):
   files = [*FILES, 'runs/plan.gin']
   gin_files.parse(files, [f'{k}={v}' for k, v in tiny_run.NETWORK.items()])
   planner = gin_files.call(Planner)
-  found = planner.sweep('v5e', Batch(8, 16, 8))
-  assert [of.topology for of in found] == ['v5e:2x4'] * 2
-  assert [of.mesh for of in found] == [
+  report = planner.sweep('v5e', Batch(8, 16, 8))
+  assert [planned.topology for planned in report] == ['v5e:2x4'] * 2
+  assert [planned.mesh for planned in report] == [
     {'num_partitions': 2, 'fsdp': 1},
     {'num_partitions': 2, 'fsdp': 4},
   ]
@@ -193,7 +193,9 @@ def test_a_sweep_goes_on_to_the_smallest_slice_that_fits(monkeypatch):
   assert [name for name, _ in tried] == ['v5e:1x1', *['v5e:2x2'] * 2, *['v5e:2x4'] * 4]
   lines = []
   with pytest.raises(UserError, match='nothing fits, of 2 meshes'):
-    planner.sweep('v5e:2x2', Batch(8, 16, 8), done=lambda of: lines.append(tables.line(of)))
+    planner.sweep(
+      'v5e:2x2', Batch(8, 16, 8), done=lambda planned: lines.append(tables.line(planned))
+    )
   assert len(lines) == 2 and all('does not fit' in line for line in lines)
 
 
@@ -205,7 +207,7 @@ def test_a_sweep_in_a_table(capsys):
 
 
 @pytest.mark.parametrize(
-  ('more', 'said'),
+  ('more', 'expected'),
   [
     (('--sweep', '--topology=v9'), '--topology=v9: --sweep takes a generation (v4, '),
     (('--sweep', '--fsdp=2'), '--sweep chooses the mesh: leave out --num_partitions'),
@@ -221,8 +223,8 @@ def test_a_sweep_in_a_table(capsys):
     (('--step=eval',), "invalid choice: 'eval'"),
   ],
 )  # fmt: skip
-def test_what_cannot_be(capsys, more, said):
+def test_what_cannot_be(capsys, more, expected):
   capsys.readouterr()
   assert cli.main(arguments(*more)) == 2
   out, err = capsys.readouterr()
-  assert out == '' and said in err and len(err.splitlines()) == 1
+  assert out == '' and expected in err and len(err.splitlines()) == 1

@@ -14,11 +14,11 @@ from hyperprompt_jax.runtime import distributed
 
 
 def run(when: str, *meet: str) -> None:
-  """What each host does: both meet and wait for each other; the second is killed.
+  """Runs one of two hosts: both meet and wait for each other; the second is killed.
 
   Args:
-    when: 'the start', 'a save' or 'the end'.
-    *meet: flags of `distributed.start`; the last is `--process_index`.
+    when: names the moment, 'the start', 'a save' or 'the end'.
+    *meet: are flags of `distributed.start`; the last is `--process_index`.
   """
 
   def verb(rest):

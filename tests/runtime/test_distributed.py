@@ -168,9 +168,9 @@ def records(folder):
 
 def assert_same_run(folder, other):
   """The same losses, of each step and task, and the same evaluation."""
-  found, expected = records(folder), records(other)
-  assert [r['step'] for r in found] == [*range(1, STEPS + 1), STEPS]
-  for record, wanted in zip(found, expected, strict=True):
+  actual, expected = records(folder), records(other)
+  assert [r['step'] for r in actual] == [*range(1, STEPS + 1), STEPS]
+  for record, wanted in zip(actual, expected, strict=True):
     assert record == pytest.approx(wanted, rel=1e-4, abs=1e-4)
 
 
@@ -184,8 +184,8 @@ def test_two_hosts_train_as_one_device(two_hosts, one_device):
 def test_another_run_is_told_to_all_hosts(two_hosts):
   *_, held, _ = two_hosts
   for host in range(2):
-    said = (held / f'told to host {host}').read_text()
-    assert said.startswith(
+    message = (held / f'told to host {host}').read_text()
+    assert message.startswith(
       f'MODEL_DIR {held} is in use by another run (process {os.getpid()}'
     )
 
@@ -260,22 +260,22 @@ def test_a_host_that_loses_another_ends_at_once_and_says_so(
 
 
 @pytest.mark.parametrize(
-  ('when', 'said'),
+  ('when', 'message'),
   [
     ('the start', r'2 hosts have not met at \S+ within 4 seconds, .*; start the same .*'),
     ('a save', 'host 0 of 2: another host is lost .*; start the same command on all .*'),
     ('the end', 'host 0 of 2: another host is lost .*; start the same command on all .*'),
   ],
 )
-def test_where_one_host_is_killed_the_other_ends_with_one_line(compile_once, when, said):
+def test_where_one_host_is_killed_the_other_ends_with_one_line(compile_once, when, message):
   code = 'import sys\nfrom tests.runtime import lost_host\nlost_host.run(*sys.argv[1:])'
   first, second = start_two(code, 1, compile_once, when)
   assert (first.status, second.status) == (1, -signal.SIGKILL)
-  assert re.fullmatch(f'hyperprompt: {said}\n', first.stderr) and first.stdout == ''
+  assert re.fullmatch(f'hyperprompt: {message}\n', first.stderr) and first.stdout == ''
 
 
 @pytest.mark.parametrize(
-  ('flags', 'said'),
+  ('flags', 'message'),
   [
     (['--process_count=2'], 'give all three, or --process_count=1 where'),
     (['--coordinator_address=h:1', '--process_count=2'], 'go together'),
@@ -290,24 +290,24 @@ def test_where_one_host_is_killed_the_other_ends_with_one_line(compile_once, whe
     (['--device_count=8'], '--device_count=8: there are 1 device(s), on 1 host(s)'),
   ],
 )
-def test_flags_that_cannot_be(tmp_path, capsys, flags, said):
+def test_flags_that_cannot_be(tmp_path, capsys, flags, message):
   assert cli.main([*arguments(tmp_path / 'run', ONE_DEVICE), *flags]) == 2
   out, err = capsys.readouterr()
-  assert out == '' and said in err and len(err.splitlines()) == 1
+  assert out == '' and message in err and len(err.splitlines()) == 1
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(('vendor', 'device', 'found'), [
+@pytest.mark.parametrize(('vendor', 'device', 'is_tpu'), [
   ('0x1ae0', '0x0063', True),
   ('0x1ae0', '0x0042', False),  # a network card of Google's
   ('0x10de', '0x0063', False),
 ])  # fmt: skip
-def test_a_tpu_is_told_from_other_devices(tmp_path, vendor, device, found):
+def test_a_tpu_is_told_from_other_devices(tmp_path, vendor, device, is_tpu):
   assert not libtpu.has_tpu(tmp_path)
   (tmp_path / 'one').mkdir()
   (tmp_path / 'one' / 'vendor').write_text(f'{vendor}\n')
   (tmp_path / 'one' / 'device').write_text(f'{device}\n')
-  assert libtpu.has_tpu(tmp_path) == found
+  assert libtpu.has_tpu(tmp_path) == is_tpu
 
 
 def test_on_a_tpu_hosts_meet_without_flags(tmp_path, capsys, monkeypatch):
@@ -322,8 +322,8 @@ def test_on_a_tpu_hosts_meet_without_flags(tmp_path, capsys, monkeypatch):
   monkeypatch.delenv('JAX_PLATFORMS', raising=False)
   command = arguments(tmp_path / 'run', ONE_DEVICE)
   assert cli.main(command) == 2
-  said = 'the hosts do not find each other: no metadata; where there is but this one'
-  assert said in capsys.readouterr().err
+  message = 'the hosts do not find each other: no metadata; where there is but this one'
+  assert message in capsys.readouterr().err
   assert len(met) == 1 and 'coordinator_address' not in met[0]
   assert cli.main([*command, '--process_count=1', '--device_count=2']) == 2
   assert len(met) == 1

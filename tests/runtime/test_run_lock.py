@@ -62,8 +62,10 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(fcntl, 'flock', flock)
   with run_lock.held(str(tmp_path)):
     pass
-  said = capsys.readouterr().err
-  assert f'{tmp_path}/run.lock cannot be locked (No locks available): a second run' in said
+  output = capsys.readouterr().err
+  assert (
+    f'{tmp_path}/run.lock cannot be locked (No locks available): a second run' in output
+  )
 
 
 def test_a_disk_that_takes_nothing_is_told_in_one_line(tmp_path):

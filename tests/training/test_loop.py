@@ -134,25 +134,25 @@ def test_a_signal_does_not_save_what_is_not_finite(name):
 def test_the_error_names_the_numbers_the_tasks_and_the_checkpoints():
   task_loss = np.array([4.0, 0.0, math.nan])
   run = Run({6: {'loss': math.nan, 'task_loss': task_loss}}, (50, STEPS, 2))
-  said = run.refused()
+  refusal = run.refused()
   numbers = 'loss nan, gradient norm 1, parameter norm 10'
-  assert f'step 6 is not finite ({numbers}; tasks in its batch: copy, last' in said
-  assert 'not finite: last)' in said
+  assert f'step 6 is not finite ({numbers}; tasks in its batch: copy, last' in refusal
+  assert 'not finite: last)' in refusal
   # What step 5 has gone on from; that of step 6 is not there.
-  assert 'the last good checkpoint: step 4' in said and 'delete' not in said
+  assert 'the last good checkpoint: step 4' in refusal and 'delete' not in refusal
 
 
 @pytest.mark.parametrize(
-  ('bad', 'said'),
+  ('bad', 'refusal'),
   [
     (1, 'no good checkpoint'),
     (2, 'no good checkpoint; if run/checkpoints/1 leads here again, delete it'),
     (4, 'good checkpoint: step 2; if run/checkpoints/3 leads here again, delete it'),
   ],
 )
-def test_a_checkpoint_that_no_step_has_come_from_may_be_the_cause(bad, said):
+def test_a_checkpoint_that_no_step_has_come_from_may_be_the_cause(bad, refusal):
   run = Run({bad: {'loss': math.inf}}, (50, STEPS, 1))
-  assert run.refused().endswith(said)
+  assert run.refused().endswith(refusal)
 
 
 def test_steps_that_are_skipped_are_told_and_counted_and_in_no_mean():
@@ -169,11 +169,19 @@ def test_steps_that_are_skipped_are_told_and_counted_and_in_no_mean():
     'step 2 skipped: loss nan,',
     'step 3 skipped: loss 3,',
   ]
-  found = dict(run.written)
-  assert [of.get('loss') for of in found.values()] == [1, None, None, 4, 5, 6, 7]
-  assert [of['skipped_steps'] for of in found.values()] == [0, 1, 2, 2, 2, 2, 2]
-  assert [of['shown'] for of in found.values()] == [0, 1, 2, 2, 2, 2, 2]
-  assert found[4]['loss/copy'] == 1 and 'loss/first' not in found[4]
+  by_step = dict(run.written)
+  assert [metrics.get('loss') for metrics in by_step.values()] == [
+    1,
+    None,
+    None,
+    4,
+    5,
+    6,
+    7,
+  ]
+  assert [metrics['skipped_steps'] for metrics in by_step.values()] == [0, 1, 2, 2, 2, 2, 2]
+  assert [metrics['shown'] for metrics in by_step.values()] == [0, 1, 2, 2, 2, 2, 2]
+  assert by_step[4]['loss/copy'] == 1 and 'loss/first' not in by_step[4]
 
 
 def test_a_mean_is_over_the_steps_that_were_taken():

@@ -54,7 +54,7 @@ def test_only_the_last_tasks_own_parameters_move(method, scan):
       state, _ = step(state, tiny.batch(seed=seed))
   axes = last_task.task_axes
   assert axes
-  moved = 0
+  num_changed = 0
   for path, after in by_path(state.params).items():
     old, new = before[path], np.asarray(after)
     axis = axes.get(tuple(path.split('/')))
@@ -63,8 +63,8 @@ def test_only_the_last_tasks_own_parameters_move(method, scan):
       continue
     others = np.arange(old.shape[axis] - 1)
     np.testing.assert_array_equal(old.take(others, axis), new.take(others, axis), path)
-    moved += not np.array_equal(old.take(-1, axis), new.take(-1, axis))
-  assert moved
+    num_changed += not np.array_equal(old.take(-1, axis), new.take(-1, axis))
+  assert num_changed
   for leaf in jax.tree.leaves(state.opt_state):
     assert leaf.size <= max(x.size for x in before.values())
 
@@ -132,6 +132,6 @@ def test_a_task_is_added_to_a_trained_model(tmp_path, compile_once, capsys):
   # Where the old tasks do not come first, ids would change their meaning.
   other = own(tmp_path, 'own_three_otherwise', ('m', 'z', 'a'))
   assert cli.main(arguments(tmp_path / 'third', other, **added)) == 2
-  said = f'{first} is of the task list z, a; '
-  assert said in (err := capsys.readouterr().err)
+  message = f'{first} is of the task list z, a; '
+  assert message in (err := capsys.readouterr().err)
   assert 'this run without its last, m, z: list the old tasks first' in err

@@ -64,9 +64,9 @@ def test_steps_equal_the_paper_tensor_by_tensor():
       lambda p, g, s, step=step: naive_step(step, p, g, s), expected, grads, naive_states
     )
   for path, e in jax.tree_util.tree_leaves_with_path(expected):
-    found = functools.reduce(lambda tree, entry: tree[entry.key], path, params)
+    parameter = functools.reduce(lambda tree, entry: tree[entry.key], path, params)
     # An element next to nothing has the rounding of those that it is the difference of.
-    np.testing.assert_allclose(found, e, rtol=2e-5, atol=1e-8 * abs(e).max())
+    np.testing.assert_allclose(parameter, e, rtol=2e-5, atol=1e-8 * abs(e).max())
 
 
 def test_stacked_layers_take_the_very_steps_that_unrolled_layers_take():
@@ -95,8 +95,8 @@ def test_a_schedule_of_the_learning_rate_counts_steps():
   state = transform.init(params)
   for step in range(4):
     updates, state = transform.update(_tree(step + 1), state, params)
-    moved = max(float(jnp.abs(u).max()) for u in jax.tree.leaves(updates))
-    assert (moved > 0) == (step < 2)
+    largest_update = max(float(jnp.abs(u).max()) for u in jax.tree.leaves(updates))
+    assert (largest_update > 0) == (step < 2)
 
 
 # ---- Spikes ----

@@ -155,7 +155,7 @@ def broken(tmp_path_factory, compile_once, unbroken):
 
 def arrays(folder, step):
   """Every array of parameters and optimizer of a checkpoint, by its path."""
-  found = {}
+  actual = {}
   for item in ('params', 'optimizer'):
     path = folder / 'checkpoints' / str(step) / item
     with ocp.PyTreeCheckpointer() as checkpointer:
@@ -163,8 +163,8 @@ def arrays(folder, step):
       plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
       restored = checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=plain))
     for keys, leaf in jax.tree_util.tree_leaves_with_path(restored):
-      found[item + jax.tree_util.keystr(keys)] = np.asarray(leaf)
-  return found
+      actual[item + jax.tree_util.keystr(keys)] = np.asarray(leaf)
+  return actual
 
 
 def records(folder):
@@ -179,22 +179,22 @@ def test_a_run_killed_at_random_steps_ends_with_the_parameters_of_the_unbroken_o
   unbroken, broken
 ):
   folder, _ = broken
-  expected, found = arrays(unbroken, STEPS), arrays(folder, STEPS)
+  expected, actual = arrays(unbroken, STEPS), arrays(folder, STEPS)
   assert len(expected) > 40
   assert any(name.startswith('optimizer') and x.size > 1 for name, x in expected.items())
-  assert found.keys() == expected.keys()
+  assert actual.keys() == expected.keys()
   for name, array in expected.items():
-    assert found[name].dtype == array.dtype, name
-    assert found[name].tobytes() == array.tobytes(), name
+    assert actual[name].dtype == array.dtype, name
+    assert actual[name].tobytes() == array.tobytes(), name
 
 
 def test_each_step_and_each_evaluation_is_recorded_once_and_alike(unbroken, broken):
   folder, _ = broken
-  found = records(folder)
-  steps = [r['step'] for r in found if 'train/skipped_steps' in r]
+  actual = records(folder)
+  steps = [r['step'] for r in actual if 'train/skipped_steps' in r]
   assert steps == [*range(1, STEPS + 1)]
-  assert [r['step'] for r in found if 'eval/average' in r] == [EVALUATED, STEPS]
-  assert found == records(unbroken)
+  assert [r['step'] for r in actual if 'eval/average' in r] == [EVALUATED, STEPS]
+  assert actual == records(unbroken)
 
 
 def test_steps_that_are_skipped_are_counted_over_all_starts(unbroken, broken):

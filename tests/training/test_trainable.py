@@ -82,11 +82,11 @@ def test_a_run_that_goes_on_and_eval_read_the_base(run, tmp_path, capsys):
     np.testing.assert_array_equal(again[path], array)
   capsys.readouterr()
   assert cli.main(['eval', f'--model_dir={copy}', '--json']) == 0
-  found = json.loads(capsys.readouterr().out)['checkpoints'][0]
+  report = json.loads(capsys.readouterr().out)['checkpoints'][0]
   lines = (run / 'metrics.jsonl').read_text().splitlines()
   recorded = [json.loads(line) for line in lines if 'eval/average' in line][-1]
   # Training evaluated what it had in memory.
-  assert found['losses']['hp_builtin_first'] == pytest.approx(
+  assert report['losses']['hp_builtin_first'] == pytest.approx(
     recorded['eval/hp_builtin_first/loss'], rel=1e-6
   )
 
@@ -109,9 +109,9 @@ def test_a_base_that_is_gone_or_another_is_refused(run, tmp_path, capsys):
   other = tmp_path / 'other'
   assert cli.main(arguments(other, TRAIN_STEPS=1, RANDOM_SEED=1)) == 0
   shutil.copytree(other / 'base', copy / 'base')
-  said = f'{copy}/base is not the base that this run was trained on'
-  assert said in one_line(capsys, evaluate, progress=1)
-  assert said in one_line(capsys, arguments(copy, TRAIN_STEPS=STEPS + 1))
+  message = f'{copy}/base is not the base that this run was trained on'
+  assert message in one_line(capsys, evaluate, progress=1)
+  assert message in one_line(capsys, arguments(copy, TRAIN_STEPS=STEPS + 1))
 
 
 def test_a_run_does_not_go_on_with_another_choice(run, capsys):
@@ -120,15 +120,15 @@ def test_a_run_does_not_go_on_with_another_choice(run, capsys):
 
 
 @pytest.mark.parametrize(
-  ('tuned', 'more', 'said'),
+  ('tuned', 'more', 'message'),
   [
     ('some', (), "'task_and_layer_norms', 'last_task', not 'some'"),
     ('task', ('--gin_file=methods/mtl.gin',), "'task' leaves nothing to train"),
   ],
 )
-def test_a_choice_that_cannot_be(tmp_path, capsys, tuned, more, said):
+def test_a_choice_that_cannot_be(tmp_path, capsys, tuned, more, message):
   line = one_line(capsys, [*arguments(tmp_path / 'run', TUNED_PARAMETERS=tuned), *more])
-  assert said in line
+  assert message in line
   assert not (tmp_path / 'run').exists()
 
 
@@ -155,7 +155,7 @@ def test_after_twenty_steps_the_backbone_is_bit_identical(tuned, microbatches):
     for seed in range(20):
       batch = tiny.batch(rows=6, seed=seed)
       state, _ = step(state, jax.device_put(batch, partitioner.batch_sharding))
-  moved = {
+  updated = {
     path
     for path, leaf in traverse_util.flatten_dict(state.params).items()
     if not np.array_equal(leaf, before[path])
@@ -163,19 +163,19 @@ def test_after_twenty_steps_the_backbone_is_bit_identical(tuned, microbatches):
   norms = {path for path in before if path[-1] == 'scale'}
   assert len(norms) == 7  # of layers, scanned, and of the two stacks
   wanted = {path for path in before if path[0] == 'method'}
-  assert moved == wanted | (norms if tuned == 'task_and_layer_norms' else set())
+  assert updated == wanted | (norms if tuned == 'task_and_layer_norms' else set())
 
 
 def test_the_fingerprint_sees_every_bit_and_every_place():
   params = tiny.init(tiny.model())
-  of = lambda tree: fingerprint(by_path(tree).items())
-  one = of(params)
-  assert one == of(jax.tree.map(lambda x: x + 0, params))
-  assert one == of(unstack_layers(params))
+  print_of = lambda tree: fingerprint(by_path(tree).items())
+  one = print_of(params)
+  assert one == print_of(jax.tree.map(lambda x: x + 0, params))
+  assert one == print_of(unstack_layers(params))
   kernel = params['encoder']['layers']['attention']['query']['kernel']
   for changed in (
     kernel.at[1, 2, 3].set(np.nextafter(kernel[1, 2, 3], np.float32(9))),
     kernel[::-1],  # the layers in another order
   ):
     params['encoder']['layers']['attention']['query']['kernel'] = changed
-    assert of(params) != one
+    assert print_of(params) != one

@@ -11,7 +11,7 @@ def test_a_verb_that_is_none(mistake):
 
 
 @pytest.mark.parametrize(
-  ('argument', 'said'),
+  ('argument', 'message'),
   [
     ('--gin_fil=models/tiny.gin', 'did you mean --gin_file?'),
     ('--nonsense', "unknown argument '--nonsense'"),
@@ -20,24 +20,24 @@ def test_a_verb_that_is_none(mistake):
     ('--gin_file', 'expected one argument; see hyperprompt train --help'),
   ],
 )
-def test_an_argument_that_is_none(refused, argument, said):
-  assert said in refused(argument)
+def test_an_argument_that_is_none(refused, argument, message):
+  assert message in refused(argument)
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'said'),
+  ('arguments', 'message'),
   [
     (['eval'], '--model_dir'),
     (['infer', '--model_dir=x', '--output=y'], '--input --task'),
     (['infer', '--model_dir=x', '--output=y', '--input=a', '--task=b'], 'not allowed'),
   ],
 )
-def test_a_flag_that_is_missing_or_too_many(mistake, arguments, said):
-  assert said in mistake(arguments)
+def test_a_flag_that_is_missing_or_too_many(mistake, arguments, message):
+  assert message in mistake(arguments)
 
 
 @pytest.mark.parametrize(
-  ('binding', 'said'),
+  ('binding', 'message'),
   [
     ('TRAIN_STEP=3', 'did you mean TRAIN_STEPS?'),
     ('config.Config.emb_dims=3', 'no parameter emb_dims (did you mean emb_dim?)'),
@@ -53,9 +53,9 @@ def test_a_flag_that_is_missing_or_too_many(mistake, arguments, said):
     ('TRAIN_STEPS=' + '[' * 10_000, 'a value is nested too deeply'),
   ],
 )  # fmt: skip
-def test_a_binding_that_names_or_means_nothing(refused, binding, said):
+def test_a_binding_that_names_or_means_nothing(refused, binding, message):
   line = refused(f'--gin.{binding}')
-  assert said in line
+  assert message in line
   assert f'--gin.{binding.split("=")[0]}' in line
 
 
@@ -90,7 +90,7 @@ def test_what_a_scope_binds_anew_is_no_circle():
 
 
 @pytest.mark.parametrize(
-  ('binding', 'said'),
+  ('binding', 'message'),
   [
     ("TRAIN_STEPS='many'", "TRAIN_STEPS must be of type int or None, not 'many'"),
     ('BATCH_SIZE=2.5', 'BATCH_SIZE must be of type int, not 2.5'),
@@ -110,12 +110,12 @@ def test_what_a_scope_binds_anew_is_no_circle():
     ("config.Config.mlp_activations='gelu'", 'mlp_activations must be of type tuple'),
   ],
 )  # fmt: skip
-def test_a_value_of_the_wrong_type(refused, binding, said):
-  assert said in refused(f'--gin.{binding}')
+def test_a_value_of_the_wrong_type(refused, binding, message):
+  assert message in refused(f'--gin.{binding}')
 
 
 @pytest.mark.parametrize(
-  ('binding', 'said'),
+  ('binding', 'message'),
   [
     ('BATCH_SIZE=0', 'BATCH_SIZE must be an integer from 1 to 1048576, not 0'),
     (f'BATCH_SIZE={10**12}', 'from 1 to 1048576, not 1000000'),
@@ -159,8 +159,8 @@ def test_a_value_of_the_wrong_type(refused, binding, said):
     ("MODEL_DIR=''", 'MODEL_DIR is empty'),
   ],
 )  # fmt: skip
-def test_a_value_that_cannot_be(refused, binding, said):
-  assert said in refused(f'--gin.{binding}')
+def test_a_value_that_cannot_be(refused, binding, message):
+  assert message in refused(f'--gin.{binding}')
 
 
 def test_macros_that_must_be_set(refused):
@@ -172,14 +172,14 @@ def test_macros_that_must_be_set(refused):
 
 
 @pytest.mark.parametrize(
-  ('left_out', 'said'),
+  ('left_out', 'message'),
   [
     ('models', 'VOCABULARY is not set'),
     ('methods', 'methods/hyperprompt_global.gin or methods/hyperprompt_sep.gin'),
     ('runs', 'add --gin_file=runs/finetune.gin'),
   ],
 )
-def test_a_kind_of_gin_file_that_is_left_out(mistake, tmp_path, left_out, said):
+def test_a_kind_of_gin_file_that_is_left_out(mistake, tmp_path, left_out, message):
   # No bindings of the network's: they would be the first thing missed.
   files = [f'--gin_file={f}' for f in tiny_run.FILES if not f.startswith(left_out)]
   required = [
@@ -187,7 +187,7 @@ def test_a_kind_of_gin_file_that_is_left_out(mistake, tmp_path, left_out, said):
     for a in tiny_run.train_arguments(tmp_path / 'run')
     if a.startswith(('--gin.MODEL_DIR', '--gin.MIXTURE', '--gin.TASK', '--gin.TRAIN'))
   ]
-  assert said in mistake(['train', *files, *required])
+  assert message in mistake(['train', *files, *required])
 
 
 def test_no_gin_file_at_all(mistake):
@@ -220,7 +220,7 @@ def test_a_gin_file_that_does_not_parse(refused, tmp_path, content):
 
 
 @pytest.mark.parametrize(
-  ('binding', 'said'),
+  ('binding', 'message'),
   [
     ("from_files.files = {'a': 3}", 'from_files.files must be of type Mapping['),
     ("from_files.labels = {'a': 'yes'}", 'from_files.labels must be of type Mapping['),
@@ -229,10 +229,10 @@ def test_a_gin_file_that_does_not_parse(refused, tmp_path, content):
     ("condition.task_list = ['a', 3]", 'task_list must be of type Sequence[str] or None'),
   ],
 )
-def test_own_tasks_of_the_wrong_type(refused, tmp_path, binding, said):
+def test_own_tasks_of_the_wrong_type(refused, tmp_path, binding, message):
   file = tmp_path / 'mine.gin'
   file.write_text(
     'from __gin__ import dynamic_registration\n'
     f'import hyperprompt_tasks\nhyperprompt_tasks.{binding}\n'
   )
-  assert said in refused(f'--gin_file={file}')
+  assert message in refused(f'--gin_file={file}')

@@ -73,7 +73,7 @@ def test_a_task_id_that_is_no_task(trained, monkeypatch, tmp_path, mistake):
 
 
 @pytest.mark.parametrize(
-  ('binding', 'said'),
+  ('binding', 'message'),
   [
     ('first_layer=1', 'HyperPromptGlobal.first_layer=1 is out of range: the encoder has'),
     ("stacks='everywhere'", "'decoder' or 'both', not 'everywhere'"),
@@ -81,8 +81,8 @@ def test_a_task_id_that_is_no_task(trained, monkeypatch, tmp_path, mistake):
     ('bottleneck_dim=0', 'bottleneck_dim must be at least 1, not 0'),
   ],
 )
-def test_an_option_of_a_method_that_cannot_be(refused, binding, said):
-  assert said in refused(f'--gin.methods.HyperPromptGlobal.{binding}')
+def test_an_option_of_a_method_that_cannot_be(refused, binding, message):
+  assert message in refused(f'--gin.methods.HyperPromptGlobal.{binding}')
 
 
 def test_a_model_dir_that_is_a_file(mistake, tmp_path):

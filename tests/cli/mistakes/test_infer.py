@@ -6,7 +6,7 @@ GOOD = '{"task": "copy", "inputs": "copy: abc"}'
 
 
 @pytest.mark.parametrize(
-  ('line', 'said'),
+  ('line', 'message'),
   [
     ('hello', 'no JSON: Expecting value at character 1'),
     (GOOD[:-1], 'no JSON'),
@@ -26,7 +26,7 @@ GOOD = '{"task": "copy", "inputs": "copy: abc"}'
     (b'{"task": "copy", "inputs": "\xe9"}', 'no JSON in UTF-8'),
   ],
 )  # fmt: skip
-def test_a_line_that_is_no_question(mistake, trained, tmp_path, line, said):
+def test_a_line_that_is_no_question(mistake, trained, tmp_path, line, message):
   questions, answers = tmp_path / 'questions.jsonl', tmp_path / 'answers.jsonl'
   bad = line if isinstance(line, bytes) else line.encode()
   questions.write_bytes(GOOD.encode() + b'\n\n' + bad + b'\n' + GOOD.encode())
@@ -39,7 +39,7 @@ def test_a_line_that_is_no_question(mistake, trained, tmp_path, line, said):
     ]
   )
   assert text.startswith(f'hyperprompt: {questions}:3: ')
-  assert said in text
+  assert message in text
   assert [p.name for p in tmp_path.iterdir()] == ['questions.jsonl']
 
 
@@ -65,7 +65,7 @@ def test_an_output_that_cannot_be_written(mistake, trained, tmp_path, output):
 
 
 @pytest.mark.parametrize(
-  ('flags', 'said'),
+  ('flags', 'message'),
   [
     (['--task=hp_bultin_copy'], 'nearest: hp_builtin_copy'),
     (['--task=hp_super_glue_cb_v102'], 'hp_super_glue_cb_v102 is of the task list boolq,'),
@@ -75,9 +75,11 @@ def test_an_output_that_cannot_be_written(mistake, trained, tmp_path, output):
     (['--task=hp_builtin_copy', '--gin.BATCH_SIZE=0'], 'BATCH_SIZE must be a positive'),
   ],
 )  # fmt: skip
-def test_a_task_that_infer_cannot_take(mistake, trained, tmp_path, flags, said):
+def test_a_task_that_infer_cannot_take(mistake, trained, tmp_path, flags, message):
   answers = tmp_path / 'answers.jsonl'
-  assert said in mistake(['infer', f'--model_dir={trained}', f'--output={answers}', *flags])
+  assert message in mistake(
+    ['infer', f'--model_dir={trained}', f'--output={answers}', *flags]
+  )
   assert not answers.exists()
 
 

@@ -83,7 +83,7 @@ def test_a_mixture_of_another_task_list_than_the_models(mistake, trained):
 
 
 @pytest.mark.parametrize(
-  ('changed', 'said'),
+  ('changed', 'message'),
   [
     ({'MIXTURE_OR_TASK_NAME': 'hp_builtin_copy'}, "='hp_builtin_first'; this run has"),
     ({'BATCH_SIZE': 8}, 'BATCH_SIZE=4; this run has 8'),
@@ -91,10 +91,10 @@ def test_a_mixture_of_another_task_list_than_the_models(mistake, trained):
     ({'RANDOM_SEED': 1}, 'RANDOM_SEED=0; this run has 1'),
   ],
 )  # fmt: skip
-def test_a_run_does_not_go_on_with_other_data(mistake, copy, changed, said):
+def test_a_run_does_not_go_on_with_other_data(mistake, copy, changed, message):
   before = contents(copy)
   line = mistake(tiny_run.train_arguments(copy, **{'TRAIN_STEPS': 6, **changed}))
-  assert said in line
+  assert message in line
   assert contents(copy) == before
 
 
