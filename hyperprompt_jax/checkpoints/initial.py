@@ -21,7 +21,7 @@ def open_initial(initial: InitialCheckpoint, model: Model) -> 'Initial | None':
 
   Args:
     initial: The checkpoint, and the parameters that start fresh.
-    model: The network.
+    model: is the network.
 
   Raises:
     UserError: See `open_for`; or if the last task alone is to be fresh, and the checkpoint
@@ -40,7 +40,7 @@ def open_for(
 
   Args:
     initial: The checkpoint, and the parameters that start fresh.
-    like: The parameters, arrays or shapes.
+    like: holds the parameters, as arrays or shapes.
     task_list: The task list that the checkpoint must have; None for any.
 
   Raises:

@@ -16,7 +16,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.planning import steps, tables
 from hyperprompt_jax.planning.plan import Plan
-from hyperprompt_jax.planning.planner import Planner, say_where, share_of
+from hyperprompt_jax.planning.planner import Planner, added_share, say_where
 from hyperprompt_jax.planning.steps import Batch
 from hyperprompt_jax.planning.sweep import Mesh
 from hyperprompt_jax.planning.topology import Slice
@@ -105,4 +105,4 @@ def _plan_and_share(
     return plan, None
   plain = dataclasses.replace(planner, method=MultiTaskLearning())
   without = plain.plan(*given, functools.partial(say_where, progress, f'{where.name}, mtl'))
-  return plan, share_of(plan, without) if without.fits else None
+  return plan, added_share(plan, without) if without.fits else None

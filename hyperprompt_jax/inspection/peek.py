@@ -51,8 +51,8 @@ def peek(
   Args:
     run: The run that has the checkpoint.
     data: The mixture, which has the run's task list, its lengths and batches.
-    choice: A step, 'latest' or 'best'.
-    num_examples: The number of first examples of each SeqIO task.
+    choice: is a step, 'latest' or 'best'.
+    num_examples: is the number of examples that are taken of each SeqIO task.
 
   Raises:
     UserError: if there is no such checkpoint, mixture or split.

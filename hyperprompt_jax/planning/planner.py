@@ -38,10 +38,10 @@ class Planner:
   """Plans steps of one network; gin makes it.
 
   Attributes:
-    config: of the network.
-    method: of task-conditioning.
-    optimizer: of the training step.
-    optimisation: The parameters that are trained, and the number of microbatches.
+    config: configures the network.
+    method: is the method of task-conditioning.
+    optimizer: is that of the training step.
+    optimisation: chooses the trained parameters and the number of microbatches.
   """
 
   config: Config
@@ -119,12 +119,12 @@ class Planner:
     """Compiles a step for a slice, and adds up what it needs.
 
     Args:
-      where: the slice.
-      mesh: of its chips.
-      batch: its shape.
-      step: 'train' or 'decode'.
-      num_tasks: t.
-      progress: called with what is being done.
+      where: is the slice.
+      mesh: arranges the chips of the slice.
+      batch: gives the shape of a batch.
+      step: is 'train' or 'decode'.
+      num_tasks: is the number of conditioned tasks, t.
+      progress: is called with the name of each stage.
 
     Raises:
       UserError: if there is no such slice, or the mesh does not divide what is laid out.
@@ -143,36 +143,40 @@ class Planner:
     )
     start = time.monotonic()
     progress('tracing')
-    if step == steps.TRAIN:
-      lowered = steps.lower_train(
-        model,
-        self.optimizer,
-        partitioner,
-        batch,
-        num_microbatches=self.num_microbatches,
-        trainable=self.trainable(model),
-      )
-    else:
-      lowered = steps.lower_decode(model, partitioner, batch)
+    lowered, model_flops = self._lower(model, partitioner, batch, step)
     progress('compiling')
     compiled = _compile(lowered)
-    took = time.monotonic() - start
+    duration = time.monotonic() - start
     if isinstance(compiled, int):
-      return dataclasses.replace(plan, peak_bytes=compiled, compile_seconds=took)
+      return dataclasses.replace(plan, peak_bytes=compiled, compile_seconds=duration)
     progress('reading the program')
-    found = cost.analyse(hlo.parse(compiled.as_text()))
-    asked = None
-    if step == steps.TRAIN:
-      asked = steps.train_flops(model, batch, self.trainable(model))
+    analysis = cost.analyse(hlo.parse(compiled.as_text()))
+    chip_flops = model_flops and model_flops / where.num_chips
     return dataclasses.replace(
       plan,
       fits=True,
       peak_bytes=compiled.memory_analysis().peak_memory_in_bytes,
-      compile_seconds=took,
-      cost=found,
-      carried_whole=steps.carried_whole(model, partitioner, found.carried),
-      **plan.seconds(where.chip, found, asked and asked / where.num_chips),
+      compile_seconds=duration,
+      cost=analysis,
+      carried_whole=steps.carried_whole(model, partitioner, analysis.carried),
+      **plan.seconds(where.chip, analysis, chip_flops),
     )
+
+  def _lower(
+    self, model: Model, partitioner: Partitioner, batch: Batch, step: str
+  ) -> tuple[Any, int | None]:
+    """Lowers a step; a training step comes with the model's own FLOP over all chips."""
+    if step == steps.DECODE:
+      return steps.lower_decode(model, partitioner, batch), None
+    lowered = steps.lower_train(
+      model,
+      self.optimizer,
+      partitioner,
+      batch,
+      num_microbatches=self.num_microbatches,
+      trainable=self.trainable(model),
+    )
+    return lowered, steps.train_flops(model, batch, self.trainable(model))
 
   def sweep(
     self,
@@ -186,12 +190,13 @@ class Planner:
     """Finds the smallest slice that a step fits on, and the meshes that do there.
 
     Args:
-      topology: a generation, or a slice whose meshes are compared; None for all.
-      batch: its shape.
-      step: 'train' or 'decode'.
-      num_tasks: t.
-      progress: called with what is being done.
-      done: called with each plan.
+      topology: names a generation, or a slice whose meshes are compared; None stands for
+        all slices.
+      batch: gives the shape of a batch.
+      step: is 'train' or 'decode'.
+      num_tasks: is the number of conditioned tasks, t.
+      progress: is called with the name of each stage.
+      done: is called with each plan.
 
     Returns:
       Plans for the meshes that fit, those of the shortest estimate first.
@@ -233,10 +238,10 @@ def say_where(progress: Callable[[str], None], where: str, stage: str) -> None:
 
 
 def _compile(lowered: Any) -> Any:
-  """The compiled program; or, if it does not fit, how many bytes it needs."""
+  """Compiles a program; if it does not fit, returns the bytes that it needs."""
   try:
     with warnings.catch_warnings():
-      # Where JAX has a cache, it cannot read back programs of machines that are not here.
+      # JAX's cache cannot read back programs of machines that are not here.
       warnings.filterwarnings('ignore', 'Error reading persistent compilation cache')
       return lowered.compile()
   except jax.errors.JaxRuntimeError as error:
@@ -247,23 +252,23 @@ def _compile(lowered: Any) -> Any:
 
 
 def _needed_bytes(message: str) -> int | None:
-  """How much memory the compiler says that is needed; None if that is not what it says."""
-  found = re.search(
+  """Reads the memory that a program needs from the compiler's error, if it is in it."""
+  match = re.search(
     r'Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm'
     r'|HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds',
     message,
   )
-  if found is None:
+  if match is None:
     return None
-  number, unit = found[1] or found[3], found[2] or found[4]
+  number, unit = match[1] or match[3], match[2] or match[4]
   return int(float(number) * 1024 ** ' KMGT'.index(unit or ' '))
 
 
-def share_of(of: Plan, without: Plan) -> dict[str, float]:
-  """What a method adds to a plan of `mtl`, relative to it."""
-  assert of.cost and without.cost
+def added_share(plan: Plan, without: Plan) -> dict[str, float]:
+  """Returns the share that a method adds to a plan of `mtl`, of each quantity."""
+  assert plan.cost and without.cost
   return {
-    'flops': of.cost.flops / without.cost.flops - 1,
-    'hbm_bytes': of.cost.hbm_bytes / without.cost.hbm_bytes - 1,
-    'peak_bytes': of.peak_bytes / without.peak_bytes - 1,
+    'flops': plan.cost.flops / without.cost.flops - 1,
+    'hbm_bytes': plan.cost.hbm_bytes / without.cost.hbm_bytes - 1,
+    'peak_bytes': plan.peak_bytes / without.peak_bytes - 1,
   }
