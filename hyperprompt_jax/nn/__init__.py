@@ -2,8 +2,8 @@
 
 To read the forward pass from the top: `transformer` (the network), `stacks` (encoder,
 decoder and their layers), `multi_head_attention` (projections, dropout, cache),
-`attention` (the equation), `segments` (which keys a query sees). `insertion` holds what a
-method of task-conditioning gives to the network, `layers` the other layers of T5.
+`attention` (the equation), `segments` (which keys a query sees). `insertion` holds the
+prompts and adapters that a method gives to the network, `layers` the other layers of T5.
 `backend` chooses between operations that are written differently for CPUs and TPUs, such
 as `fused_attention`, the TPU's kernel.
 

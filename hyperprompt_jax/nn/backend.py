@@ -117,9 +117,9 @@ def saved_projection(x: Array, *, from_encoder: bool) -> Array:
   """Marks a projection to be kept for the backward pass.
 
   Projections of the encoder's output are kept as `[1, B, K, h * k]`. A loop over layers
-  writes what is kept into a stack. If the stacks of encoder and decoder had one shape, XLA
-  would start both from one array of zeros. A TPU would then write the zeros first, which
-  at T5 1.1 Base is 8 % of the step's memory traffic.
+  writes the kept arrays into a stack. If the stacks of encoder and decoder had one shape,
+  XLA would start both from one array of zeros. A TPU would then write the zeros first,
+  which at T5 1.1 Base is 8 % of the step's memory traffic.
   """
   if from_encoder:
     return checkpoint_name(x[None], SAVED)[0]

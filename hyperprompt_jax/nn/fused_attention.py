@@ -157,7 +157,7 @@ def _run(
     block: Holds the static options.
     matmuls: Is the number of matrix products that the kernel makes with logits.
     inputs: Are the `AttentionInputs`, and the gradient of the output for the backward pass.
-    outputs: Are the shapes and dtypes of what the kernel returns.
+    outputs: Are the shapes and dtypes of the arrays that the kernel returns.
   """
   given: AttentionInputs = inputs[0]
   rows, queries, width = given.query.shape

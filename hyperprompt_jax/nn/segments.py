@@ -87,7 +87,7 @@ class Segments:
     return jnp.take_along_axis(self.task_ids, jnp.maximum(self.ids - 1, 0), axis=1)
 
   def select(self, task_arrays: Any) -> Any:
-    """Selects what each segment's task owns, from arrays `[t, ...]` to `[B, S, ...]`."""
+    """Selects the part of each segment's task, from arrays `[t, ...]` to `[B, S, ...]`."""
     return jax.tree.map(
       lambda x: jnp.take(x, self.task_ids, axis=0, mode='clip'), task_arrays
     )

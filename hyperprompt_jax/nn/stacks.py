@@ -148,7 +148,7 @@ class Decoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-  """Self-attention and MLP, each after a norm, with what conditions the layer."""
+  """Self-attention and MLP, each after a norm, with the layer's conditioning."""
 
   config: Config
   deterministic: bool
@@ -294,7 +294,7 @@ def _apply_layers(
   Args:
     layer: Is the class of the layers.
     attributes: Are the attributes of every layer. Its `config` tells whether to scan, and
-      what to recompute in the backward pass.
+      which arrays to recompute in the backward pass.
     num_layers: Is m.
     x: Has shape `[B, P, d]`.
     conditioning: Is the stack's conditioning, `[m, t, ...]`; each layer is given its own.

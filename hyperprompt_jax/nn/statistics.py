@@ -1,4 +1,4 @@
-"""Statistics of what attention looks at, reduced to a few numbers inside each layer.
+"""Statistics of attention, reduced to a few numbers inside each layer.
 
 The attention maps themselves, `[B, h, Q, K]` for each layer, are never kept. Axis letters:
 see `hyperprompt_jax.nn`.
