@@ -62,7 +62,7 @@ def attention(
 
   What each query looks at is added to the list `maps`, if there is one.
   """
-  project = lambda name, of: (of @ params[name]['kernel']).reshape(len(of), heads, -1)
+  project = lambda name, rows: (rows @ params[name]['kernel']).reshape(len(rows), heads, -1)
   query, key, value = project('query', x), project('key', memory), project('value', memory)
   out = np.zeros_like(query)
   for h in range(heads):

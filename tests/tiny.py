@@ -32,7 +32,7 @@ METHODS: dict[str, Method] = {
   'hyperprompt_sep': HyperPromptSep(4, 5),
   'hyperprompt_global': HyperPromptGlobal(4, 5, task_embed_dim=6),
 }
-# And with every option of where prompts go.
+# The methods, and the options of their prompts.
 VARIANTS = {
   **METHODS,
   'decoder': HyperPromptGlobal(4, 5, 'decoder', task_embed_dim=6),
@@ -66,46 +66,46 @@ def model(method: Method | None = None, **overrides) -> Model:
   return Model(config(**overrides), method or hyperprompt(), TASKS)
 
 
-def init(of: Model, seed: int = 0):
+def init(model: Model, seed: int = 0):
   """Random parameters of about unit gain, without compiling the initialisers."""
   rng = np.random.default_rng(seed)
 
   def make(path, leaf):
     x = rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[-2] if leaf.ndim > 1 else 1)
-    # Norms near 1; prompts and embeddings as large as what they are added to.
+    # Norms are near 1; prompts and embeddings have the size of the activations.
     near_one = 'scale' in str(path[-1])
     large = any(word in str(path[-1]) for word in ('prompts', 'embedding', '_bias'))
     x = 1 + 0.1 * x if near_one else x * np.sqrt(leaf.shape[-2]) if large else x
     return jnp.asarray(x, leaf.dtype)
 
-  return jax.tree_util.tree_map_with_path(make, of.param_shapes())
+  return jax.tree_util.tree_map_with_path(make, model.param_shapes())
 
 
 # Compiled once for each model, and faster than dispatching operation by operation.
 @functools.partial(jax.jit, static_argnums=0)
-def logits(of: Model, params, batch):
+def logits(model: Model, params, batch):
   """Logits by teacher forcing, without dropout."""
   inputs = {k: x for k, x in batch.items() if k != 'decoder_loss_weights'}
-  return of.module.apply({'params': params}, **inputs, enable_dropout=False)
+  return model.module.apply({'params': params}, **inputs, enable_dropout=False)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def loss(of: Model, params, batch, rng=None):
+def loss(model: Model, params, batch, rng=None):
   """The summed loss of a batch."""
-  return of.loss(params, batch, rng)[0]
+  return model.loss(params, batch, rng)[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def outputs(of: Model, params, batch):
-  """The logits, the sums of the loss and its gradient: all of a batch, compiled once."""
-  grads, sums = jax.grad(of.loss, has_aux=True)(params, batch, None)
-  return logits(of, params, batch), sums, grads
+def outputs(model: Model, params, batch):
+  """Returns the logits of a batch, the sums of its loss and the gradient, compiled once."""
+  grads, sums = jax.grad(model.loss, has_aux=True)(params, batch, None)
+  return logits(model, params, batch), sums, grads
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def condition(of: Model, params):
+def condition(model: Model, params):
   """The conditioning of all tasks."""
-  return of.condition(params)
+  return model.condition(params)
 
 
 def mtl() -> Method:
@@ -151,29 +151,29 @@ def pack(batch, rows, least=0):
   """Packs rows of an unpacked batch.
 
   Args:
-    batch: from `batch`.
-    rows: the rows of the batch that each packed row holds, in order.
-    least: the least length of inputs.
+    batch: is an unpacked batch, as `batch` makes it.
+    rows: names the rows of the batch that each packed row holds, in order.
+    least: is the least length of the inputs.
   """
-  slots = max(len(of) for of in rows)
+  slots = max(len(indices) for indices in rows)
   packed = {}
   for name in ('encoder_input_tokens', 'decoder_target_tokens', 'decoder_input_tokens'):
-    # Padding of a row's end goes; the start symbol of decoder inputs, 0 too, stays.
-    of_lengths = name if name.startswith('encoder') else 'decoder_target_tokens'
-    lengths = (np.asarray(batch[of_lengths]) > 0).sum(1)
-    width = max(sum(lengths[i] for i in of) for of in rows) + 2
+    # Padding at a row's end is dropped; the start symbol of decoder inputs, also 0, stays.
+    tokens_name = name if name.startswith('encoder') else 'decoder_target_tokens'
+    lengths = (np.asarray(batch[tokens_name]) > 0).sum(1)
+    width = max(sum(lengths[i] for i in indices) for indices in rows) + 2
     width = max(width, least) if name.startswith('encoder') else width
     packed[name] = np.zeros((len(rows), width), np.int32)
     segments = np.zeros((len(rows), width), np.int32)
-    for r, of in enumerate(rows):
-      joined = [np.asarray(batch[name])[i, : lengths[i]] for i in of]
-      ids = [np.full(lengths[i], n) for n, i in enumerate(of, 1)]
+    for r, indices in enumerate(rows):
+      joined = [np.asarray(batch[name])[i, : lengths[i]] for i in indices]
+      ids = [np.full(lengths[i], n) for n, i in enumerate(indices, 1)]
       packed[name][r, : sum(map(len, joined))] = np.concatenate(joined)
       segments[r, : sum(map(len, joined))] = np.concatenate(ids)
     side = 'encoder' if name.startswith('encoder') else 'decoder'
     packed[f'{side}_segment_ids'] = segments
   packed['decoder_loss_weights'] = (packed['decoder_target_tokens'] > 0).astype(np.int32)
   packed['task_ids'] = np.zeros((len(rows), slots), np.int32)
-  for r, of in enumerate(rows):
-    packed['task_ids'][r, : len(of)] = np.asarray(batch['task_ids'])[list(of), 0]
+  for r, indices in enumerate(rows):
+    packed['task_ids'][r, : len(indices)] = np.asarray(batch['task_ids'])[list(indices), 0]
   return {name: jnp.asarray(x) for name, x in packed.items()}

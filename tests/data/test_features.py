@@ -66,9 +66,9 @@ def test_rows_carry_the_id_of_their_task():
 def test_batches_are_what_examples_one_by_one_are(pack, drop_remainder, lengths):
   converter = features.ConditionedEncDecFeatureConverter(pack, 2, apply_length_check=False)
   examples = _examples().repeat(4).take(7)
-  found = converter.batches(examples, lengths, 3, drop_remainder=drop_remainder)
+  converted = converter.batches(examples, lengths, 3, drop_remainder=drop_remainder)
   wanted = converter(examples, lengths).batch(3, drop_remainder)
-  pairs = list(zip(found.as_numpy_iterator(), wanted.as_numpy_iterator(), strict=True))
+  pairs = list(zip(converted.as_numpy_iterator(), wanted.as_numpy_iterator(), strict=True))
   assert pairs
   for batch, of_one in pairs:
     assert batch.keys() == of_one.keys()
@@ -126,8 +126,8 @@ def test_hosts_read_parts_that_together_are_what_one_host_reads(monkeypatch):
   for host in rows:
     monkeypatch.setattr(jax, 'process_index', lambda host=host: host)
     hosts.append(batches('hp_builtin_first', num_shards=4))
-  assert [sorted(of.readers) for of in hosts] == [[0, 1], [2, 3]]
-  assert [sorted(of.own) for of in hosts] == [[0, 1], [2, 3]]
+  assert [sorted(streams.readers) for streams in hosts] == [[0, 1], [2, 3]]
+  assert [sorted(streams.own) for streams in hosts] == [[0, 1], [2, 3]]
   monkeypatch.undo()
   alone = batches('hp_builtin_first', num_shards=4)
   for _ in range(3):
@@ -169,14 +169,14 @@ def test_an_epoch_in_shards_has_every_example_once():
 
 
 @pytest.mark.parametrize(
-  ('num_shards', 'said'),
+  ('num_shards', 'message'),
   [
     (5, 'NUM_DATA_SHARDS=5 does not divide BATCH_SIZE=32'),
     (0, 'NUM_DATA_SHARDS=0 does not divide BATCH_SIZE=32'),
   ],
 )
-def test_shards_that_cannot_be(num_shards, said):
-  with pytest.raises(UserError, match=said):
+def test_shards_that_cannot_be(num_shards, message):
+  with pytest.raises(UserError, match=message):
     batches('hp_builtin', num_shards=num_shards)
 
 
@@ -208,8 +208,8 @@ def test_batches_of_the_mixture_are_the_same_for_a_seed_and_hold_all_tasks():
     first[0]['encoder_input_tokens'], other[0]['encoder_input_tokens']
   )
   task_list = hyperprompt_tasks.task_list('hp_builtin')
-  found = {task_list[i] for b in first for i in b['task_ids'][:, 0]}
-  assert found == {'copy', 'first'}
+  tasks = {task_list[i] for b in first for i in b['task_ids'][:, 0]}
+  assert tasks == {'copy', 'first'}
   for row, task_id in zip(
     first[0]['encoder_input_tokens'], first[0]['task_ids'], strict=True
   ):

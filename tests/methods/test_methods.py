@@ -71,11 +71,11 @@ def test_bfloat16_activations_give_float32_logits_near_those_of_float32(method):
 def own_parts(tree, axes):
   """By path, the parts `[t, …]` of the parameters that belong to one task each."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  names = jax.tree.leaves(axes, is_leaf=lambda x: not isinstance(x, dict))
+  axis_names = jax.tree.leaves(axes, is_leaf=lambda x: not isinstance(x, dict))
   return {
-    jax.tree_util.keystr(path): np.moveaxis(np.asarray(leaf), of.index('tasks'), 0)
-    for (path, leaf), of in zip(leaves, map(tuple, names), strict=True)
-    if 'tasks' in of
+    jax.tree_util.keystr(path): np.moveaxis(np.asarray(leaf), names.index('tasks'), 0)
+    for (path, leaf), names in zip(leaves, map(tuple, axis_names), strict=True)
+    if 'tasks' in names
   }
 
 
