@@ -1,4 +1,4 @@
-"""Where rows come from: memory, TFDS, or a folder of a benchmark's official files."""
+"""The sources of rows: memory, TFDS, or a folder of a benchmark's official files."""
 
 import abc
 import contextlib
@@ -20,10 +20,11 @@ from hyperprompt_tasks import (
   official_files,
   preprocessors,
   super_glue_files,
+  tfds_downloads,
 )
 
-# A feature of all rows of a split: a tensor whose first axis counts rows, ragged for
-# features that vary in length; or a dict of those.
+# The features of all rows of a split: tensors whose first axis counts rows, ragged for
+# features that vary in length, or dicts of those.
 Columns = Mapping[str, Any]
 
 
@@ -32,9 +33,9 @@ def super_glue_dir(path: str | None = None) -> str | None:
   """Returns the folder of the official SuperGLUE files, None where TFDS is to be used.
 
   Args:
-    path: holds `BoolQ/ CB/ COPA/ MultiRC/ ReCoRD/ RTE/ WSC/ WiC/`, each with
-      `train.jsonl val.jsonl test.jsonl`. The environment variable SUPER_GLUE_DIR says
-      where it is if this does not.
+    path: The folder holds `BoolQ/ CB/ COPA/ MultiRC/ ReCoRD/ RTE/ WSC/ WiC/`, each with
+      `train.jsonl val.jsonl test.jsonl`. By default the environment variable
+      SUPER_GLUE_DIR names it.
   """
   return path or os.environ.get('SUPER_GLUE_DIR') or None
 
@@ -44,10 +45,9 @@ def glue_dir(path: str | None = None) -> str | None:
   """Returns the folder of the official GLUE files, None where TFDS is to be used.
 
   Args:
-    path: holds `CoLA/ SST-2/ MRPC/ QQP/ STS-B/ MNLI/ QNLI/ RTE/ WNLI/`, each with
-      `train.tsv dev.tsv test.tsv` (MNLI: `dev_matched.tsv`, …), and `diagnostic/` with
-      `diagnostic.tsv`. The environment variable GLUE_DIR says where it is if this does
-      not.
+    path: The folder holds `CoLA/ SST-2/ MRPC/ QQP/ STS-B/ MNLI/ QNLI/ RTE/ WNLI/`, each
+      with `train.tsv dev.tsv test.tsv` (MNLI: `dev_matched.tsv`, …), and `diagnostic/`
+      with `diagnostic.tsv`. By default the environment variable GLUE_DIR names it.
   """
   return path or os.environ.get('GLUE_DIR') or None
 
@@ -57,12 +57,12 @@ class Benchmark:
   """A benchmark whose tasks come from TFDS or from a folder of its official files.
 
   Attributes:
-    builders: names of TFDS builders, with `{}` for the configuration. The first that is
-      prepared is read; where none is, TFDS prepares the last.
-    formats: of the files, by configuration.
-    directory: returns the folder, None where TFDS is to be used.
-    variable: the environment variable that names the folder, for messages.
-    contents: what the folder holds, for messages.
+    builders: These are names of TFDS builders, with `{}` for the configuration. The first
+      that is prepared is read; if none is, TFDS prepares the last.
+    formats: Each TFDS configuration is given with the format of its files.
+    directory: This function returns the folder, None where TFDS is to be used.
+    variable: Errors name this environment variable, which names the folder.
+    contents: The folder is described in these words in errors.
   """
 
   builders: tuple[str, ...]
@@ -75,9 +75,9 @@ class Benchmark:
     """Returns the folder in use, None where TFDS is.
 
     Raises:
-      DataError: there is no such folder.
+      DataError: There is no such folder.
     """
-    # Not in `directory`, as gin adds lines to errors that its configurables raise.
+    # `directory` does not check this: gin adds lines to errors of its configurables.
     folder = self.directory()
     if folder is not None and not tf.io.gfile.isdir(folder):
       raise errors.DataError(
@@ -95,7 +95,7 @@ SUPER_GLUE = Benchmark(
   contents='BoolQ/, CB/, …',
 )
 GLUE = Benchmark(
-  # T5's version, which TFDS reads and no longer makes, and the one that it makes.
+  # TFDS reads T5's version and no longer prepares it; it prepares the other one.
   builders=('glue/{}:1.0.0', 'glue/{}:2.0.0'),
   formats=glue_files.FORMATS,
   directory=glue_dir,
@@ -107,7 +107,7 @@ GLUE = Benchmark(
 class ColumnSource(seqio.DataSource, abc.ABC):
   """A source whose rows are in memory.
 
-  A shuffle covers the whole split, in another order each epoch.
+  A shuffle covers the whole split, and each epoch has another order.
   """
 
   @abc.abstractmethod
@@ -116,7 +116,7 @@ class ColumnSource(seqio.DataSource, abc.ABC):
 
   @property
   def in_memory(self) -> bool:
-    """Whether rows come from `columns`, which leaves nothing for SeqIO to cache."""
+    """Returns whether rows come from `columns`, so that SeqIO has nothing to cache."""
     return True
 
   @property
@@ -156,23 +156,24 @@ class ColumnSource(seqio.DataSource, abc.ABC):
 
 
 class TfdsSource(seqio.TfdsDataSource):
-  """TFDS, prepared when it is first asked for, with errors of one line."""
+  """Data of TFDS, which are prepared when they are first read; errors are one line."""
 
   def __init__(self, benchmark: Benchmark, name: str, splits: Sequence[str]):
     """Sets up the source; reads nothing.
 
     Args:
-      benchmark: that the data belong to; its folder needs no TFDS.
-      name: of the TFDS builder, with configuration and version.
-      splits: that the task uses.
+      benchmark: The data belong to this benchmark, whose folder needs no TFDS.
+      name: This is the name of the TFDS builder, with configuration and version.
+      splits: The task uses these splits.
     """
     super().__init__(name, splits=splits)
     self.benchmark = benchmark
 
   @override
   def list_shards(self, split: str) -> Sequence[str]:
-    # SeqIO asks for the shards first, and TFDS knows none of what is not prepared.
+    # SeqIO asks for the shards first, and TFDS knows them only of prepared data.
     with self._errors():
+      self._check_downloads()
       self.tfds_dataset.builder.download_and_prepare()
     return super().list_shards(split)
 
@@ -181,27 +182,32 @@ class TfdsSource(seqio.TfdsDataSource):
     """Returns the rows of a split; see seqio.TfdsDataSource.
 
     Raises:
-      DataError: TFDS cannot provide them.
+      DataError: TFDS cannot provide the rows.
     """
     with self._errors():
+      self._check_downloads()
       return super().get_dataset(*args, **kwargs)
 
   def is_prepared(self) -> bool:
-    """Returns whether the data are there, so that nothing has to be downloaded.
+    """Returns whether the data are prepared, so that nothing has to be downloaded.
 
     Raises:
-      DataError: TFDS knows no such data.
+      DataError: TFDS does not know the data.
     """
     with self._errors():
       # The builder's own `is_prepared` warns where there is nothing.
       return tf.io.gfile.isdir(self.tfds_dataset.builder.data_dir)
 
+  def _check_downloads(self) -> None:
+    if reason := tfds_downloads.obstacle(self.tfds_dataset.builder):
+      raise ConnectionError(reason)
+
   @contextlib.contextmanager
   def _errors(self) -> Iterator[None]:
     try:
-      with contextlib.redirect_stdout(sys.stderr):  # where TFDS reports its progress
+      with contextlib.redirect_stdout(sys.stderr):  # TFDS prints its progress
         yield
-    except Exception as error:  # of many kinds: no network, no disk, a missing package
+    except Exception as error:  # many kinds: no network, no disk, a missing package
       reason = next(iter(str(error).splitlines()), type(error).__name__)
       raise errors.DataError(
         f'TFDS cannot provide {self.tfds_dataset.name}: {reason}; set '
@@ -211,7 +217,7 @@ class TfdsSource(seqio.TfdsDataSource):
 
 
 class BenchmarkSource(ColumnSource):
-  """One task of a benchmark from TFDS or the folder, whichever is set when it loads.
+  """One task of a benchmark, from the folder if one is set when it is read, else TFDS.
 
   Splits that the folder lacks are not among the source's splits.
   """
@@ -225,9 +231,9 @@ class BenchmarkSource(ColumnSource):
     """Sets up the source; reads nothing.
 
     Args:
-      benchmark: that the task is of.
-      config: of the TFDS builder, such as `boolq`.
-      splits: that the task uses.
+      benchmark: The task belongs to this benchmark.
+      config: This is the configuration of the TFDS builder, such as `boolq`.
+      splits: The task uses these splits.
     """
     super().__init__(splits=splits)
     self.benchmark = benchmark
@@ -245,7 +251,7 @@ class BenchmarkSource(ColumnSource):
 
   @property
   def absent_splits(self) -> Sequence[str]:
-    """The task's splits that the folder in use has no file for."""
+    """Returns the task's splits for which the folder in use has no file."""
     folder = self.benchmark.folder()
     if folder is None:
       return []
@@ -274,7 +280,7 @@ class BenchmarkSource(ColumnSource):
     """Returns the rows of a split; see seqio.DataSource.
 
     Raises:
-      DataError: the folder or a file in it cannot be used.
+      DataError: The folder or a file in it cannot be used.
     """
     if not self.in_memory:
       return self._tfds().get_dataset(split, shuffle, seed, shard_info)
@@ -290,14 +296,14 @@ class BenchmarkSource(ColumnSource):
     """Returns all rows of a split of the folder.
 
     Raises:
-      DataError: the folder or a file in it cannot be used.
+      DataError: The folder or a file in it cannot be used.
     """
     folder = self.benchmark.folder()
     if folder is None:
       raise errors.DataError(f'{self.benchmark.variable} names no folder')
     path = self._format.path(folder, split)
-    # SeqIO asks for the rows and then twice for their number; the last file is kept.
-    # Two splits of MRPC can be in one.
+    # SeqIO asks for the rows and then twice for their number, so the last file is kept.
+    # One file can hold two splits of MRPC.
     if self._loaded is None or self._loaded[0] != (path, split):
       self._loaded = ((path, split), _to_columns(self._format.read(path, split)))
     return self._loaded[1]
@@ -312,9 +318,9 @@ GlueSource = functools.partial(BenchmarkSource, GLUE)
 
 
 class TfdsOnlySource(TfdsSource):
-  """A TFDS source of data that its benchmark's folder does not hold.
+  """A TFDS source of data that the folder of its benchmark does not hold.
 
-  Where the folder is used there may be no access to TFDS, so there are no splits then.
+  A user of the folder may have no access to TFDS, so the source then has no splits.
   """
 
   @property
@@ -324,27 +330,27 @@ class TfdsOnlySource(TfdsSource):
 
   @property
   def absent_splits(self) -> Sequence[str]:
-    """The splits that are left out because the folder is in use."""
+    """Returns the splits that are left out because the folder is in use."""
     return self._splits if self.benchmark.folder() else []
 
 
 def _in_order(
   size: int, row: Callable[[tf.Tensor], Any], shuffle: bool, seed: int | None
 ) -> tf.data.Dataset:
-  """Returns the rows of all numbers below `size`, as they are or as `seed` orders them.
+  """Returns the rows with the numbers below `size`, in their order or shuffled.
 
   Args:
-    size: how many there are.
-    row: what a number, int64, stands for.
-    shuffle: whether they are in another order each epoch.
-    seed: of the orders.
+    size: This is the number of rows.
+    row: This function returns the row with a number, which is int64.
+    shuffle: Whether each epoch has another order.
+    seed: The orders are drawn from this seed.
   """
   numbers = tf.data.Dataset.range(size)
   parallel = preprocessors.PARALLEL_CALLS
   if not shuffle:
     return numbers.map(row, num_parallel_calls=parallel)
-  # A computed permutation, as a shuffle buffer of a whole split would be part of every
-  # checkpoint of the iterator. Each epoch draws two new numbers to seed it.
+  # The permutation is computed, because a shuffle buffer of a whole split would be part of
+  # every checkpoint of the iterator. Each epoch draws two new numbers to seed it.
   seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
   return (
     seeds.batch(2, drop_remainder=True)
@@ -363,7 +369,7 @@ def _num_rows(columns: Columns) -> int:
 
 
 def _to_columns(rows: Sequence[official_files.Row]) -> dict[str, Any]:
-  """Turns rows into columns with the types of TFDS (spec 2, 5)."""
+  """Turns rows into columns with the types of TFDS."""
   columns: dict[str, Any] = {}
   for key, value in rows[0].items():
     values = [row[key] for row in rows]

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from hyperprompt_tasks import builtin, metrics, preprocessors, registration
+from hyperprompt_tasks import builtin, metrics, preprocessors, registration, tfds_downloads
 from tests import tiny_run
 
 
@@ -26,13 +26,7 @@ def test_a_super_glue_folder_that_is_none(refused, monkeypatch):
 
 def test_super_glue_with_neither_a_folder_nor_tfds(refused, monkeypatch):
   monkeypatch.delenv('SUPER_GLUE_DIR', raising=False)
-
-  def offline(self):
-    raise OSError('no network')
-
-  monkeypatch.setattr(
-    'tensorflow_datasets.core.DatasetBuilder.download_and_prepare', offline
-  )
+  monkeypatch.setattr(tfds_downloads, 'obstacle', lambda builder: 'no network')
   line = refused(MIXTURE_OR_TASK_NAME='hp_super_glue_cb_v102')
   assert 'no network; set SUPER_GLUE_DIR' in line
 
