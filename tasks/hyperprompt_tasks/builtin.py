@@ -1,8 +1,8 @@
 """A mixture that needs no download: string functions on the same strings.
 
-All tasks share their inputs and disagree in their outputs, so a model can only do well
-by telling tasks apart. From easy to hard: one letter of the input, a copy, a fixed
-permutation of positions, a map of letters, a sort.
+All tasks share their inputs and differ in their outputs, so a model must tell the tasks
+apart to do well. From easy to hard, the output is one letter of the input, a copy, a fixed
+permutation of positions, a map of letters, or a sort.
 """
 
 import collections
@@ -46,8 +46,8 @@ TASKS = task_lists.TaskList(
 
 @functools.cache
 def _strings(split: str) -> Sequence[str]:
-  """Returns the strings of a split, all distinct and none in the other split."""
-  # RandomState, as NumPy promises that its stream never changes.
+  """Returns the strings of a split, which are distinct and not in the other split."""
+  # NumPy promises that the stream of RandomState never changes.
   codes = np.random.RandomState(_SEED).permutation(len(ALPHABET) ** LENGTH)
   start = 0 if split == 'validation' else NUM_EXAMPLES['validation']
   codes = codes[start : start + NUM_EXAMPLES[split]]
@@ -80,11 +80,11 @@ def chance(task_name: str) -> float:
   """Returns the accuracy, x 100, of the best constant answer on the validation split.
 
   Args:
-    task_name: of a task in the built-in mixture, such as `reverse` or
+    task_name: This is the name of a task in the built-in mixture, such as `reverse` or
       `hp_builtin_reverse`.
 
   Raises:
-    KeyError: there is no such task.
+    KeyError: There is no such task.
   """
   function = FUNCTIONS[task_name.removeprefix(f'{_PREFIX}_')]
   targets = collections.Counter(map(function, _strings('validation')))

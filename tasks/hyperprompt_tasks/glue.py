@@ -1,4 +1,7 @@
-"""GLUE as T5 has it, and the mixtures with T5's rates (spec 3.4, 5, 8)."""
+"""GLUE's tasks in T5's form, and the mixtures with T5's rates.
+
+See sections 3.4, 5 and 8 of docs/reference/task_specification.md.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,7 +42,7 @@ TASKS = task_lists.TaskList(
     'rte': ((f'{_PREFIX}_rte_v002', 'accuracy'),),
   },
 )
-# T5 has WNLI in no mixture, and no average counts it; it is trained by itself.
+# No mixture of T5's holds WNLI, and no average counts it; it is trained by itself.
 WNLI_TASKS = task_lists.TaskList(
   tasks=('wnli',), scores={'wnli': ((f'{_PREFIX}_wnli_v002', 'accuracy'),)}
 )
@@ -48,10 +51,11 @@ WNLI_TASKS = task_lists.TaskList(
 def glue_average(metrics_by_task: averages.AllMetrics) -> float | None:
   """Returns T5's GLUE average over eight tasks, None if a metric is missing.
 
-  It counts neither WNLI nor AX, and so is not the leaderboard's.
+  It counts neither WNLI nor AX, so it is not the leaderboard's average.
 
   Args:
-    metrics_by_task: {`hp_glue_…`: {metric: value x 100}}.
+    metrics_by_task: The metrics of each `hp_glue_…` task are given as {metric: value x
+      100}.
   """
   return averages.average(_MIXTURE, metrics_by_task)
 
@@ -95,8 +99,8 @@ _add_classification('qnli', ('question', 'sentence'))
 _add_classification('rte', _SENTENCES)
 _add_classification('wnli', _SENTENCES, task_list=WNLI_TASKS)
 
-# MNLI's own validation splits bear other names, so that evaluation passes it over; two
-# tasks stand in. The diagnostic makes predictions and no metrics.
+# MNLI's own validation splits have other names, so evaluation passes it over, and two
+# tasks stand in for it. The diagnostic AX only makes predictions.
 _add_classification('mnli', _MNLI)
 _add_classification('mnli_matched', _MNLI, conditioned_task='mnli')
 _add_classification('mnli_mismatched', _MNLI, conditioned_task='mnli')
@@ -112,7 +116,7 @@ registration.add_task(
   metric_fns=[metrics.pearson_corrcoef, metrics.spearman_corrcoef],
 )
 
-# For models that SuperGLUE's WSC and DPR have taught.
+# This one evaluates models that were trained on SuperGLUE's WSC and DPR.
 registration.add_task(
   f'{_PREFIX}_wnli_v002_simple_eval',
   source=sources.GlueSource('wnli', ('validation', 'test')),
@@ -123,8 +127,8 @@ registration.add_task(
   metric_fns=[metrics.accuracy],
 )
 
-# Training examples, without a cap; QQP's are those of T5's day. Members with rate 0 have
-# no train split; they are here to be evaluated.
+# A rate is the number of training examples, without a cap; QQP had this many when T5 was
+# made. Members with rate 0 have no train split; they are here to be evaluated.
 registration.add_mixture(
   _MIXTURE,
   {

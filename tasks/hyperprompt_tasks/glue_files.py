@@ -1,8 +1,9 @@
-"""Reads the official GLUE TSV files into rows in the form of TFDS (spec 5).
+"""Reads the official GLUE TSV files into rows in the form of TFDS.
 
-Tabs alone separate fields: quotes have no meaning. `idx` counts the rows of a file from
-0. A line that TFDS leaves out is left out here, counted, and said in a warning; one that
-TFDS fails at is an error that names it.
+See section 5 of docs/reference/task_specification.md. Tabs alone separate fields, and
+quotes have no meaning.
+`idx` counts the rows of a file from 0. Lines that TFDS leaves out are left out here too,
+and a warning counts them. A line at which TFDS fails is an error that names the line.
 """
 
 import dataclasses
@@ -24,10 +25,10 @@ _MRPC_DEV_IDS = 'dev_ids.tsv'
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-  """A line's fields by column, None after its end, and where it stands, for messages.
+  """A line's fields by column, and its place, which errors name.
 
-  Every method raises DataError where the line lacks `column` or holds something else
-  there.
+  A field after the end of the line is None. Every method raises DataError where the line
+  lacks `column` or holds another kind of value there.
   """
 
   where: str
@@ -62,9 +63,9 @@ class Fields:
       raise self.error(f'{column!r} to be a number', repr(value))
     return number
 
-  def error(self, expected: str, found: str) -> errors.DataError:
-    """Returns the error that says what was expected at this place."""
-    return errors.DataError(f'{self.where}: expected {expected}; found {found[:80]}')
+  def error(self, expected: str, actual: str) -> errors.DataError:
+    """Returns an error that names this place and the expected value."""
+    return errors.DataError(f'{self.where}: expected {expected}; found {actual[:80]}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +73,11 @@ class Format(official_files.Format):
   """How the TSV files of one TFDS configuration are laid out.
 
   Attributes:
-    files: file name per split.
-    label: the column of the label; a test file may lack it. Without classes it holds a
-      number.
-    texts: the column of each string feature.
-    columns: of the labelled files, if these have no header.
+    files: This is the name of the file of each split.
+    label: The label is in this column, which a test file may lack. Without classes it
+      holds a number.
+    texts: Each string feature is given with its column.
+    columns: The labelled files have these columns if they have no header.
   """
 
   files: Mapping[str, str] = dataclasses.field(
@@ -109,10 +110,10 @@ class Format(official_files.Format):
     return () if split.startswith('test') else self.columns
 
   def _table(self, path: str, split: str) -> Iterator[Fields]:
-    """Yields the lines of a file, but for its header and blank ones.
+    """Yields the lines of a file without its header and blank lines.
 
     Raises:
-      DataError: the header lacks a column.
+      DataError: The header lacks a column.
     """
     columns, longer = self._columns(split), 0
     for where, line in self.lines(path, split, 'a line of text'):
@@ -144,7 +145,7 @@ class Format(official_files.Format):
       )
 
   def _is_corrupt(self, line: Fields, split: str) -> bool:
-    """Whether TFDS leaves a line out, as it ends early or is of no class."""
+    """Returns whether TFDS leaves a line out: it ends early or has no class."""
     columns = (*self.texts.values(), self.label)
     # Where there is no header, TFDS fails at a line that ends early.
     ends_early = not self._columns(split) and any(
@@ -164,10 +165,10 @@ class Format(official_files.Format):
 
 @dataclasses.dataclass(frozen=True)
 class MrpcFormat(Format):
-  """MRPC as Microsoft's two files with GLUE's list of dev rows, or already split.
+  """MRPC in Microsoft's two files with GLUE's list of dev rows, or in split files.
 
-  The first is how TFDS reads it, with `idx` of the joint file; split files do not know
-  it, and count their own rows.
+  TFDS reads Microsoft's files, and `idx` counts the rows of the joint file. Split files
+  do not hold that number, so `idx` counts their own rows.
   """
 
   @override
@@ -191,7 +192,7 @@ class MrpcFormat(Format):
         if (ids in dev) != (split == 'validation'):
           continue
       rows.append(self._row(line, idx))
-    if split == 'test':  # Microsoft's file has the labels; those of GLUE's test are -1
+    if split == 'test':  # Microsoft's file has labels, and GLUE's test split has none
       rows = [{**row, 'label': -1} for row in rows]
     return _checked(rows, path)
 
@@ -215,7 +216,7 @@ def _mnli(folder: str = 'MNLI', **files: str) -> Format:
   )
 
 
-# By the name of the TFDS configuration.
+# The keys are the names of TFDS configurations.
 FORMATS: Mapping[str, Format] = {
   'cola': Format(
     'CoLA',

@@ -1,7 +1,7 @@
-"""What the readers of official files share: rows, where files stand, and their lines.
+"""The base of the readers of official files: rows, paths of files, and their lines.
 
 A row is a dict of bytes, numbers and lists of bytes in the form of TFDS; `idx` may be a
-dict of its own. Rows keep the order of the file; TFDS shuffles.
+dict itself. Rows keep the order of the file, whereas TFDS shuffles them.
 """
 
 import abc
@@ -26,9 +26,9 @@ class Format(abc.ABC):
   """How the files of one TFDS configuration are laid out.
 
   Attributes:
-    folder: inside the benchmark's folder.
-    classes: names of the labels in id order; none where labels are no classes.
-    files: file name per split.
+    folder: The files are in this folder inside the benchmark's folder.
+    classes: These are the names of the labels in id order; numbers as labels have none.
+    files: This is the name of the file of each split.
   """
 
   folder: str
@@ -36,10 +36,10 @@ class Format(abc.ABC):
   files: Mapping[str, str]
 
   def path(self, directory: str, split: str) -> str:
-    """Returns where the file of a split is in the benchmark's folder, or would be.
+    """Returns the path of the file of a split, whether or not it exists.
 
     Raises:
-      DataError: the task has no such split.
+      DataError: The task has no such split.
     """
     folder = os.path.join(directory, self.folder)
     if split not in self.files:
@@ -48,15 +48,15 @@ class Format(abc.ABC):
 
   @abc.abstractmethod
   def read(self, path: str, split: str) -> list[Row]:
-    """Returns the rows of a split from the file that `path` has named.
+    """Returns the rows of a split from the file that the method `path` names.
 
     Args:
-      path: local or on any file system that TensorFlow reads.
-      split: that the file is of; only test splits may lack labels.
+      path: The file is on any file system that TensorFlow reads.
+      split: The file holds this split; only test splits may lack labels.
 
     Raises:
-      DataError: the file is absent, empty or not UTF-8, or a line is not what it should
-        be; names file and line.
+      DataError: The file is absent, empty or not UTF-8, or a line does not hold a row. The
+        error names file and line.
     """
 
   def lines(self, path: str, split: str, expected: str) -> Iterator[tuple[str, str]]:
@@ -65,12 +65,12 @@ class Format(abc.ABC):
     Lines end with `\n`, `\r\n` or `\r`, as in Python's text files and so in TFDS.
 
     Args:
-      path: of a file.
-      split: that the file is of, for messages.
-      expected: what every line is, for messages.
+      path: The file is on any file system that TensorFlow reads.
+      split: This split is named in errors.
+      expected: This description of a line is used in errors.
 
     Raises:
-      DataError: the file is absent, or a line is not UTF-8.
+      DataError: The file is absent, or a line is not UTF-8.
     """
     try:
       with tf.io.gfile.GFile(path, 'rb') as file:
@@ -81,7 +81,7 @@ class Format(abc.ABC):
         f'{path}: {"no such file" if absent else "cannot be read"}; expected the {split} '
         f'split of {self.folder}'
       ) from error
-    # All at once, as lines that TensorFlow reads have lost every carriage return.
+    # The file is read whole, because lines that TensorFlow reads lack carriage returns.
     for number, line in enumerate(content.splitlines(), start=1):
       where = f'{path}:{number}'
       try:
@@ -93,5 +93,5 @@ class Format(abc.ABC):
 
 @functools.cache  # a file is read anew for every evaluation
 def warn_once(message: str) -> None:
-  """Says what is left out of a file."""
+  """Logs a warning about a file once in this process."""
   logging.getLogger(__name__).warning('%s', message)

@@ -1,18 +1,18 @@
-"""JSON of whatever origin: what Python raises of it, as one kind of error in one line."""
+"""Parses JSON from any origin, with one kind of error."""
 
 import json
 from typing import Any
 
 
 def parse(text: str | bytes) -> Any:
-  """Returns the value that a text of JSON holds.
+  """Returns the value that a JSON text holds.
 
   Args:
-    text: bytes are UTF-8.
+    text: Bytes are read as UTF-8.
 
   Raises:
-    ValueError: it holds none, or one that Python cannot read, as it is nested too deeply
-      or has a number of too many digits.
+    ValueError: The text is not JSON, or Python cannot read it because it is nested too
+      deeply or holds a number with too many digits. The message is one line.
   """
   try:
     return json.loads(text.decode('utf-8') if isinstance(text, bytes) else text)
@@ -30,7 +30,7 @@ def parse(text: str | bytes) -> Any:
 
 
 def shown(value: Any) -> str:
-  """Returns a value as messages quote it, at most 80 characters."""
+  """Returns a value as messages quote it, in at most 80 characters."""
   if isinstance(value, dict | list):
     return 'an object' if isinstance(value, dict) else 'a list'
-  return json.dumps(value)[:80]
+  return json.dumps(value, default=str)[:80]

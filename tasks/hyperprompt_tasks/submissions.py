@@ -1,7 +1,8 @@
-"""What the SuperGLUE and GLUE servers take: files, fields and label strings.
+"""The files that the SuperGLUE and GLUE servers take, with their fields and labels.
 
-They are those of jiant, the benchmarks' own toolkit. What is no label counts as the first
-one, as a server refuses a file with anything else in it; how often is returned.
+They have the form of jiant, the benchmarks' own toolkit. An answer that is no label is
+written as the first label, because a server refuses a file with anything else in it. The
+number of such answers is returned.
 """
 
 import collections
@@ -14,7 +15,7 @@ import seqio
 
 from hyperprompt_tasks import errors
 
-# An example of a test split, strings in it as bytes, and the text that a model answers.
+# An example of a test split, whose strings are bytes, and the text that a model answers.
 Answer = tuple[Mapping[str, Any], str]
 
 _ENTAILMENT = ('entailment', 'not_entailment')
@@ -29,10 +30,10 @@ class File:
   """One file of a submission.
 
   Attributes:
-    name: that the server expects.
-    task: the SeqIO task whose test split is answered.
-    rows: how many examples that has.
-    labels: what stands in the file for each class; None for the answer itself.
+    name: The server expects this name.
+    task: The test split of this SeqIO task is answered.
+    rows: The test split has this many examples.
+    labels: The file holds these values for the classes; None if it holds the answers.
   """
 
   name: str
@@ -41,7 +42,7 @@ class File:
   labels: tuple[Any, ...] | None
 
 
-# By mixture; row counts are those of the official test splits (spec 2, 4 and 5).
+# The keys are mixtures. Row counts are those of the official test splits.
 _FILES = {
   'hp_super_glue_v102_proportional': tuple(
     File(f'{name}.jsonl', f'hp_super_glue_{task}', rows, labels)
@@ -79,10 +80,10 @@ _FILES = {
 def files(mixture: str) -> tuple[File, ...]:
   """Returns the files of a benchmark's submission.
 
-  GLUE's server wants WNLI.tsv besides, which no task of the mixture answers.
+  GLUE's server also wants WNLI.tsv, which no task of the mixture answers.
 
   Raises:
-    TaskError: the mixture is no benchmark's.
+    TaskError: The mixture belongs to no benchmark.
   """
   if mixture not in _FILES:
     raise errors.TaskError(
@@ -92,10 +93,10 @@ def files(mixture: str) -> tuple[File, ...]:
 
 
 def check_rows(file: File, rows: int) -> None:
-  """Checks how many examples a test split has.
+  """Checks the number of examples of a test split.
 
   Raises:
-    DataError: they are more or fewer than the server expects.
+    DataError: The server expects more or fewer.
   """
   if rows != file.rows:
     raise errors.DataError(
@@ -105,21 +106,21 @@ def check_rows(file: File, rows: int) -> None:
 
 
 def contents(file: File, answers: Sequence[Answer]) -> tuple[str, int]:
-  """Returns what a file holds, in the order of the official test split.
+  """Returns the text of a file, in the order of the official test split.
 
   Args:
-    file: which.
-    answers: to all examples of the test split, in any order.
+    file: The text is written for this file.
+    answers: These are the answers to all examples of the test split, in any order.
 
   Returns:
-    The text of the file, and how many answers are none of its labels.
+    The text of the file, and the number of answers that are none of its labels.
 
   Raises:
-    DataError: there are more or fewer answers than the server expects.
+    DataError: There are more or fewer answers than the server expects.
   """
   check_rows(file, len(answers))
   task = seqio.TaskRegistry.get(file.task)
-  found, strange = [], 0
+  values, strange = [], 0
   for example, text in answers:
     value = task.postprocess_fn(text, example=example, is_target=False)
     if isinstance(value, Mapping):
@@ -128,38 +129,36 @@ def contents(file: File, answers: Sequence[Answer]) -> tuple[str, int]:
       known = 0 <= value < len(file.labels)
       strange += not known
       value = file.labels[value if known else 0]
-    found.append((example, value))
-  if 'idx' in found[0][0]:
-    found.sort(key=lambda pair: int(pair[0]['idx']))
-    if file.name.endswith('.tsv'):
-      return _table(found), strange
-    return _lines({'idx': int(of['idx']), 'label': value} for of, value in found), strange
-  if 'idx/answer' in found[0][0]:
-    return _lines(_multirc(found)), strange
-  found.sort(key=lambda pair: int(pair[0]['idx/query']))
-  return _lines(
-    {'idx': int(of['idx/query']), 'label': value} for of, value in found
-  ), strange
+    values.append((example, value))
+  first, _ = values[0]
+  if 'idx/answer' in first:
+    return _lines(_multirc(values)), strange
+  idx = 'idx' if 'idx' in first else 'idx/query'
+  values.sort(key=lambda pair: int(pair[0][idx]))
+  if file.name.endswith('.tsv'):
+    return _table(values), strange
+  lines = ({'idx': int(example[idx]), 'label': value} for example, value in values)
+  return _lines(lines), strange
 
 
 def _lines(objects: Any) -> str:
   return ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in objects)
 
 
-def _table(found: Sequence[tuple[Mapping[str, Any], Any]]) -> str:
+def _table(values: Sequence[tuple[Mapping[str, Any], Any]]) -> str:
   show = lambda value: f'{value:.3f}' if isinstance(value, float) else str(value)
-  rows = [f'{int(of["idx"])}\t{show(value)}' for of, value in found]
+  rows = [f'{int(example["idx"])}\t{show(value)}' for example, value in values]
   return '\n'.join(['index\tprediction', *rows, ''])
 
 
-def _multirc(found: Sequence[tuple[Mapping[str, Any], Any]]) -> list[dict[str, Any]]:
-  """MultiRC's answers under their questions, under their paragraphs."""
+def _multirc(values: Sequence[tuple[Mapping[str, Any], Any]]) -> list[dict[str, Any]]:
+  """Returns MultiRC's paragraphs, which hold their questions, which hold their answers."""
   number = lambda example, name: int(example[f'idx/{name}'])
   paragraphs: dict[int, dict[int, list[dict[str, int]]]] = collections.defaultdict(
     lambda: collections.defaultdict(list)
   )
   in_order = sorted(
-    found,
+    values,
     key=lambda pair: tuple(
       number(pair[0], name) for name in ('paragraph', 'question', 'answer')
     ),

@@ -1,4 +1,7 @@
-"""SuperGLUE as T5 has it, and the mixtures with T5's rates (spec 2 to 4, 8)."""
+"""SuperGLUE's tasks in T5's form, and the mixtures with T5's rates.
+
+See sections 2 to 4 and 8 of docs/reference/task_specification.md.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,7 +50,8 @@ def super_glue_average(metrics_by_task: averages.AllMetrics) -> float | None:
   """Returns the SuperGLUE average over its eight tasks, None if a metric is missing.
 
   Args:
-    metrics_by_task: {`hp_super_glue_…`: {metric: value x 100}}.
+    metrics_by_task: The metrics of each `hp_super_glue_…` task are given as
+      {metric: value x 100}.
   """
   return averages.average(_MIXTURE, metrics_by_task)
 
@@ -72,7 +76,7 @@ def _add_classification(
 
 
 def _add_diagnostic(config: str, text: Sequence[Callable[..., Any]] = ()) -> None:
-  """Adds a test-only task in the form of RTE; it makes predictions and no metrics."""
+  """Adds a task in the form of RTE that has only a test split and no metrics."""
   classes = official_files.ENTAILMENT
   _add(
     f'{_PREFIX}_{config}_v102',
@@ -132,8 +136,8 @@ _add(
   metric_fns=[metrics.record_em_and_f1],
 )
 
-# WSC is trained on the rows whose proposed referent is right, with the pronouns of DPR
-# beside it, and evaluated on all rows: three SeqIO tasks, one conditioned task.
+# WSC is trained on the rows whose proposed referent is right, together with DPR, and
+# evaluated on all rows. These three SeqIO tasks are one conditioned task.
 _add(
   f'{_PREFIX}_wsc_v102_simple_train',
   source=sources.SuperGlueSource('wsc.fixed', splits=('train',)),
@@ -158,8 +162,8 @@ _add(
   metric_fns=[metrics.accuracy],
 )
 
-# Examples after preprocessing, without a cap. Members with rate 0 have no train split;
-# they are here to be evaluated.
+# A rate is the number of training examples after preprocessing, without a cap. Members
+# with rate 0 have no train split; they are here to be evaluated.
 registration.add_mixture(
   _MIXTURE,
   {

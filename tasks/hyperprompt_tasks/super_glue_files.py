@@ -1,8 +1,9 @@
-"""Reads the official SuperGLUE JSONL files into rows in the form of TFDS (spec 2).
+"""Reads the official SuperGLUE JSONL files into rows in the form of TFDS.
 
-What TFDS changes on the way is changed here alike: labels become class ids, MultiRC and
-ReCoRD are flattened, entities and answers are sorted and distinct, WSC's spans are
-repaired.
+See sections 2 and 3 of docs/reference/task_specification.md. The same changes are made as
+in TFDS: labels
+become class ids, MultiRC and ReCoRD are flattened, entities and answers are sorted and
+distinct, and WSC's spans are repaired.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ BOOLEAN = ('False', 'True')
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-  """A JSON object and where it stands, for messages.
+  """A JSON object and its place, which errors name.
 
   Every method raises DataError where the object lacks `key` or holds another type.
   """
@@ -47,7 +48,7 @@ class Fields:
     return Fields(self.where, self._get(key, dict, 'an object'))
 
   def children(self, key: str, *, make_rows: bool = False) -> list['Fields']:
-    """Returns the objects in the list `key`; says where none are to make rows."""
+    """Returns the objects in the list `key`; an empty list to make rows of is warned of."""
     values = self._get(key, list, 'a list of objects')
     if not all(isinstance(value, dict) for value in values):
       raise self.error(f'{key!r} to be a list of objects', 'something else in it')
@@ -59,9 +60,9 @@ class Fields:
     """Returns the class id of `label`, -1 where the test split has none.
 
     Args:
-      classes: names in id order.
-      named: whether the file holds a name; else it holds true and false, or 1 and 0.
-      split: `train`, `validation` or `test`.
+      classes: These are the names of the classes in id order.
+      named: Whether the file holds a name; else it holds true and false, or 1 and 0.
+      split: The split is `train`, `validation` or `test`.
     """
     if split == 'test' and 'label' not in self.values:
       return -1
@@ -75,16 +76,16 @@ class Fields:
       return int(value)
     raise self.error("'label' to be true or false, 1 or 0", plain_json.shown(value))
 
-  def error(self, expected: str, found: str) -> errors.DataError:
-    """Returns the error that says what was expected at this place."""
-    return errors.DataError(f'{self.where}: expected {expected}; found {found[:200]}')
+  def error(self, expected: str, actual: str) -> errors.DataError:
+    """Returns an error that names this place and the expected value."""
+    return errors.DataError(f'{self.where}: expected {expected}; found {actual[:200]}')
 
   def _get(self, key: str, kind: Any, expected: str) -> Any:
     if key not in self.values:
       held = ', '.join(map(repr, self.values)) or 'an empty object'
       raise self.error(f'field {key!r} ({expected})', held)
     value = self.values[key]
-    # To Python, though not to JSON, true is a whole number.
+    # In Python, unlike JSON, true is a whole number.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
       raise self.error(f'{key!r} to be {expected}', plain_json.shown(value))
     return value
@@ -112,10 +113,11 @@ def _wsc_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
 
 
 def _repaired_span(line: Fields, text: bytes, span: bytes, index: int) -> bytes:
-  """Makes a span a substring of its text where that can be done (wsc.fixed, spec 3.1).
+  """Makes a span a substring of its text where that is possible (section 3.1).
 
-  The first letter takes the case of the text's word at `index`, final periods go, a
-  newline becomes a blank. A span that is still no substring stays as it was.
+  As in TFDS's wsc.fixed, the first letter takes the case of the text's word at `index`,
+  final periods are removed, and a newline becomes a blank. A span that is still no
+  substring stays as it was.
   """
   if span in text:
     return span
@@ -171,12 +173,13 @@ class Format(official_files.Format):
   """How the JSONL files of one TFDS configuration are laid out.
 
   Attributes:
-    classes: names of the labels in id order; none for ReCoRD.
-    files: file name per split.
-    named_labels: whether the file holds those names.
-    texts: string features that a line holds.
-    integers: int32 features that a line holds, besides `idx`.
-    rows: makes the rows of one line, given this and the split.
+    classes: These are the names of the labels in id order; ReCoRD has none.
+    files: This is the name of the file of each split.
+    named_labels: Whether the file holds those names.
+    texts: A line holds these string features.
+    integers: A line holds these int32 features besides `idx`.
+    rows: This function makes the rows of one line, given the format, the line and the
+      split.
   """
 
   classes: tuple[str, ...] = BOOLEAN
@@ -203,7 +206,7 @@ class Format(official_files.Format):
     return rows
 
 
-# By the name of the TFDS configuration.
+# The keys are the names of TFDS configurations.
 FORMATS = {
   'boolq': Format('BoolQ', texts=('passage', 'question')),
   'cb': Format(

@@ -1,8 +1,8 @@
-"""WNLI in the form of WSC: the noun that the marked pronoun stands for (spec 3.4).
+"""WNLI in the form of WSC: the target is the noun that the marked pronoun stands for.
 
-The hypothesis is the premise's clause with a noun in the pronoun's place. So the pronoun
-is the one whose neighbours the hypothesis repeats, and the noun is what it has between
-them.
+The hypothesis repeats a clause of the premise with a noun in the pronoun's place. So the
+pronoun is the one whose neighbours the hypothesis repeats, and the noun stands between
+them (section 3.4 of docs/reference/task_specification.md).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ _LAST_MARK = re.compile('[.,?!]$')
 
 @dataclasses.dataclass(frozen=True)
 class _Word:
-  """A word as it is compared, and its place among the text's parts between blanks."""
+  """A word in the form in which it is compared, and its place in the text."""
 
   text: str
   place: int
@@ -30,7 +30,7 @@ def recast(premise: str, hypothesis: str) -> tuple[str, str]:
   """Returns the premise with its pronoun in stars, and the noun of the hypothesis.
 
   Raises:
-    ValueError: the premise has no pronoun, or the noun is not to be found.
+    ValueError: The premise has no pronoun, or the hypothesis does not hold the noun.
   """
   words, others = _words(premise), [word.text for word in _words(hypothesis)]
   texts = [word.text for word in words]
@@ -51,11 +51,11 @@ def wnli(row: Mapping[str, Any]) -> dict[str, Any]:
   """Makes WNLI's text in the form of WSC, for evaluation.
 
   Args:
-    row: strings `sentence1 sentence2`, `label` int64, `idx` int32.
+    row: A row has strings `sentence1 sentence2`, `label` int64 and `idx` int32.
 
   Returns:
     Strings `inputs targets premise hypothesis`, `label`, `idx`. The pipeline fails with
-    InvalidArgumentError where `recast` does.
+    InvalidArgumentError where `recast` raises.
   """
   premise, hypothesis = row['sentence1'], row['sentence2']
 
@@ -63,8 +63,8 @@ def wnli(row: Mapping[str, Any]) -> dict[str, Any]:
     text, noun = recast(premise.decode('utf-8'), hypothesis.decode('utf-8'))
     return f'wsc: {text}'.encode(), noun.encode()
 
-  # Python in a pipeline cannot be saved in the middle. Nobody trains on this one, and
-  # the loops and regular expressions of `recast` have no match in TensorFlow.
+  # A pipeline with Python in it cannot be saved in the middle. Nobody trains on this one,
+  # and TensorFlow has no counterpart of the loops and regular expressions of `recast`.
   inputs, targets = tf.numpy_function(
     recast_bytes, [premise, hypothesis], [tf.string, tf.string]
   )
@@ -90,7 +90,10 @@ def _words(text: str) -> list[_Word]:
 def _candidate(
   before: Sequence[str], after: Sequence[str], hypothesis: Sequence[str]
 ) -> tuple[int, str]:
-  """Returns how many neighbours of a pronoun the hypothesis has, and what it has there."""
+  """Returns the number of a pronoun's neighbours that the hypothesis repeats, and the noun.
+
+  The noun is the part of the hypothesis between these neighbours.
+  """
   num_before = _overlap(before[::-1], hypothesis[::-1])
   num_after = _overlap(after, hypothesis)
   left = [re.escape(word) for word in before[len(before) - num_before :]]
@@ -101,13 +104,13 @@ def _candidate(
   anything = '(.+)'
   patterns = ([*left, anything, *right], [f'^{anything}', *right], [*left, f'{anything}$'])
   for pattern in patterns:
-    if found := re.search(' '.join(pattern), ' '.join(hypothesis)):
-      return score, found[1]
+    if match := re.search(' '.join(pattern), ' '.join(hypothesis)):
+      return score, match[1]
   return score, ''
 
 
 def _overlap(words: Sequence[str], hypothesis: Sequence[str]) -> int:
-  """Returns how many of the first words, joined, are a part of the hypothesis, joined."""
+  """Returns the length of the longest prefix of `words` that the hypothesis contains."""
   text, count = ' '.join(hypothesis), 0
   while count < len(words) and ' '.join(words[: count + 1]) in text:
     count += 1
@@ -115,14 +118,14 @@ def _overlap(words: Sequence[str], hypothesis: Sequence[str]) -> int:
 
 
 def _noun(candidate: str, hypothesis: str) -> str:
-  """Returns a candidate from its last article on, as the hypothesis writes it."""
+  """Returns a candidate from its last article on, in the hypothesis's own spelling."""
   words = candidate.split(' ')
   start = max([words.index(article) for article in _ARTICLES if article in words] or [0])
   pattern = ' '.join(f'{re.escape(word)}[.,?!]?' for word in words[start:])
-  found = re.search(pattern, hypothesis, re.IGNORECASE)
-  if found is None:
+  match = re.search(pattern, hypothesis, re.IGNORECASE)
+  if match is None:
     raise ValueError(f'WNLI: {candidate!r} is not in {hypothesis!r}')
-  return re.sub("'s?$", '', _LAST_MARK.sub('', found[0]))
+  return re.sub("'s?$", '', _LAST_MARK.sub('', match[0]))
 
 
 def _marked(premise: str, place: int) -> str:

@@ -9,7 +9,7 @@ import seqio
 import tensorflow as tf
 
 import hyperprompt_tasks
-from hyperprompt_tasks import vocabulary
+from hyperprompt_tasks import tfds_downloads, vocabulary
 
 OFFICIAL = {
   'BoolQ': [
@@ -212,6 +212,12 @@ def process_state(monkeypatch):
   hyperprompt_tasks.use_vocabulary('bytes')
   yield
   vocabulary._in_use.clear()
+
+
+@pytest.fixture
+def online(monkeypatch):
+  """TFDS is asked for data as if their servers answered."""
+  monkeypatch.setattr(tfds_downloads, 'obstacle', lambda builder: None)
 
 
 @pytest.fixture

@@ -107,9 +107,9 @@ def test_glue_average_of_t5s_metrics_on_reference_predictions(shared):
   path = shared / 'spec' / 'reference' / 'reference_metrics.json'
   cases = json.loads(path.read_text())['cases']
   metrics = {
-    f'hp_{case.partition("/")[0]}': of['sets']['alternating']['metrics']
-    for case, of in cases.items()
-    if case.startswith('glue') and 'alternating' in of['sets']
+    f'hp_{case.partition("/")[0]}': reference['sets']['alternating']['metrics']
+    for case, reference in cases.items()
+    if case.startswith('glue') and 'alternating' in reference['sets']
   }
   scores = hyperprompt_tasks.task_scores(GLUE, metrics)
   # Each task by hand, from the metrics in the file.

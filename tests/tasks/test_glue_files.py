@@ -59,15 +59,15 @@ def plain(row):
 def rows(config, split):
   """The rows that our reader finds, in the types of TFDS."""
   layout = glue_files.FORMATS[config]
-  found = layout.read(layout.path(hyperprompt_tasks.glue_dir(), split), split)
+  result = layout.read(layout.path(hyperprompt_tasks.glue_dir(), split), split)
   if config == 'stsb':
-    found = [{**row, 'label': np.float32(row['label'])} for row in found]
-  return [plain(row) for row in found]
+    result = [{**row, 'label': np.float32(row['label'])} for row in result]
+  return [plain(row) for row in result]
 
 
 def from_dataset(source, split):
-  found = source.get_dataset(split, shuffle=False).as_numpy_iterator()
-  return sorted(map(plain, found), key=lambda row: row['idx'])
+  result = source.get_dataset(split, shuffle=False).as_numpy_iterator()
+  return sorted(map(plain, result), key=lambda row: row['idx'])
 
 
 def encoded(builder, examples):
@@ -103,7 +103,7 @@ def test_features_have_the_types_and_shapes_of_tfds(glue_folder, builder, config
 
 @pytest.mark.parametrize('config', ['stsb', 'mrpc'])
 def test_rows_of_the_folder_are_those_that_tfds_prepares(
-  glue_folder, monkeypatch, tmp_path, config
+  glue_folder, monkeypatch, tmp_path, online, config
 ):
   source = sources.GlueSource(config)
   ours = {split: from_dataset(source, split) for split in source.splits}
@@ -120,7 +120,9 @@ def test_rows_of_the_folder_are_those_that_tfds_prepares(
     assert from_dataset(source, split) == expected
 
 
-def test_tfds_data_of_t5s_version_are_read_where_they_are_prepared(monkeypatch, tmp_path):
+def test_tfds_data_of_t5s_version_are_read_where_they_are_prepared(
+  monkeypatch, tmp_path, online
+):
   asked = []
   monkeypatch.setattr(
     seqio.TfdsDataSource,
@@ -171,10 +173,10 @@ def test_lines_left_out_are_counted_once(glue_folder, caplog):
   with caplog.at_level(logging.WARNING, logger='absl'):
     for _ in range(2):
       assert [row['idx'] for row in rows('qqp', 'train')] == [1, 3]
-  said = [record.getMessage() for record in caplog.records]
-  assert len(said) == 2
-  assert said[0].startswith(f'{path}: 1 lines have more fields')
-  assert said[1].startswith(f'{path}: left out 2 of 4 lines')
+  message = [record.getMessage() for record in caplog.records]
+  assert len(message) == 2
+  assert message[0].startswith(f'{path}: 1 lines have more fields')
+  assert message[1].startswith(f'{path}: left out 2 of 4 lines')
 
 
 def test_whole_files_are_read_without_a_word(glue_folder, caplog):
@@ -235,7 +237,7 @@ def test_mrpc_may_be_split_already(glue_folder):
   folder = glue_folder / 'MRPC'
   header, *lines = (folder / 'msr_paraphrase_train.txt').read_text().splitlines()
   joint = {split: rows('mrpc', split) for split in LABELLED}
-  assert [[row['idx'] for row in of] for of in joint.values()] == [[0, 3], [1, 2]]
+  assert [[row['idx'] for row in split] for split in joint.values()] == [[0, 3], [1, 2]]
   (folder / 'train.tsv').write_text('\n'.join([header, lines[0], lines[3]]))
   (folder / 'dev.tsv').write_text('\n'.join([header, lines[1], lines[2]]))
   (folder / 'test.tsv').write_text('index\t#1 String\t#2 String\n0\tE .\tF .\n')
@@ -244,9 +246,9 @@ def test_mrpc_may_be_split_already(glue_folder):
   (folder / 'msr_paraphrase_test.txt').unlink()
   assert rows('mrpc', 'test') == test
   assert [row['label'] for row in test] == [-1]
-  for split, of in joint.items():
+  for split, expected in joint.items():
     # The number of the row in the joint file is not to be known.
-    assert rows('mrpc', split) == [{**row, 'idx': i} for i, row in enumerate(of)]
+    assert rows('mrpc', split) == [{**row, 'idx': i} for i, row in enumerate(expected)]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +318,7 @@ def test_gin_names_the_folder_before_the_environment(glue_folder, tmp_path, monk
     gin.clear_config()
 
 
-def test_without_tfds_the_folder_is_proposed(monkeypatch):
+def test_without_tfds_the_folder_is_proposed(monkeypatch, online):
   def offline(self):
     raise OSError('no network')
 

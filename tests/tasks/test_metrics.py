@@ -31,8 +31,8 @@ def test_accuracy_counts_invalid_predictions_as_wrong():
   ],
 )
 def test_matthews_corrcoef_is_over_all_values_that_occur(predictions, expected):
-  found = metrics.matthews_corrcoef([0, 1, 0, 1], predictions)
-  assert found['matthews_corrcoef'] == pytest.approx(expected)
+  result = metrics.matthews_corrcoef([0, 1, 0, 1], predictions)
+  assert result['matthews_corrcoef'] == pytest.approx(expected)
 
 
 def test_f1_takes_invalid_predictions_for_the_wrong_class():
@@ -57,19 +57,19 @@ def test_correlations_are_of_values_and_of_ranks():
 @pytest.mark.parametrize('metric', ['pearson_corrcoef', 'spearman_corrcoef'])
 def test_equal_predictions_have_no_correlation(metric):
   with pytest.warns(stats.ConstantInputWarning):
-    found = getattr(metrics, metric)([0.0, 1.0, 2.0], [3.0, 3.0, 3.0])
-  assert math.isnan(found[metric])
+    result = getattr(metrics, metric)([0.0, 1.0, 2.0], [3.0, 3.0, 3.0])
+  assert math.isnan(result[metric])
 
 
 def test_mean_3class_f1_counts_an_absent_class_as_zero():
   # F1 of class 0: 2/3, of class 1: 2/3, of class 2, which never occurs: 0.
-  found = metrics.mean_3class_f1([0, 0, 1], [0, 1, 1])
-  assert found['mean_3class_f1'] == pytest.approx(100 * 4 / 9)
+  result = metrics.mean_3class_f1([0, 0, 1], [0, 1, 1])
+  assert result['mean_3class_f1'] == pytest.approx(100 * 4 / 9)
 
 
 def test_mean_3class_f1_puts_invalid_predictions_in_no_class():
-  found = metrics.mean_3class_f1([0, 1, 2, 2], [0, 1, 2, -1])
-  assert found['mean_3class_f1'] == pytest.approx(100 * (1 + 1 + 2 / 3) / 3)
+  result = metrics.mean_3class_f1([0, 1, 2, 2], [0, 1, 2, -1])
+  assert result['mean_3class_f1'] == pytest.approx(100 * (1 + 1 + 2 / 3) / 3)
 
 
 def test_multirc_f1_takes_invalid_predictions_for_the_wrong_class():
@@ -87,8 +87,8 @@ def test_multirc_f1_without_positives_is_zero():
 def test_multirc_exact_match_is_a_mean_over_questions():
   targets = multirc([1, 0, 1, 0, 0], [1, 1, 1, 2, 3])
   predictions = multirc([1, 0, 0, 0, 0], [1, 1, 1, 2, 3])
-  found = metrics.multirc_exact_match(targets, predictions)
-  assert found['exact_match'] == pytest.approx(200 / 3)
+  result = metrics.multirc_exact_match(targets, predictions)
+  assert result['exact_match'] == pytest.approx(200 / 3)
 
 
 def test_record_takes_the_best_answer_of_the_first_example_of_a_query():
@@ -96,9 +96,9 @@ def test_record_takes_the_best_answer_of_the_first_example_of_a_query():
     (['Eva Holm', 'Holm'], (5, 8)), (['Eva Holm', 'Holm'], (5, 8)), (['Rossi'], (5, 9))
   )
   predictions = record(('the HOLM!', (5, 8)), ('Rossi', (5, 8)), ('Mr Rossi', (5, 9)))
-  found = metrics.record_em_and_f1(targets, predictions)
-  assert found['em'] == pytest.approx(50.0)
-  assert found['f1'] == pytest.approx(100 * (1 + 2 / 3) / 2)
+  result = metrics.record_em_and_f1(targets, predictions)
+  assert result['em'] == pytest.approx(50.0)
+  assert result['f1'] == pytest.approx(100 * (1 + 2 / 3) / 2)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_record_takes_the_best_answer_of_the_first_example_of_a_query():
   ],
 )
 def test_record_normalizes_both_sides(answer, predicted, em, f1):
-  found = metrics.record_em_and_f1(record(([answer], 1)), record((predicted, 1)))
-  assert found == pytest.approx({'em': em, 'f1': f1})
+  result = metrics.record_em_and_f1(record(([answer], 1)), record((predicted, 1)))
+  assert result == pytest.approx({'em': em, 'f1': f1})
 
 
 def test_record_without_answers_cannot_be_scored():

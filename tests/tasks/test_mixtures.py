@@ -165,9 +165,9 @@ def test_the_folder_trains_without_dpr_and_says_so_once(folder, caplog):
     dataset = seqio.MixtureRegistry.get(SUPER_GLUE).get_dataset(
       LENGTHS, 'train', shuffle=False, seed=0
     )
-  said = [r.getMessage() for r in caplog.records if 'runs without' in r.getMessage()]
-  assert len(said) == 1
-  assert said[0].startswith(
+  message = [r.getMessage() for r in caplog.records if 'runs without' in r.getMessage()]
+  assert len(message) == 1
+  assert message[0].startswith(
     f'{SUPER_GLUE}: SUPER_GLUE_DIR holds no train data for hp_dpr_v001_simple;'
   )
   # ReCoRD and MultiRC are nine tenths of T5's mixture.
@@ -189,8 +189,8 @@ def test_glue_trains_on_the_files_that_the_folder_has(glue_folder, caplog):
     dataset = seqio.MixtureRegistry.get(GLUE).get_dataset(
       LENGTHS, 'train', shuffle=False, seed=0
     )
-  said = [r.getMessage() for r in caplog.records if 'runs without' in r.getMessage()]
-  assert said == [
+  message = [r.getMessage() for r in caplog.records if 'runs without' in r.getMessage()]
+  assert message == [
     f'{GLUE}: GLUE_DIR holds no train data for hp_glue_qqp_v002; the mixture runs without.'
   ]
   mnli = hyperprompt_tasks.task_list(GLUE).index('mnli')

@@ -18,8 +18,8 @@ CLASSES = ('entailment', 'contradiction', 'neutral')
   ],
 )
 def test_class_id_is_exact_and_minus_one_otherwise(text, expected):
-  found = postprocessors.class_id(text, classes=CLASSES, example={}, is_target=False)
-  assert found == expected
+  result = postprocessors.class_id(text, classes=CLASSES, example={}, is_target=False)
+  assert result == expected
 
 
 @pytest.mark.parametrize(

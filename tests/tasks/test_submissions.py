@@ -38,24 +38,24 @@ def lines(name, pairs):
 )
 def test_labels_as_the_server_has_them(name, texts, labels):
   pairs = [({'idx': 1 - n}, text) for n, text in enumerate(texts)]
-  found, strange = lines(name, pairs)
+  result, strange = lines(name, pairs)
   # In the order of the official file; TFDS has another.
-  assert found == [{'idx': 0, 'label': labels[1]}, {'idx': 1, 'label': labels[0]}]
+  assert result == [{'idx': 0, 'label': labels[1]}, {'idx': 1, 'label': labels[0]}]
   assert strange == 0
 
 
 def test_what_is_no_label_is_counted_and_written_as_the_first():
   pairs = [({'idx': 0}, 'true'), ({'idx': 1}, 'True'), ({'idx': 2}, '')]
-  found, strange = lines('BoolQ.jsonl', pairs)
-  assert [line['label'] for line in found] == ['false', 'true', 'false']
+  result, strange = lines('BoolQ.jsonl', pairs)
+  assert [line['label'] for line in result] == ['false', 'true', 'false']
   assert strange == 2
 
 
 def test_wsc_is_whether_the_referent_is_named():
   example = {'targets_pretokenized': b'the old man', 'label': -1}
   pairs = [({**example, 'idx': n}, text) for n, text in enumerate(('old man', 'it', 'the'))]
-  found, strange = lines('WSC.jsonl', pairs)
-  assert [line['label'] for line in found] == ['True', 'False', 'False']
+  result, strange = lines('WSC.jsonl', pairs)
+  assert [line['label'] for line in result] == ['True', 'False', 'False']
   assert strange == 1
 
 
@@ -63,8 +63,8 @@ def test_multirc_is_nested():
   at = lambda p, q, a: {'idx/paragraph': p, 'idx/question': q, 'idx/answer': a}
   pairs = [(at(1, 3, 7), 'True'), (at(0, 2, 5), 'False'), (at(0, 1, 4), 'True')]
   pairs += [(at(0, 1, 3), 'False')]
-  found, strange = lines('MultiRC.jsonl', pairs)
-  assert found == [
+  result, strange = lines('MultiRC.jsonl', pairs)
+  assert result == [
     {
       'idx': 0,
       'passage': {
@@ -81,8 +81,8 @@ def test_multirc_is_nested():
 
 def test_record_is_the_text_of_each_query():
   at = lambda query: {'idx/passage': 0, 'idx/query': query}
-  found, _ = lines('ReCoRD.jsonl', [(at(2), 'Éva'), (at(1), 'Rossi')])
-  assert found == [{'idx': 1, 'label': 'Rossi'}, {'idx': 2, 'label': 'Éva'}]
+  result, _ = lines('ReCoRD.jsonl', [(at(2), 'Éva'), (at(1), 'Rossi')])
+  assert result == [{'idx': 1, 'label': 'Rossi'}, {'idx': 2, 'label': 'Éva'}]
 
 
 def test_the_number_of_rows_is_the_servers():
@@ -90,8 +90,10 @@ def test_the_number_of_rows_is_the_servers():
   wanted |= {'RTE': 3_000, 'WiC': 1_400, 'WSC': 146, 'AX-b': 1_104, 'AX-g': 356}
   files = submissions.files(SUPER_GLUE)
   assert {file.name.removesuffix('.jsonl'): file.rows for file in files} == wanted
-  said = 'has 2 examples; the server expects 250 in CB.jsonl: use the official test split'
-  with pytest.raises(errors.DataError, match=said):
+  message = (
+    'has 2 examples; the server expects 250 in CB.jsonl: use the official test split'
+  )
+  with pytest.raises(errors.DataError, match=message):
     submissions.contents(files[1], [({'idx': n}, 'neutral') for n in range(2)])
 
 

@@ -288,7 +288,7 @@ def test_gin_names_the_folder_before_the_environment(folder, tmp_path, monkeypat
     gin.clear_config()
 
 
-def test_without_a_folder_rows_come_from_tfds(monkeypatch):
+def test_without_a_folder_rows_come_from_tfds(monkeypatch, online):
   asked = []
   monkeypatch.setattr(
     seqio.TfdsDataSource,
@@ -328,12 +328,12 @@ def test_shuffling_covers_the_whole_file_anew_in_each_epoch(folder, write, offic
     dataset = sources.SuperGlueSource('rte').get_dataset('train', True, seed).repeat(2)
     return [int(row['idx']) for row in dataset.as_numpy_iterator()]
 
-  found = order(1)
-  first, second = found[:500], found[500:]
+  result = order(1)
+  first, second = result[:500], result[500:]
   assert sorted(first) == sorted(second) == list(range(500))
   assert first != second
   assert max(first[:50]) > 400
-  assert found == order(1) != order(2)
+  assert result == order(1) != order(2)
 
 
 @pytest.mark.parametrize('config', TFDS_ROWS)
