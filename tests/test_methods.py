@@ -70,7 +70,8 @@ def test_single_task_trains_every_task_by_itself(tmp_path, compile_once, capsys)
     lines = (folder / task / 'metrics.jsonl').read_text().splitlines()
     trained = {name for line in lines for name in json.loads(line) if '/loss/' in name}
     assert trained == {f'train/loss/{task}'}
-    assert f'{mixture}:{task}' in (folder / task / 'config.gin').read_text()
+    binding = f"MIXTURE_OR_TASK_NAME = 'hp_builtin_{task}'"
+    assert binding in (folder / task / 'config.gin').read_text()
   # One table over all of them, with their average.
   closing = out[out.rindex('Validation scores') :]
   assert all(task in closing for task in tasks) and 'average' in closing

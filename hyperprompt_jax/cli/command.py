@@ -83,8 +83,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
   tasks = sys.modules.get('hyperprompt_tasks')
   if tasks is None:
     return (UserError,)
-  of_tasks = tasks.DataError, tasks.TaskError, tasks.UnknownNameError, tasks.VocabularyError
-  return UserError, *of_tasks
+  return UserError, tasks.UserMistake
 
 
 def _mistake(message: str) -> int:

@@ -1,7 +1,7 @@
 """SeqIO tasks and mixtures whose examples carry the id of their conditioned task.
 
-Importing this package registers them and does nothing else: no data is read, no
-vocabulary loaded. It needs neither JAX nor Flax of its own.
+Importing this package registers them and does nothing else: no data are read, and no
+vocabulary is loaded. The package itself uses neither JAX nor Flax.
 """
 
 from hyperprompt_tasks.averages import (
@@ -11,14 +11,17 @@ from hyperprompt_tasks.averages import (
   task_scores,
 )
 from hyperprompt_tasks.builtin import chance
+from hyperprompt_tasks.conditioning import condition
 from hyperprompt_tasks.errors import (
   DataError,
+  MetricError,
   TaskError,
   UnknownNameError,
+  UserMistake,
   VocabularyError,
 )
+from hyperprompt_tasks.file_tasks import from_files
 from hyperprompt_tasks.glue import glue_average
-from hyperprompt_tasks.own_tasks import condition, from_files
 from hyperprompt_tasks.registration import (
   add_mixture,
   add_task,
@@ -40,10 +43,12 @@ __all__ = [
   'DEFAULT_VOCABULARY',
   'HUGGING_FACE_FILE',
   'DataError',
+  'MetricError',
   'TaskError',
   'TaskList',
   'TaskVocabulary',
   'UnknownNameError',
+  'UserMistake',
   'VocabularyError',
   'add_mixture',
   'add_task',

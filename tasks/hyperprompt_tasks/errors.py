@@ -1,14 +1,17 @@
-"""What a user of the tasks can get wrong, one class each; every message is one line."""
+"""Errors for mistakes that a user can correct. Every message is one line."""
 
 _LONGEST = 1_000
 
 
-class _Mistake(ValueError):
-  """A mistake of a user's, in a line that names the thing and what to do about it.
+class UserMistake(ValueError):
+  """The base of all errors of this package.
+
+  The command line prints the message without a traceback and exits with status 2.
 
   Args:
-    message: the line; what it quotes of files may hold anything, so it is made one of what
-      a terminal can show.
+    message: The line names the thing, what was expected, and what to do. It may quote
+      files, which can hold any character, so unprintable characters are escaped and a
+      long line is shortened in the middle.
   """
 
   def __init__(self, message: str):
@@ -17,17 +20,31 @@ class _Mistake(ValueError):
     super().__init__(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
-class DataError(_Mistake):
-  """A data folder, file or line does not hold what it should."""
+class DataError(UserMistake):
+  """A folder, a file or a line of a file does not hold what it should."""
 
 
-class VocabularyError(_Mistake):
-  """A vocabulary cannot be read."""
+class VocabularyError(UserMistake):
+  """A vocabulary cannot be read, or the tasks cannot be trained with it."""
 
 
-class UnknownNameError(_Mistake):
-  """No task list is known for the name of a SeqIO task or mixture."""
+class UnknownNameError(UserMistake):
+  """Nothing is registered under a name, or no task list belongs to it."""
 
 
-class TaskError(_Mistake):
-  """Tasks cannot be registered as they are asked for."""
+class TaskError(UserMistake):
+  """Tasks cannot be registered in the way that was asked for."""
+
+
+class MetricError(UserMistake):
+  """A metric or a postprocessor of a task raised an exception, or gave no number.
+
+  Attributes:
+    task: This is the name of the SeqIO task.
+    function: This is the name of the metric function or of the postprocessor.
+  """
+
+  def __init__(self, task: str, function: str, problem: str):
+    super().__init__(f'task {task}: {function} {problem}')
+    self.task = task
+    self.function = function

@@ -1,12 +1,11 @@
-"""Metric functions, all x 100 (spec 6).
+"""Metrics of classes, numbers and groups, all x 100 but for errors.
 
-SeqIO takes a function of exactly `(targets, predictions)`: sequences of what a task's
-postprocessor returns. Each returns {metric: value}.
+Section 6 of docs/reference/task_specification.md defines those of SuperGLUE and GLUE,
+which are T5's. SeqIO takes a function of exactly `(targets, predictions)`, sequences of the
+values that a task's postprocessor returns. Each function returns `{metric: value}`.
 """
 
 import collections
-import re
-import string
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-_PUNCTUATION = str.maketrans('', '', string.punctuation)
+from hyperprompt_tasks import text_metrics
 
 
 def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
@@ -28,8 +27,8 @@ def matthews_corrcoef(
 ) -> dict[str, float]:
   """Returns `matthews_corrcoef` over all values that occur, -1 among them.
 
-  So one invalid prediction makes it the generalization to three classes. Where all
-  predictions are equal it is 0.
+  One invalid prediction therefore makes it the generalization to three classes. It is 0
+  where all predictions are equal.
   """
   value = sklearn_metrics.matthews_corrcoef(targets, predictions)
   return {'matthews_corrcoef': 100 * float(value)}
@@ -45,32 +44,48 @@ def f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
 def pearson_corrcoef(
   targets: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
-  """Returns `pearson_corrcoef`: not a number where all predictions are equal."""
+  """Returns `pearson_corrcoef`, which is not a number where all predictions are equal."""
   return {'pearson_corrcoef': _correlation(stats.pearsonr, targets, predictions)}
 
 
 def spearman_corrcoef(
   targets: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
-  """Returns `spearman_corrcoef`: not a number where all predictions are equal."""
+  """Returns `spearman_corrcoef`, which is not a number where all predictions are equal."""
   return {'spearman_corrcoef': _correlation(stats.spearmanr, targets, predictions)}
 
 
+def mean_absolute_error(
+  targets: Sequence[float], predictions: Sequence[float]
+) -> dict[str, float]:
+  """Returns `mean_absolute_error` in the unit of the targets: lower is better."""
+  errors = np.abs(np.asarray(targets) - np.asarray(predictions))
+  return {'mean_absolute_error': float(np.mean(errors))}
+
+
 def _correlation(
-  of: Callable[..., Any], targets: Sequence[float], predictions: Sequence[float]
+  correlate: Callable[..., Any], targets: Sequence[float], predictions: Sequence[float]
 ) -> float:
-  if len(targets) < 2:  # at which SciPy raises
+  if len(targets) < 2:  # SciPy raises
     return float('nan')
-  return 100 * float(of(targets, predictions).statistic)
+  return 100 * float(correlate(targets, predictions).statistic)
+
+
+def mean_class_f1(
+  targets: Sequence[int], predictions: Sequence[int], num_classes: int
+) -> float:
+  """Returns the plain mean, x 100, of the F1 of classes 0 to `num_classes` - 1.
+
+  A class that occurs on neither side counts as 0; an invalid prediction is in no class.
+  """
+  target, predicted = np.asarray(targets), np.asarray(predictions)
+  scores = [_class_f1(target, predicted, c) for c in range(num_classes)]
+  return 100 * float(np.mean(scores))
 
 
 def mean_3class_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
-  """Returns `mean_3class_f1`: the plain mean of the F1 of classes 0, 1 and 2.
-
-  A class that neither side has counts as 0; an invalid prediction is in no class.
-  """
-  scores = [_class_f1(np.asarray(targets), np.asarray(predictions), c) for c in (0, 1, 2)]
-  return {'mean_3class_f1': 100 * float(np.mean(scores))}
+  """Returns `mean_3class_f1`: `mean_class_f1` of three classes."""
+  return {'mean_3class_f1': mean_class_f1(targets, predictions, 3)}
 
 
 def multirc_f1(
@@ -101,39 +116,22 @@ def record_em_and_f1(
   A query has one example per answer, all with the same inputs; the first one counts.
 
   Raises:
-    ValueError: a query has no answers, as in the test split.
+    ValueError: A query has no answers, as in the test split.
   """
   queries: dict[Hashable, tuple[list[str], str]] = {}
   for target, predicted in zip(targets, predictions, strict=True):
     queries.setdefault(target['group'], (target['value'], predicted['value']))
-  exact = [_best(_exact_match, *query) for query in queries.values()]
-  overlap = [_best(_token_f1, *query) for query in queries.values()]
-  return {'em': 100 * float(np.mean(exact)), 'f1': 100 * float(np.mean(overlap))}
+  if not all(answers for answers, _ in queries.values()):
+    raise ValueError('a ReCoRD query without answers (the test split) has no score')
+  answers = [query[0] for query in queries.values()]
+  predicted_texts = [query[1] for query in queries.values()]
+  return {
+    'em': text_metrics.exact_match(answers, predicted_texts)['exact_match'],
+    'f1': text_metrics.f1(answers, predicted_texts)['f1'],
+  }
 
 
 def _class_f1(target: np.ndarray, predicted: np.ndarray, class_id: int) -> float:
   hits = np.sum((target == class_id) & (predicted == class_id))
   total = np.sum(target == class_id) + np.sum(predicted == class_id)
   return float(2 * hits / total) if total else 0.0
-
-
-def _best(score: Callable[[str, str], float], answers: list[str], predicted: str) -> float:
-  if not answers:
-    raise ValueError('a ReCoRD query without answers (the test split) has no score')
-  return max(score(_normalize(a), _normalize(predicted)) for a in answers)
-
-
-def _exact_match(answer: str, predicted: str) -> float:
-  return float(answer == predicted)
-
-
-def _token_f1(answer: str, predicted: str) -> float:
-  words, others = answer.split(), predicted.split()
-  shared = sum((collections.Counter(words) & collections.Counter(others)).values())
-  return 2 * shared / (len(words) + len(others)) if shared else 0.0
-
-
-def _normalize(text: str) -> str:
-  # Punctuation goes before articles: SQuAD's order, which makes `a.` an article.
-  text = text.lower().translate(_PUNCTUATION)
-  return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', text).split())

@@ -1,13 +1,15 @@
-"""From a model's text to what the metrics compare (spec 6).
+"""Turns texts of a model into the values that metrics compare.
 
-SeqIO calls each with the decoded text, the example (strings in it are bytes) and
+The functions for SuperGLUE and GLUE follow docs/reference/task_specification.md. SeqIO
+calls each with the decoded text, with the example, whose strings are bytes, and with
 whether the text is the target.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Words that do not change which noun a phrase stands for (spec 3.3).
+# These words do not change which noun a phrase stands for (section 3.3).
 _DETERMINERS = frozenset(
   [
     *('a', 'an', 'few', 'her', 'his', 'each', 'every', 'many', 'much', 'my', 'our'),
@@ -18,16 +20,31 @@ _DETERMINERS = frozenset(
 
 
 def class_id(text: str, *, classes: Sequence[str], **_: Any) -> int:
-  """Returns the index of `text` in `classes`, -1 if it is not one of them."""
+  """Returns the index of `text` in `classes`, or -1 if it is not one of them."""
   return classes.index(text) if text in classes else -1
 
 
 def number(text: str, **_: Any) -> float:
-  """Returns the number that `text` is to Python, -1 if it is none."""
+  """Returns the number that Python's `float` makes of `text`, or -1 if it makes none."""
   try:
     return float(text)
   except ValueError:
     return -1.0
+
+
+def finite_number(text: str, **_: Any) -> float:
+  """Returns the finite number that `text` is, or -1 if it is none."""
+  value = number(text)
+  return value if math.isfinite(value) else -1.0
+
+
+def references(
+  text: str, *, example: Mapping[str, Any], is_target: bool = False
+) -> str | list[str]:
+  """Returns all references of a target as a list, and a prediction as it is."""
+  if not is_target:
+    return text
+  return [reference.decode('utf-8') for reference in example['references']]
 
 
 def multirc(
@@ -53,7 +70,7 @@ def record(
 def wsc(text: str, *, example: Mapping[str, Any], is_target: bool = False) -> int:
   """Returns a target's label; 1 if a prediction names the proposed referent, else 0.
 
-  An empty prediction gives -1. Follows spec 3.3.
+  An empty prediction gives -1 (section 3.3).
   """
   if is_target:
     return int(example['label'])

@@ -1,7 +1,8 @@
-"""From rows in the form of TFDS to text (spec 1 to 5), in TensorFlow ops alone.
+"""Turns rows in the form of TFDS into text, with TensorFlow operations alone.
 
 No Python runs per example, so that a pipeline can be saved and restored in the middle.
-Values go into a template byte for byte.
+Values go into a template byte for byte. The sections named below are those of
+docs/reference/task_specification.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,13 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
+from hyperprompt_tasks import vocabulary
+
 Row = Mapping[str, Any]
 
-# Elements that each step of a pipeline works on at once. With as many at hand, a step
-# seldom waits for another thread to wake; `tf.data.AUTOTUNE` goes no higher than there
-# are cores. What they hold is part of every checkpoint of an iterator.
+# Elements that each step of a pipeline works on at once. With this many, a step seldom
+# waits for another thread to wake; `tf.data.AUTOTUNE` goes no higher than the number of
+# cores. These elements are part of every checkpoint of an iterator.
 PARALLEL_CALLS = 16
 _map_over_dataset = seqio.map_over_dataset(num_parallel_calls=PARALLEL_CALLS)
 
@@ -23,13 +26,14 @@ _map_over_dataset = seqio.map_over_dataset(num_parallel_calls=PARALLEL_CALLS)
 def classification(
   row: Row, *, name: str, keys: Sequence[str], classes: Sequence[str]
 ) -> Row:
-  """Makes `NAME KEY1: VALUE1 KEY2: VALUE2 …` and the label's name (spec 1).
+  """Makes `NAME KEY1: VALUE1 KEY2: VALUE2 …` and the label's name (section 1).
 
   Args:
-    row: string scalars `keys`, `label` int64, `idx` int32.
-    name: the first word of the input.
-    keys: the features to name, in order.
-    classes: names of the labels, in order; label -1 has the target `<unk>`.
+    row: A row has string scalars `keys`, `label` int64 and `idx` int32.
+    name: The input begins with this word.
+    keys: These features are named, in this order.
+    classes: These are the names of the labels, in order. The label -1 has the target
+      `<unk>`.
 
   Returns:
     Strings `inputs` and `targets`, and `idx`.
@@ -43,10 +47,10 @@ def classification(
 
 @_map_over_dataset
 def stsb(row: Row) -> Row:
-  """Makes STS-B's text and its score, rounded to a multiple of 0.2 (spec 5.5).
+  """Makes STS-B's text and its score, rounded to a multiple of 0.2 (section 5.5).
 
   Args:
-    row: strings `sentence1 sentence2`, `label` float32, `idx` int32.
+    row: A row has strings `sentence1 sentence2`, `label` float32 and `idx` int32.
 
   Returns:
     Strings `inputs` and `targets`, one of `0.0` to `5.0`, or `-1.0` without a label; and
@@ -63,16 +67,16 @@ def stsb(row: Row) -> Row:
 
 @_map_over_dataset
 def multirc(row: Row, *, classes: Sequence[str]) -> Row:
-  """Makes MultiRC's text, without its line-break and bold tags (spec 2.4).
+  """Makes MultiRC's text, without its line-break and bold tags (section 2.4).
 
   Args:
-    row: strings `paragraph question answer`, `label` int64, and `idx`, a dict of int32
-      `paragraph question answer`.
-    classes: names of the labels, in order.
+    row: A row has strings `paragraph question answer`, `label` int64, and `idx`, a dict of
+      int32 `paragraph question answer`.
+    classes: These are the names of the labels, in order.
 
   Returns:
-    Strings `inputs` and `targets`, and flat `idx/paragraph idx/question idx/answer`:
-    SeqIO passes no nested features on to the evaluation.
+    Strings `inputs` and `targets`, and flat `idx/paragraph idx/question idx/answer`,
+    because SeqIO passes no nested features on to the evaluation.
   """
   text = _template('multirc', row, ('question', 'answer', 'paragraph'))
   text = tf.strings.regex_replace(text, '<br>', ' ')
@@ -85,10 +89,10 @@ def multirc(row: Row, *, classes: Sequence[str]) -> Row:
 
 
 def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Makes ReCoRD's text, one example per answer (spec 2.5).
+  """Makes ReCoRD's text, one example per answer (section 2.5).
 
   Args:
-    dataset: rows of strings `passage query`, string vectors `entities answers`, and
+    dataset: A row has strings `passage query`, string vectors `entities answers`, and
       `idx`, a dict of int32 `passage query`.
 
   Returns:
@@ -105,7 +109,7 @@ def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
     answers = row['answers']
     unknown = tf.constant(['<unk>'])
     targets = tf.cond(tf.size(answers) > 0, lambda: answers, lambda: unknown)
-    of_all = {
+    shared = {
       'inputs': _template('record', values, tuple(values)),
       'answers': answers,
       **_flat_idx(row['idx']),
@@ -114,7 +118,7 @@ def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
       'targets': targets,
       **{
         name: tf.repeat(value[tf.newaxis], tf.size(targets), axis=0)
-        for name, value in of_all.items()
+        for name, value in shared.items()
       },
     }
 
@@ -123,14 +127,15 @@ def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 @_map_over_dataset
 def wsc(row: Row) -> Row:
-  """Makes WSC's text, the pronoun in stars, and the proposed referent (spec 3.1).
+  """Makes WSC's text, the pronoun in stars, and the proposed referent (section 3.1).
 
   Args:
-    row: strings `text span1_text span2_text`, int32 `span2_index idx`, `label` int64.
+    row: A row has strings `text span1_text span2_text`, int32 `span2_index idx` and
+      `label` int64.
 
   Returns:
     Strings `inputs` and `targets`, `label`, `idx`. The pipeline fails with
-    InvalidArgumentError where `span2_index` does not lead to `span2_text`.
+    InvalidArgumentError where the word at `span2_index` is not `span2_text`.
   """
   pronoun = row['span2_text']
   marked = tf.strings.join(['*', pronoun, '*'])
@@ -155,16 +160,17 @@ def wsc(row: Row) -> Row:
 
 
 def wsc_proposed_referents(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Keeps rows whose label is not 0: elsewhere span1 is the wrong answer (spec 3)."""
+  """Keeps rows whose label is not 0: elsewhere span1 is the wrong answer (section 3)."""
   return dataset.filter(lambda row: row['label'] != 0)
 
 
 @_map_over_dataset
 def dpr(row: Row) -> Row:
-  """Makes the text of definite pronoun resolution in the form of WSC (spec 3.2).
+  """Makes the text of definite pronoun resolution in the form of WSC (section 3.2).
 
   Args:
-    row: strings `sentence pronoun`, string vector `candidates`, `label` int64.
+    row: A row has strings `sentence pronoun`, a string vector `candidates` and `label`
+      int64.
 
   Returns:
     Strings `inputs`, with the first free-standing pronoun in stars, and `targets`.
@@ -180,6 +186,28 @@ def dpr(row: Row) -> Row:
     'inputs': tf.strings.join(['wsc: ', text]),
     'targets': row['candidates'][row['label']],
   }
+
+
+def check_labels(
+  dataset: tf.data.Dataset,
+  output_features: Mapping[str, seqio.Feature],
+  *,
+  task: str,
+  labels: Sequence[str],
+) -> tf.data.Dataset:
+  """Returns the dataset after checking that the vocabulary can write the labels.
+
+  Args:
+    dataset: The dataset is not read.
+    output_features: The feature `targets` has the vocabulary.
+    task: This task is named in the error.
+    labels: This is the closed set of targets of the task.
+
+  Raises:
+    VocabularyError: The vocabulary cannot write a label, or writes two in the same way.
+  """
+  vocabulary.check_labels(task, labels, output_features['targets'].vocabulary)
+  return dataset
 
 
 def add_task_ids(dataset: tf.data.Dataset, *, task_id: int) -> tf.data.Dataset:
@@ -208,10 +236,10 @@ def _flat_idx(idx: Row) -> Row:
 
 
 def _wsc_words(row: Row) -> tuple[tf.Tensor, tf.Tensor]:
-  """Returns the words and the pronoun's index, two texts of SuperGLUE put right.
+  """Returns the words and the pronoun's index, with four rows of SuperGLUE repaired.
 
   In train rows 137, 453 and 533 the pronoun is not a word of its own; in validation
-  row 42 the index is that of the word before it (spec 3.1, rule 4).
+  row 42 the index is that of the word before it (section 3.1).
   """
   text = tf.strings.regex_replace(
     row['text'], r'"Good for him," he said\. $', '"Good for him ," he said.'

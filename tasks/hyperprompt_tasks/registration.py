@@ -1,4 +1,4 @@
-"""Adds tasks and mixtures whose examples carry the id of their conditioned task."""
+"""Registers tasks and mixtures whose examples carry the id of their conditioned task."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Any
 import seqio
 from typing_extensions import override
 
-from hyperprompt_tasks import preprocessors, task_lists, vocabulary
+from hyperprompt_tasks import preprocessors, rates, task_lists, vocabulary
 
-# Room for ids of any task list; SeqIO wants one vocabulary for all tasks of a mixture.
-MAX_TASKS = 1024
+# Room for the ids of any task list; SeqIO wants one vocabulary for all tasks of a mixture.
+MAX_TASKS = 65_536
 
 _VOCABULARY = vocabulary.TaskVocabulary()
 OUTPUT_FEATURES = {
@@ -27,8 +27,8 @@ class Task(seqio.Task):
   @property
   @override
   def splits(self) -> Sequence[str]:
-    # SeqIO raises where there are none, as when the folder in use lacks the files, and
-    # so would every mixture with this member. Without that it passes the member over.
+    # SeqIO raises where a task has no splits, as when the folder in use lacks the files,
+    # and so would every mixture with this member. Without that SeqIO passes it over.
     return self.source.splits
 
   @override
@@ -42,9 +42,9 @@ class Task(seqio.Task):
 
 
 class Mixture(seqio.Mixture):
-  """A mixture that says which members it runs without, as their data is absent.
+  """A mixture that warns about members whose data are absent.
 
-  SeqIO passes members over that lack a split, and says so of those that never have it
+  SeqIO passes over members that lack a split, and warns about those that never have it
   too, such as evaluation tasks in training. The registered rates stay T5's.
   """
 
@@ -86,17 +86,19 @@ def add_task(
   """Registers a SeqIO task.
 
   Args:
-    name: of the SeqIO task.
-    source: of its rows.
-    text: preprocessors that turn rows into strings `inputs` and `targets`.
-    task_list: that its ids index.
-    conditioned_task: the member of `task_list` whose id its examples carry, as
+    name: The SeqIO task gets this name.
+    source: The rows are read from this source.
+    text: These preprocessors are applied first: they give rows the strings `inputs` and
+      `targets`.
+    task_list: The task ids are indices into this list.
+    conditioned_task: Every example carries the id of this member of `task_list`, as
       `task_ids`, an int32 vector of length 1.
-    postprocess_fn: see seqio.Task.
-    metric_fns: see seqio.Task.
+    postprocess_fn: This is the postprocessor of the seqio.Task.
+    metric_fns: These are the metric functions of the seqio.Task.
 
   Raises:
-    ValueError: the name is taken, or `conditioned_task` is not in `task_list`.
+    ValueError: The name is taken.
+    TaskError: `task_list` does not hold `conditioned_task`.
   """
   task_id = task_list.index(conditioned_task)
   seqio.TaskRegistry.add(
@@ -107,8 +109,7 @@ def add_task(
       seqio.preprocessors.tokenize,
       seqio.CacheDatasetPlaceholder(),
       seqio.preprocessors.append_eos_after_trim,
-      # After the cache, so that no cache outlives the task list it was made with.
-      partial(preprocessors.add_task_ids, task_id=task_id),
+      *last_steps(name, task_id, postprocess_fn),
     ],
     output_features=OUTPUT_FEATURES,
     postprocess_fn=postprocess_fn,
@@ -122,67 +123,112 @@ def add_task(
   task_lists.declare(name, task_list, conditioned_task)
 
 
-def labels(name: str) -> tuple[str, ...] | None:
-  """Returns the closed set of targets that a SeqIO task has, or None.
+def last_steps(
+  name: str, task_id: int, postprocessor: Callable[..., Any] | None
+) -> list[Callable[..., Any]]:
+  """Returns the preprocessors at the end of every conditioned task.
 
-  It is what its postprocessor tells apart: a `functools.partial` with `classes`, or with
-  T5's `label_classes`.
-  """
-  postprocessor = seqio.TaskRegistry.get(name).postprocessor
-  bound = postprocessor.keywords if isinstance(postprocessor, partial) else {}
-  found = bound.get('classes') or bound.get('label_classes')
-  return tuple(found) if found else None
-
-
-def add_mixture(name: str, rates: Mapping[str, float]) -> None:
-  """Registers a mixture of declared SeqIO tasks, and of each conditioned task its part.
-
-  For single-task training, `NAME:TASK` holds the members of one conditioned task at the
-  same rates.
+  They stand behind SeqIO's cache, so that no cache outlives the task list or skips a check.
 
   Args:
-    name: of the mixture.
-    rates: per SeqIO task.
+    name: This is the name of the SeqIO task.
+    task_id: Every example gets this id.
+    postprocessor: It may tell the labels of the task apart; see `labels`.
+  """
+  steps: list[Callable[..., Any]] = []
+  if classes := _labels(postprocessor):
+    steps.append(partial(preprocessors.check_labels, task=name, labels=classes))
+  return [*steps, partial(preprocessors.add_task_ids, task_id=task_id)]
+
+
+def labels(name: str) -> tuple[str, ...] | None:
+  """Returns the closed set of targets of a SeqIO task, or None if it has none.
+
+  The task's postprocessor tells these targets apart: it is a `functools.partial` with
+  `classes`, or with T5's `label_classes`.
+  """
+  return _labels(seqio.TaskRegistry.get(name).postprocessor)
+
+
+def _labels(postprocessor: Callable[..., Any] | None) -> tuple[str, ...] | None:
+  bound = postprocessor.keywords if isinstance(postprocessor, partial) else {}
+  classes = bound.get('classes') or bound.get('label_classes')
+  return tuple(classes) if classes else None
+
+
+def add_mixture(name: str, members: Mapping[str, float]) -> None:
+  """Registers a mixture of declared SeqIO tasks.
+
+  It also registers a mixture `NAME.TASK` for each conditioned task of which several SeqIO
+  tasks are members, at the same rates, to train it by itself.
+
+  Args:
+    name: The mixture gets this name.
+    members: This is the rate of each SeqIO task, or of each registered mixture, whose tasks
+      then share the rate in proportion to their own.
 
   Raises:
-    UnknownNameError: a member has no task list.
-    ValueError: the name is taken, or the members' ids index different lists.
+    UnknownNameError: A member has no task list.
+    TaskError: A rate is not a finite number of 0 or more, all are 0 although a member has
+      training data, or the ids of two members index different lists.
+    ValueError: The name is taken.
   """
-  task_list = task_lists.common_list(name, rates)
-  seqio.MixtureRegistry.add(name, list(rates.items()), mixture_cls=Mixture)
-  for task, members in _by_conditioned_task(task_list, rates).items():
-    of_task = [(member, rates[member]) for member in members]
-    seqio.MixtureRegistry.add(f'{name}:{task}', of_task, mixture_cls=Mixture)
+  tasks = rates.expand(name, members)
+  task_list = task_lists.common_list(name, tasks)
+  rates.check_trainable(
+    name, tasks, lambda task: 'train' in seqio.TaskRegistry.get(task).splits
+  )
+  seqio.MixtureRegistry.add(name, list(tasks.items()), mixture_cls=Mixture)
+  for task, parts in _trained(task_list, tasks).items():
+    _part(name, task, {part: tasks[part] for part in parts})
 
 
 def single_task_mixtures(name: str) -> dict[str, str]:
-  """Returns, by conditioned task, the mixtures that `name` is trained as task by task.
+  """Returns the tasks and mixtures that train each conditioned task of `name` by itself.
 
   Args:
-    name: of a SeqIO task or mixture. What has only one conditioned task to train is its
-      own, and the only one.
+    name: This is the name of a SeqIO task or mixture.
+
+  Returns:
+    The name of a SeqIO task or mixture for each conditioned task that is trained. If only
+    one is, it is `name`.
 
   Raises:
-    UnknownNameError: nothing of that name is registered, or it has no task list.
+    UnknownNameError: Nothing is registered under the name, or it has no task list.
   """
   members = task_lists.seqio_tasks(name)
   task_list = task_lists.common_list(name, members)
   if name in seqio.MixtureRegistry.names():
     mixture = seqio.MixtureRegistry.get(name)
-    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
-    parts = _by_conditioned_task(task_list, rates)
-    if len(parts) > 1:
-      return {task: f'{name}:{task}' for task in parts}
+    tasks = rates.of_mixture(mixture)
+    if trained := _trained(task_list, tasks):
+      return {
+        task: _part(name, task, {part: tasks[part] for part in parts})
+        for task, parts in trained.items()
+      }
   return {task_lists.conditioned_task(members[0]) or name: name}
 
 
-def _by_conditioned_task(
-  task_list: task_lists.TaskList, rates: Mapping[str, float]
+def _part(name: str, conditioned_task: str, tasks: Mapping[str, float]) -> str:
+  """Returns the SeqIO task, or the mixture, of a conditioned task's part of a mixture."""
+  if len(tasks) == 1:
+    return next(iter(tasks))
+  part = f'{name}.{conditioned_task}'
+  if part not in seqio.MixtureRegistry.names():
+    seqio.MixtureRegistry.add(part, list(tasks.items()), mixture_cls=Mixture)
+  return part
+
+
+def _trained(
+  task_list: task_lists.TaskList, tasks: Mapping[str, float]
 ) -> dict[str, list[str]]:
   """Groups SeqIO tasks by the conditioned tasks that are trained; none if it is one."""
-  groups = {
-    task: [member for member in rates if task_lists.conditioned_task(member) == task]
+  groups: dict[str | None, list[str]] = {}
+  for task in tasks:
+    groups.setdefault(task_lists.conditioned_task(task), []).append(task)
+  trained = {
+    task: groups[task]
     for task in task_list.tasks
+    if any(tasks[member] for member in groups.get(task, ()))
   }
-  trained = {task: of for task, of in groups.items() if any(rates[m] for m in of)}
   return trained if len(trained) > 1 else {}

@@ -1,7 +1,7 @@
-"""Which conditioned tasks a SeqIO task's ids index, and which metrics score them.
+"""Which conditioned task the ids of a SeqIO task stand for, and which metrics score it.
 
-A conditioned task is what owns prompts. Several SeqIO tasks can share one: WSC's
-training and evaluation tasks, say. The order of the list is the meaning of the ids.
+A conditioned task is what owns prompts. Several SeqIO tasks can share one, such as WSC's
+training and evaluation tasks. A task id is an index into the list of conditioned tasks.
 """
 
 import dataclasses
@@ -11,14 +11,40 @@ from collections.abc import Iterable, Mapping
 
 import seqio
 
-from hyperprompt_tasks import errors
+from hyperprompt_tasks import errors, rates
 
-# ((SeqIO task, metric), …): what is averaged into one score. ALL stands for every metric of
-# the SeqIO task, of somebody else's whose names are not known before it is evaluated.
+# ((SeqIO task, metric), …): the metrics whose mean is a score. ALL stands for every metric
+# of a SeqIO task, for tasks of other modules, whose metrics have no names before they are
+# computed.
 Metrics = tuple[tuple[str, str], ...]
 ALL = '*'
-# As SeqIO has it of its tasks, and a hyphen.
+# The signs that SeqIO allows in the name of a task, and a hyphen.
 NAME = re.compile(r'[\w.:#-]+')
+# Folders and files are named after tasks, and 255 bytes is the limit of most file systems.
+_LONGEST_NAME = 120
+
+
+def check_name(name: str, pattern: re.Pattern[str] = NAME) -> None:
+  """Checks that a task can have a name, and a folder of that name.
+
+  Args:
+    name: The name is that of a conditioned task, a SeqIO task or a mixture.
+    pattern: The whole name must match this.
+
+  Raises:
+    TaskError: The name cannot be used.
+  """
+  if not isinstance(name, str) or not pattern.fullmatch(name) or set(name) == {'.'}:
+    signs = '_ - . : #' if pattern is NAME else '_ . : #'
+    raise errors.TaskError(
+      f'{str(name)[:80]!r} is no name of a task or mixture: use letters, digits and the '
+      f'signs {signs}'
+    )
+  if len(name.encode('utf-8')) > _LONGEST_NAME:
+    raise errors.TaskError(
+      f'{name[:80]!r}… is too long for the name of a task or mixture: use at most '
+      f'{_LONGEST_NAME} bytes'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +52,9 @@ class TaskList:
   """An ordered list of conditioned tasks.
 
   Attributes:
-    tasks: names; a task id is an index into it.
-    scores: for every conditioned task that has a score, the metrics whose mean it is.
+    tasks: The names of the conditioned tasks; a task id is an index into this tuple.
+    scores: The metrics whose mean is the score of a conditioned task, for every
+      conditioned task that has one.
   """
 
   tasks: tuple[str, ...]
@@ -36,14 +63,11 @@ class TaskList:
   def __post_init__(self) -> None:
     for task in self.tasks:
       # A conditioned task has a folder of its name where it is trained by itself.
-      if not NAME.fullmatch(task) or set(task) == {'.'}:
-        raise ValueError(
-          f'{task[:80]!r} is no name of a task: use letters, digits and the signs _ - . : #'
-        )
+      check_name(task)
     if len(set(self.tasks)) != len(self.tasks):
-      raise ValueError(f'a task list names a task twice: {", ".join(self.tasks)}')
+      raise errors.TaskError(f'a task list names a task twice: {", ".join(self.tasks)}')
     if unknown := set(self.scores) - set(self.tasks):
-      raise ValueError(
+      raise errors.TaskError(
         f'scores for {", ".join(sorted(unknown))}, which the task list '
         f'({", ".join(self.tasks)}) does not hold'
       )
@@ -52,10 +76,10 @@ class TaskList:
     """Returns the task id of a conditioned task.
 
     Raises:
-      ValueError: it is not in the list.
+      TaskError: The list does not hold the conditioned task.
     """
     if conditioned_task not in self.tasks:
-      raise ValueError(
+      raise errors.TaskError(
         f'conditioned task {conditioned_task} is not in the task list '
         f'({", ".join(self.tasks)})'
       )
@@ -67,57 +91,63 @@ _conditioned: dict[str, str] = {}
 
 
 def declare(name: str, tasks: TaskList, conditioned_task: str | None = None) -> None:
-  """Says that the ids of the SeqIO task `name` index `tasks`.
+  """Declares that the ids of a SeqIO task index a task list.
 
   Args:
-    name: of the SeqIO task.
-    tasks: what its ids index.
-    conditioned_task: the one that all its examples are of; None if they differ.
+    name: This is the name of the SeqIO task.
+    tasks: The ids are indices into this list.
+    conditioned_task: All examples belong to this conditioned task; None if they differ.
 
   Raises:
-    ValueError: `name` is declared already, or `conditioned_task` is not in `tasks`.
+    TaskError: The SeqIO task has a list already, or the list does not hold the conditioned
+      task.
   """
   if name in _declared:
-    raise ValueError(f'{name} has a task list already')
+    raise errors.TaskError(f'{name} has a task list already')
   if conditioned_task is not None:
     tasks.index(conditioned_task)
     _conditioned[name] = conditioned_task
   _declared[name] = tasks
 
 
+def is_declared(name: str) -> bool:
+  """Returns whether a SeqIO task has a task list."""
+  return name in _declared
+
+
 def conditioned_task(name: str) -> str | None:
-  """Returns the one conditioned task that the SeqIO task `name` is of, if there is one."""
+  """Returns the conditioned task of all examples of a SeqIO task, None if they differ."""
   return _conditioned.get(name)
 
 
 def common_list(name: str, members: Iterable[str]) -> TaskList:
-  """Returns the list that all SeqIO tasks in `members` share.
+  """Returns the task list that all members of a mixture share.
 
   Args:
-    name: of the mixture that they are members of, for the message.
-    members: names of declared SeqIO tasks.
+    name: This mixture is named in the error.
+    members: These are the names of declared SeqIO tasks.
 
   Raises:
-    UnknownNameError: a member is not declared.
-    ValueError: two members have different lists, so that one id would mean two tasks.
+    UnknownNameError: A member is not declared.
+    TaskError: Two members have different lists, so that one id would mean two tasks.
   """
-  lists = {member: _find(member) for member in members}
+  lists = {member: declared_list(member) for member in members}
   first, *rest = lists
   for other in rest:
     if lists[other] != lists[first]:
-      raise ValueError(
+      raise errors.TaskError(
         f'mixture {name}: task ids of {first} index ({", ".join(lists[first].tasks)}) '
         f'and those of {other} index ({", ".join(lists[other].tasks)}); the tasks of a '
-        'mixture must share one list'
+        'mixture must share one list: condition them together'
       )
   return lists[first]
 
 
 def seqio_tasks(name: str) -> tuple[str, ...]:
-  """Returns the SeqIO tasks of the task or mixture `name`: itself, or the members.
+  """Returns the names of the SeqIO tasks of a mixture, or a SeqIO task's own name.
 
   Raises:
-    UnknownNameError: nothing of that name is registered.
+    UnknownNameError: Nothing is registered under the name.
   """
   if name in seqio.MixtureRegistry.names():
     return tuple(task.name for task in seqio.MixtureRegistry.get(name).tasks)
@@ -127,32 +157,46 @@ def seqio_tasks(name: str) -> tuple[str, ...]:
 
 
 def resolve(name: str) -> TaskList:
-  """Returns the list with its scores that the SeqIO task or mixture `name` uses.
+  """Returns the task list of a registered SeqIO task or mixture.
 
   Raises:
-    UnknownNameError: nothing of that name is registered, or it has no task list.
-    ValueError: the members of a mixture have different lists.
+    UnknownNameError: Nothing is registered under the name, or it has no task list.
+    TaskError: The members of a mixture have different lists, or a rate of a mixture that
+      was registered with SeqIO alone is not a finite number of 0 or more.
   """
+  if name in seqio.MixtureRegistry.names():
+    fixed = seqio.MixtureRegistry.get(name).rate_per_task_name
+    rates.check(name, {task: rate for task, rate in fixed.items() if not callable(rate)})
   return common_list(name, seqio_tasks(name))
 
 
 def task_list(name: str) -> tuple[str, ...]:
-  """Returns the conditioned tasks, in order, that task ids of `name` index.
+  """Returns the conditioned tasks, in order, that the task ids of `name` index.
 
   Args:
-    name: a registered SeqIO task or mixture.
+    name: This is the name of a registered SeqIO task or mixture.
 
   Raises:
-    UnknownNameError: nothing of that name is registered, or it has no task list.
-    ValueError: the members of a mixture have different lists.
+    UnknownNameError: Nothing is registered under the name, or it has no task list.
+    TaskError: The members of a mixture have different lists, or a rate is invalid.
   """
   return resolve(name).tasks
 
 
-def _find(name: str) -> TaskList:
+def declared_list(name: str) -> TaskList:
+  """Returns the task list that was declared for a SeqIO task.
+
+  Raises:
+    UnknownNameError: None was declared.
+  """
   if name not in _declared:
     raise _unknown(name)
   return _declared[name]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """Returns the three known names that are most like `name`, for messages."""
+  return ', '.join(difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.0))
 
 
 def _unknown(name: str) -> errors.UnknownNameError:
@@ -161,15 +205,10 @@ def _unknown(name: str) -> errors.UnknownNameError:
     for mixture in seqio.MixtureRegistry.names()
     if all(t.name in _declared for t in seqio.MixtureRegistry.get(mixture).tasks)
   ]
-  if name in seqio.TaskRegistry.names():
-    problem = 'has no task list: declare one with hyperprompt_tasks.declare'
+  if name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names():
+    problem = 'has no task list: condition it with hyperprompt_tasks.condition'
   else:
     problem = 'is neither a task nor a mixture'
   return errors.UnknownNameError(
     f'{name} {problem}; nearest: {nearest(name, [*ours, *_declared])}'
   )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-  """Returns the three of the names that are most like `name`, for messages."""
-  return ', '.join(difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.0))

@@ -1,164 +1,142 @@
-"""Examples from files of text: JSON Lines, CSV and TSV with `inputs` and `targets`."""
+"""The source of an own task: the examples in its files, held in memory."""
 
-import csv
-import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 from typing_extensions import override
 
-from hyperprompt_tasks import errors, plain_json, sources
+from hyperprompt_tasks import errors, file_readers, layouts, sources
+from hyperprompt_tasks.layouts import INPUTS, TARGETS
 
-INPUTS, TARGETS = 'inputs', 'targets'
 SPLITS = ('train', 'validation', 'test')
-DELIMITERS = {'.csv': ',', '.tsv': '\t'}
-# The target of an example whose target nobody knows, as T5 writes it.
+REFERENCES = 'references'
+# T5 writes this target where nobody knows the target.
 UNKNOWN = '<unk>'
+
+# The inputs of an example and its targets: several where a row has a list of them.
+_Example = tuple[str, tuple[str, ...]]
 
 
 class TextFileSource(sources.ColumnSource):
-  """One task's files; nothing is read before it is asked for.
+  """The files of one task. Nothing is read before it is asked for.
 
   Args:
-    paths: of each split, a `.jsonl`, `.csv` or `.tsv` file, wherever TensorFlow reads.
-    labels: what targets can be; None for any text.
+    paths: This is the file, the files or the pattern of each split, which
+      `file_readers.expand` describes.
+    labels: This is the closed set of targets, or None for any text.
+    layout: Where inputs and targets are in a row.
+    numbers: Whether all targets are numbers.
 
   Raises:
-    DataError: a split or a kind of file that there is not.
+    DataError: A split or a format of a file does not exist, or a pattern matches nothing.
   """
 
-  def __init__(self, paths: Mapping[str, str], labels: Sequence[str] | None = None):
-    for split, path in paths.items():
-      if split not in SPLITS:
-        raise errors.DataError(
-          f'{path}: {split} is no split; there are {", ".join(SPLITS)}'
-        )
-      if _kind(path) not in ('.jsonl', *DELIMITERS):
-        raise errors.DataError(f'{path}: expected a file .jsonl, .csv or .tsv')
+  def __init__(
+    self,
+    paths: Mapping[str, str | Sequence[str]],
+    labels: Sequence[str] | None = None,
+    layout: layouts.Layout | None = None,
+    numbers: bool = False,
+  ):
+    if unknown := [str(split) for split in paths if split not in SPLITS]:
+      raise errors.DataError(
+        f'{paths[unknown[0]]}: {unknown[0]} is no split; there are {", ".join(SPLITS)}'
+      )
     super().__init__(splits=[split for split in SPLITS if split in paths])
-    self._paths = dict(paths)
+    self._layout = layout or layouts.Layout()
+    self._files = {split: file_readers.expand(paths[split]) for split in self.splits}
     self._labels = labels
+    self._numbers = numbers
     self._columns: dict[str, sources.Columns] = {}
+    for path in (path for files in self._files.values() for path in files):
+      if not file_readers.is_known(path):
+        raise errors.DataError(
+          f'{path}: expected a file {", ".join(file_readers.FORMATS)}, or one of these '
+          'with .gz'
+        )
+      if not (self._layout.has_header or file_readers.has_lines(path)):
+        raise errors.DataError(f'{path}: columns have names; numbers are for .csv and .tsv')
+
+  def num_training_examples(self) -> int:
+    """Returns the number of training examples: 0 if no file holds any."""
+    return self.num_input_examples('train') or 0 if 'train' in self.splits else 0
 
   def check(self) -> None:
     """Reads all files.
 
     Raises:
-      DataError: a file cannot be used; names file and line.
+      DataError: A file cannot be used; the error names the place.
     """
-    for split in self.splits:
-      self.columns(split)
+    self._load()
 
-  def num_training_examples(self) -> int:
-    """Returns how many examples there are to train on; 0 without a file of them."""
-    return self.num_input_examples('train') or 0 if 'train' in self.splits else 0
+  def has_references(self) -> bool:
+    """Returns whether any example of any split has several targets; reads all files."""
+    return any(REFERENCES in columns for columns in self._load().values())
 
   @override
   def columns(self, split: str) -> sources.Columns:
     """Returns the strings `inputs` and `targets` of a split.
 
+    Where any example has several targets, `targets` is the first, and the string vectors
+    `references` are all of them.
+
     Raises:
-      DataError: its file cannot be used; names file and line.
+      DataError: A file cannot be used; the error names the place.
     """
-    if split not in self._columns:
-      examples = list(self._examples(split))
-      if not examples:
-        raise errors.DataError(f'{self._paths[split]}: expected examples; found none')
-      self._columns[split] = {
-        name: tf.constant(values, tf.string)
-        for name, values in zip((INPUTS, TARGETS), zip(*examples, strict=True), strict=True)
+    return self._load()[split]
+
+  def _load(self) -> Mapping[str, sources.Columns]:
+    """Returns the columns of all splits, which have the same names."""
+    if not self._columns:
+      examples = {split: list(self._examples_of(split)) for split in self.splits}
+      for split, rows in examples.items():
+        if not rows:
+          raise errors.DataError(
+            f'{", ".join(self._files[split])}: expected examples; found none'
+          )
+      several = any(len(targets) > 1 for rows in examples.values() for _, targets in rows)
+      self._columns = {
+        split: _to_columns(rows, several) for split, rows in examples.items()
       }
-    return self._columns[split]
+    return self._columns
 
-  def _examples(self, split: str) -> Iterator[tuple[str, str]]:
-    path = self._paths[split]
-    read = _json_lines if _kind(path) == '.jsonl' else _table
-    for where, row in read(path):
-      inputs = _text(where, row, INPUTS)
-      if split == 'test' and row.get(TARGETS) is None:
-        yield inputs, UNKNOWN
-        continue
-      target = _text(where, row, TARGETS)
-      if self._labels is not None and target not in self._labels:
-        raise errors.DataError(
-          f'{where}: expected {TARGETS!r} to be one of {", ".join(self._labels)}; found '
-          f'{target[:80]!r}'
-        )
-      yield inputs, target
+  def _examples_of(self, split: str) -> Iterator[_Example]:
+    layout = self._layout
+    for path in self._files[split]:
+      for where, row in file_readers.read(path, layout.columns, layout.has_header):
+        inputs = layout.inputs_of(where, row)
+        if split == 'test' and not layout.has_targets(row):
+          yield inputs, (UNKNOWN,)
+          continue
+        targets = layout.targets_of(where, row, self._labels)
+        if self._numbers:
+          _check_number(where, targets)
+        yield inputs, targets
 
 
-def _kind(path: str) -> str:
-  return os.path.splitext(path)[1]
-
-
-def _text(where: str, row: Mapping[str, Any], name: str) -> str:
-  if name not in row:
-    held = ', '.join(map(repr, row)) or 'nothing'
-    raise errors.DataError(f'{where}: expected {name!r}; found {held[:200]}')
-  value = row[name]
-  if not isinstance(value, str) or not value.strip():
-    raise errors.DataError(
-      f'{where}: expected {name!r} to be text; found {plain_json.shown(value)}'
+def _to_columns(examples: Sequence[_Example], several: bool) -> sources.Columns:
+  """Returns the columns of a split, with all references where `several` is set."""
+  columns: dict[str, Any] = {
+    INPUTS: tf.constant([inputs for inputs, _ in examples], tf.string),
+    TARGETS: tf.constant([targets[0] for _, targets in examples], tf.string),
+  }
+  if several:
+    columns[REFERENCES] = tf.RaggedTensor.from_row_lengths(
+      tf.constant([one for _, targets in examples for one in targets], tf.string),
+      [len(targets) for _, targets in examples],
     )
+  return columns
+
+
+def _check_number(where: str, targets: Sequence[str]) -> None:
+  if len(targets) > 1:
+    raise errors.DataError(f'{where}: expected one number as target; found a list')
   try:
-    value.encode('utf-8')
-  except UnicodeEncodeError as error:
+    is_finite = abs(float(targets[0])) < float('inf')
+  except ValueError:
+    is_finite = False
+  if not is_finite:
     raise errors.DataError(
-      f'{where}: expected valid Unicode in {name!r}; {error.reason}'
-    ) from error
-  return value
-
-
-def _read(path: str) -> str:
-  try:
-    with tf.io.gfile.GFile(path, 'rb') as file:
-      data = file.read()
-  except tf.errors.OpError as error:
-    raise errors.DataError(
-      f'{path}: cannot be read; expected a file of examples'
-    ) from error
-  try:
-    return data.decode('utf-8-sig')  # spreadsheets put a mark in front
-  except UnicodeDecodeError as error:
-    line = data.count(b'\n', 0, error.start) + 1
-    raise errors.DataError(f'{path}:{line}: expected UTF-8; {error.reason}') from error
-
-
-def _json_lines(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  """Each object, and where it stands; blank lines are none."""
-  # Of all that Python takes for the end of a line, JSON Lines has one.
-  for number, line in enumerate(_read(path).split('\n'), start=1):
-    if not line.strip():
-      continue
-    where = f'{path}:{number}'
-    try:
-      row = plain_json.parse(line)
-    except ValueError as error:
-      raise errors.DataError(f'{where}: expected one JSON object; {error}') from error
-    if not isinstance(row, dict):
-      raise errors.DataError(f'{where}: expected one JSON object; found {line[:80]!r}')
-    yield where, row
-
-
-def _table(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  """Each row by the names in the first, and where it ends."""
-  text = io.StringIO(_read(path), newline='')
-  rows = csv.DictReader(text, delimiter=DELIMITERS[_kind(path)], strict=True)
-  longest = csv.field_size_limit(2**31 - 1)  # of a field; a passage may be long
-  try:
-    for name in (INPUTS, TARGETS):
-      if (rows.fieldnames or ()).count(name) > 1:
-        raise errors.DataError(f'{path}:1: two columns {name!r}; expected one')
-    for row in rows:
-      where = f'{path}:{rows.line_num}'
-      if None in row or (None in row.values()):
-        raise errors.DataError(
-          f'{where}: expected {len(rows.fieldnames or ())} fields, as in the first line'
-        )
-      yield where, row
-  except csv.Error as error:
-    raise errors.DataError(f'{path}:{rows.reader.line_num}: {error}') from error
-  finally:
-    csv.field_size_limit(longest)
+      f'{where}: expected a finite number as target; found {targets[0][:80]!r}'
+    )

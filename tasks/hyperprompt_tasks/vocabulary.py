@@ -1,11 +1,12 @@
 """The one vocabulary of this process, which the tasks look up when they are used.
 
-SeqIO fixes a task's vocabulary when the task is registered, which is when this package
-is imported: before anyone could say which vocabulary to use. So all tasks are
+SeqIO fixes a task's vocabulary when the task is registered. Our tasks are registered when
+this package is imported, before a user can choose a vocabulary. So all tasks are
 registered with one object that stands for the vocabulary in use.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import seqio
@@ -20,6 +21,8 @@ DEFAULT_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.mo
 BYTES = 'bytes'
 HUGGING_FACE_FILE = 'spiece.model'
 EXTRA_IDS = 100
+# SeqIO pads with id 0 whatever the vocabulary is, and the loss ignores padding.
+_PADDING = 0
 
 _in_use: dict[str, seqio.Vocabulary] = {}
 
@@ -30,25 +33,31 @@ def use_vocabulary(name: str) -> seqio.Vocabulary:
   Datasets that exist already keep the vocabulary that they were made with.
 
   Args:
-    name: `bytes`; a SentencePiece model file, local or `gs://`; or the local folder of a
-      Hugging Face model that holds one. A model without T5's 100 sentinels (spec 1) gets
-      them at its end, so that the 32,000-piece file that other libraries ship gives T5's
-      32,100 ids.
+    name: The name is `bytes`, or the path of a SentencePiece model file, local or `gs://`,
+      or of a local folder of a Hugging Face model that holds one. A model without T5's 100
+      sentinels gets them at its end, so that the 32,000-piece file that other libraries
+      ship gives T5's 32,100 ids (docs/reference/task_specification.md, section 1).
 
   Raises:
-    VocabularyError: the file is absent or no SentencePiece model, or Google Cloud
-      Storage does not answer.
+    VocabularyError: The file is absent or is no SentencePiece model, Google Cloud Storage
+      does not answer, or the ids do not fit T5: id 0 is not padding, or no piece ends a
+      text.
   """
+  if not isinstance(name, str) or not name:
+    raise errors.VocabularyError(
+      f'VOCABULARY is {str(name)[:80]!r}; expected {BYTES!r} or the path of a '
+      'SentencePiece model file'
+    )
   vocabulary = seqio.ByteVocabulary() if name == BYTES else _sentencepiece(name)
   _in_use['vocabulary'] = vocabulary
   return vocabulary
 
 
 def current_vocabulary() -> seqio.Vocabulary:
-  """Returns the vocabulary in use: the last one set, T5's where none was.
+  """Returns the vocabulary that was set last, or T5's if none was set.
 
   Raises:
-    VocabularyError: none was set and T5's cannot be read.
+    VocabularyError: None was set and T5's cannot be read.
   """
   return _in_use.get('vocabulary') or use_vocabulary(DEFAULT_VOCABULARY)
 
@@ -61,10 +70,10 @@ def in_use(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
 
 
 def vocabulary_file(name: str) -> str:
-  """The SentencePiece file that a folder of a Hugging Face model holds, or `name` itself.
+  """Returns the SentencePiece file in a folder of a Hugging Face model, or else `name`.
 
   Raises:
-    VocabularyError: the folder holds none.
+    VocabularyError: The folder holds no such file.
   """
   if not os.path.isdir(name):
     return name
@@ -75,6 +84,35 @@ def vocabulary_file(name: str) -> str:
       'the model was published with, or name a SentencePiece model file'
     )
   return path
+
+
+def check_labels(task: str, labels: Sequence[str], vocabulary: seqio.Vocabulary) -> None:
+  """Checks that a model can answer with each label, and that all labels differ.
+
+  Args:
+    task: This task is named in the error.
+    labels: The labels are the closed set of targets of the task.
+    vocabulary: The labels are written in this vocabulary.
+
+  Raises:
+    VocabularyError: The tokens of a label stand for another text, as where a piece is
+      unknown or blanks are dropped, or two labels have the same tokens.
+  """
+  owners: dict[tuple[int, ...], str] = {}
+  for label in labels:
+    tokens = tuple(vocabulary.encode(label))
+    text = vocabulary.decode(tokens)
+    if text != label:
+      raise errors.VocabularyError(
+        f'task {task}: VOCABULARY cannot write the label {label!r}, which becomes '
+        f'{text!r}; choose other labels or another vocabulary'
+      )
+    if tokens in owners:
+      raise errors.VocabularyError(
+        f'task {task}: VOCABULARY writes the labels {owners[tokens]!r} and {label!r} in '
+        'the same way; choose other labels or another vocabulary'
+      )
+    owners[tokens] = label
 
 
 def _sentencepiece(name: str) -> seqio.Vocabulary:
@@ -93,6 +131,7 @@ def _sentencepiece(name: str) -> seqio.Vocabulary:
       f'vocabulary {path} cannot be read: {reason}; expected a SentencePiece model '
       f'file, local or gs://, or {BYTES!r}'
     ) from error
+  _check_special_ids(path, tokenizer)
   has_sentinels = any(
     tokenizer.PieceToId(piece) != tokenizer.unk_id()
     for piece in ('<extra_id_0>', '▁<extra_id_0>')
@@ -102,11 +141,39 @@ def _sentencepiece(name: str) -> seqio.Vocabulary:
   return seqio.SentencePieceVocabulary(path, extra_ids=EXTRA_IDS)
 
 
-class TaskVocabulary(seqio.Vocabulary):
-  """Stands for the vocabulary in use, whichever that is at the time of the call.
+def _check_special_ids(path: str, tokenizer: Any) -> None:
+  """Checks that no text becomes padding, and that a text can end.
 
-  It holds no state, so copies and pickles of it stay bound to the process they are in.
-  It equals the vocabulary that it stands for, which the checks of T5X rely on.
+  A model that falls back to bytes has no unknown text, so its unknown piece may be id 0.
+
+  Raises:
+    VocabularyError: A piece of text has the id of padding, or no piece ends a text.
+  """
+  advice = 'train the model with --pad_id=0 --eos_id=1 --unk_id=2, as T5 does'
+  falls_back_to_bytes = tokenizer.IsByte(tokenizer.PieceToId('<0x00>'))
+  if tokenizer.unk_id() == _PADDING and not falls_back_to_bytes:
+    raise errors.VocabularyError(
+      f'vocabulary {path}: its unknown piece has the id 0, which is padding, so unknown '
+      f'text would be masked; {advice}'
+    )
+  if tokenizer.unk_id() != _PADDING and not (
+    tokenizer.IsControl(_PADDING) or tokenizer.IsUnused(_PADDING)
+  ):
+    raise errors.VocabularyError(
+      f'vocabulary {path}: its piece {tokenizer.IdToPiece(_PADDING)!r} has the id 0, which '
+      f'is padding, so it would be masked; {advice}'
+    )
+  if tokenizer.eos_id() <= _PADDING:
+    raise errors.VocabularyError(
+      f'vocabulary {path}: it has no piece that ends a text; {advice}'
+    )
+
+
+class TaskVocabulary(seqio.Vocabulary):
+  """Stands for the vocabulary that is in use at the time of a call.
+
+  It holds no state, so that copies and pickles belong to the process that they are in. It
+  equals the vocabulary that it stands for, because T5X compares vocabularies.
   """
 
   @property
@@ -156,8 +223,8 @@ class TaskVocabulary(seqio.Vocabulary):
     return current_vocabulary()._decode_tf(ids)
 
   def __eq__(self, other: object) -> bool:
-    # Two of these are one vocabulary; finding that out must not read a file, as SeqIO
-    # compares the tasks of a mixture.
+    # SeqIO compares the tasks of a mixture. Two of these are one vocabulary, and finding
+    # that out must not read a file.
     return isinstance(other, TaskVocabulary) or current_vocabulary() == other
 
   def __str__(self) -> str:

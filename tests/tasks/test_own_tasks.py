@@ -1,7 +1,7 @@
-"""Somebody else's SeqIO tasks, conditioned; and tasks from files of text."""
+"""Task-conditioning of SeqIO tasks that another module registered."""
 
 import functools
-import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ from hyperprompt_tasks import errors, task_lists
 
 LENGTHS = {'inputs': 16, 'targets': 8, 'task_ids': 1}
 BYTES = seqio.ByteVocabulary()
+SMALL_VOCABULARY = str(
+  pathlib.Path(seqio.__file__).parent / 'test_data/sentencepiece/sentencepiece.model'
+)
 
 
 def agreement(targets, predictions):
@@ -70,14 +73,14 @@ def test_copies_are_the_tasks_with_ids_of_a_list():
   assert two() == 'own_two'
   assert hyperprompt_tasks.task_list('own_two') == ('own_theirs_a', 'own_theirs_b')
   for task_id, task in enumerate(('own_theirs_a', 'own_theirs_b')):
-    found = examples(f'own_two.{task}')
+    result = examples(f'own_two.{task}')
     original = list(
       seqio.get_mixture_or_task(task)
       .get_dataset({'inputs': 16, 'targets': 8}, 'validation', shuffle=False)
       .as_numpy_iterator()
     )
-    assert len(found) == len(original) == 4
-    for got, want in zip(found, original, strict=True):
+    assert len(result) == len(original) == 4
+    for got, want in zip(result, original, strict=True):
       assert got['task_ids'].tolist() == [task_id]
       for name in ('inputs', 'targets', 'inputs_pretokenized'):
         np.testing.assert_array_equal(got[name], want[name])
@@ -144,20 +147,19 @@ def test_the_same_call_again_registers_nothing():
 
 
 @pytest.mark.parametrize(
-  ('more', 'said'),
+  ('more', 'message'),
   [
     ({'tasks': {'own_their_a': 1}}, 'no registered SeqIO task; nearest: own_theirs_a,'),
     ({'name': 'hp_builtin'}, 'hp_builtin is registered already'),
-    ({'tasks': {'hp_builtin_copy': 1}}, 'hp_builtin_copy is conditioned already'),
     ({'task_list': ['own_theirs_b']}, 'task_list of mixture own_x lacks own_theirs_a'),
     ({'task_list': ['own_theirs_a'] * 2}, 'names a task twice'),
     ({'conditioned_as': {'b': 'c'}}, 'conditioned_as of mixture own_x: b is not among'),
     ({'scores': {'b': ['c']}}, 'scores of mixture own_x: b is not among its tasks'),
   ],
 )
-def test_what_cannot_be_conditioned(more, said):
+def test_what_cannot_be_conditioned(more, message):
   two()
-  with pytest.raises((errors.TaskError, errors.UnknownNameError), match=said):
+  with pytest.raises((errors.TaskError, errors.UnknownNameError), match=message):
     hyperprompt_tasks.condition(**{'name': 'own_x', 'tasks': {'own_theirs_a': 1}, **more})
   assert 'own_x' not in seqio.MixtureRegistry.names()
   assert not any(name.startswith('own_x') for name in seqio.TaskRegistry.names())
@@ -171,160 +173,17 @@ def test_tasks_of_another_kind_are_refused():
   theirs('own_scored', metric_fns=[score])
   only = {'targets': seqio.Feature(BYTES)}
   theirs('own_language', output_features=only)
-  for name, said in (
+  for name, message in (
     ('own_scored', 'own_scored has metrics of scores'),
     ('own_language', 'own_language has the features targets; a task to be conditioned'),
   ):
-    with pytest.raises(errors.TaskError, match=said):
+    with pytest.raises(errors.TaskError, match=message):
       hyperprompt_tasks.condition('own_y', {name: 1})
 
 
-# ---- Files ----
-
-ROWS = [('a "b"', 'yes'), ('c, d', 'no'), ('é\n\tf', 'yes')]
-
-
-def write(folder, kind, rows=ROWS, name='train'):
-  path = folder / f'{name}.{kind}'
-  if kind == 'jsonl':
-    lines = [json.dumps({'inputs': i, 'targets': t, 'id': 3}) for i, t in rows]
-    path.write_text('\n\n'.join(lines), encoding='utf-8')
-    return str(path)
-  quoted = lambda text: '"' + text.replace('"', '""') + '"'
-  separator = ',' if kind == 'csv' else '\t'
-  lines = [('id', 'inputs', 'targets'), *(('3', *row) for row in rows)]
-  path.write_text(
-    '\r\n'.join(separator.join(map(quoted, line)) for line in lines), encoding='utf-8-sig'
-  )
-  return str(path)
-
-
-def text_of(name, split='train'):
-  return [
-    (row['inputs_pretokenized'].decode(), row['targets_pretokenized'].decode())
-    for row in examples(name, split)
-  ]
-
-
-def test_files_of_every_kind_give_the_same_examples(tmp_path):
-  hyperprompt_tasks.use_vocabulary('bytes')
-  files = {kind: {'train': write(tmp_path, kind)} for kind in ('jsonl', 'csv', 'tsv')}
-  files['csv']['validation'] = files['jsonl']['validation'] = files['jsonl']['train']
-  name = hyperprompt_tasks.from_files(
-    'own_files', files, rates={'tsv': 9.0}, labels={'csv': ['no', 'yes']}
-  )
-  for task_id, kind in enumerate(sorted(files)):
-    assert text_of(f'own_files.{kind}') == ROWS
-    (first, *_) = examples(f'own_files.{kind}', 'train')
-    assert first['task_ids'].tolist() == [task_id]
-  mixture = seqio.MixtureRegistry.get(name)
-  assert {task.name: mixture.get_rate(task) for task in mixture.tasks} == {
-    'own_files.jsonl': 3,
-    'own_files.csv': 3,
-    'own_files.tsv': 9.0,
-  }
-  assert hyperprompt_tasks.from_files(
-    'own_files', files, rates={'tsv': 9.0}, labels={'csv': ['no', 'yes']}
-  )
-  task = seqio.TaskRegistry.get('own_files.csv')
-  assert [task.postprocess_fn(text) for text in ('no', 'yes', 'No')] == [0, 1, -1]
-  assert seqio.TaskRegistry.get('own_files.jsonl').postprocess_fn('No') == 'No'
-
-
-def test_a_test_split_needs_no_targets(tmp_path):
-  path = tmp_path / 'test.jsonl'
-  path.write_text('{"inputs": "a"}\n{"inputs": "b", "targets": "c"}\n')
-  hyperprompt_tasks.use_vocabulary('bytes')
-  hyperprompt_tasks.from_files('own_test', {'t': {'test': str(path)}})
-  assert text_of('own_test.t', 'test') == [('a', '<unk>'), ('b', 'c')]
-
-
-def test_a_long_passage(tmp_path):
-  hyperprompt_tasks.use_vocabulary('bytes')
-  long = 'x' * 200_000
-  files = {
-    kind: {'train': write(tmp_path, kind, [(long, 'y')])} for kind in ('csv', 'jsonl')
-  }
-  hyperprompt_tasks.from_files('own_long', files)
-  for kind in files:
-    assert text_of(f'own_long.{kind}') == [(long, 'y')]
-    assert len(examples(f'own_long.{kind}', 'train')[0]['inputs']) == LENGTHS['inputs']
-
-
-@pytest.mark.parametrize(
-  ('file', 'content', 'said'),
-  [
-    (
-      'a.jsonl',
-      b'{"inputs": "a", "targets": "b"}\n{"inputs": ',
-      r'a.jsonl:2: expected one JSON',
-    ),
-    ('a.jsonl', b'["a"]', r'a.jsonl:1: expected one JSON object; found'),
-    ('a.jsonl', b'{"inputs": "a"}', r"a.jsonl:1: expected 'targets'; found 'inputs'"),
-    ('a.jsonl', b'{"inputs": "a", "targets": 3}', r"'targets' to be text; found 3"),
-    ('a.jsonl', b'{"inputs": "", "targets": "b"}', r"'inputs' to be text; found \"\""),
-    (
-      'a.jsonl',
-      b'{"inputs": "\\ud800", "targets": "b"}',
-      r'a.jsonl:1: expected valid Unicode',
-    ),
-    ('a.jsonl', b'[' * 100_000, r'a.jsonl:1: expected one JSON object'),
-    (
-      'a.jsonl',
-      b'{"inputs": ' + b'9' * 5_000 + b'}',
-      r'a.jsonl:1: .*; a number has too many digits',
-    ),
-    ('a.jsonl', b'{"\x1b[2J": 1}', r'a.jsonl:1: .*; Invalid control character'),
-    ('a.jsonl', b'{"inputs": [[]]}', r"a.jsonl:1: expected 'inputs' to be text; found a l"),
-    ('a.jsonl', b'"\xe2\x80\xa8"', r'expected one JSON object; found'),
-    ('a.jsonl', b'{"inputs": "a", "targets": "b"}\n\xff', r'a.jsonl:2: expected UTF-8'),
-    ('a.jsonl', b'\n', r'a.jsonl: expected examples; found none'),
-    ('a.csv', b'inputs,targets\na', r'a.csv:2: expected 2 fields'),
-    ('a.csv', b'inputs,targets\na,b,c', r'a.csv:2: expected 2 fields'),
-    ('a.csv', b'inputs,targets\n"a,b', r'a.csv:2: unexpected end of data'),
-    (
-      'a.csv',
-      b'input,targets\na,b',
-      r"a.csv:2: expected 'inputs'; found 'input', 'targets'",
-    ),
-    ('a.tsv', b'inputs\ttargets\na\t ', r"a.tsv:2: expected 'targets' to be text"),
-    ('a.csv', b'inputs,targets,targets\na,b,c', r"a.csv:1: two columns 'targets'"),
-    ('a.csv', b'inputs,targets\na,maybe', r"'targets' to be one of yes, no; found 'maybe'"),
-    ('a.txt', b'', r'a.txt: expected a file .jsonl, .csv or .tsv'),
-    ('a.csv', None, r'a.csv: cannot be read'),
-  ],
-)
-def test_what_files_cannot_hold(tmp_path, file, content, said):
-  path = tmp_path / file
-  if content is not None:
-    path.write_bytes(content)
-  with pytest.raises(errors.DataError, match=said) as raised:
-    hyperprompt_tasks.from_files(
-      'own_bad',
-      {'t': {'train': str(path)}},
-      labels={'t': ['yes', 'no']} if b'maybe' in (content or b'') else None,
-    )
-  assert len(str(raised.value).splitlines()) == 1 and str(raised.value).isprintable()
-  assert not any(name.startswith('own_bad') for name in seqio.TaskRegistry.names())
-
-
-def test_splits_and_arguments_of_files(tmp_path):
-  path = write(tmp_path, 'csv')
-  with pytest.raises(errors.DataError, match='dev is no split'):
-    hyperprompt_tasks.from_files('own_z', {'t': {'dev': path}})
-  with pytest.raises(errors.TaskError, match='labels of mixture own_z: u is not among'):
-    hyperprompt_tasks.from_files('own_z', {'t': {'train': path}}, labels={'u': ['a']})
-
-
 @pytest.mark.parametrize('name', ['../own', 'own/../../x', '..', '/own', 'own a', ''])
-def test_no_name_leads_out_of_a_folder(tmp_path, name):
+def test_no_conditioned_task_leads_out_of_a_folder(name):
   """Where tasks are trained one by one, each has a folder of its name."""
-  path = write(tmp_path, 'csv')
-  with pytest.raises(errors.TaskError, match='is no name of a task'):
-    hyperprompt_tasks.from_files('own_names', {name: {'train': path}})
-  if name not in ('..',):
-    with pytest.raises(errors.TaskError, match='is no name of a task'):
-      hyperprompt_tasks.from_files(name, {'t': {'train': path}})
   two()
   with pytest.raises(errors.TaskError, match='is no name of a task'):
     hyperprompt_tasks.condition(
@@ -336,3 +195,130 @@ def test_no_name_leads_out_of_a_folder(tmp_path, name):
 def test_a_mixture_of_nothing():
   with pytest.raises(errors.TaskError, match='mixture own_none has no tasks'):
     hyperprompt_tasks.condition('own_none', {})
+
+
+def rates_of(name):
+  mixture = seqio.MixtureRegistry.get(name)
+  return {task.name: mixture.get_rate(task) for task in mixture.tasks}
+
+
+def test_a_mixture_inside_a_mixture_shares_its_rate():
+  two()
+  seqio.MixtureRegistry.add('own_inner', [('own_theirs_a', 1.0), ('own_theirs_b', 3.0)])
+  tasks = {'own_inner': 2.0, theirs('own_outer'): 6.0}
+  hyperprompt_tasks.condition('own_nested', tasks)
+  assert rates_of('own_nested') == {
+    'own_nested.own_theirs_a': 0.5,
+    'own_nested.own_theirs_b': 1.5,
+    'own_nested.own_outer': 6.0,
+  }
+  assert hyperprompt_tasks.task_list('own_nested') == (
+    'own_outer',
+    'own_theirs_a',
+    'own_theirs_b',
+  )
+
+
+def test_conditioned_tasks_can_be_members_with_others():
+  two()
+  name = hyperprompt_tasks.condition(
+    'own_again', {'hp_wsc_dpr_simple_proportional': 4.0, 'own_two': 4.0}
+  )
+  # WSC's three SeqIO tasks keep their one conditioned task and the metric of its score.
+  assert hyperprompt_tasks.task_list(name) == ('own_theirs_a', 'own_theirs_b', 'wsc')
+  assert hyperprompt_tasks.groups(name)['wsc'] == (
+    ('own_again.hp_super_glue_wsc_v102_simple_eval', 'accuracy'),
+  )
+  rates = rates_of(name)
+  assert rates['own_again.own_two.own_theirs_b'] == 3.0
+  assert rates['own_again.hp_super_glue_wsc_v102_simple_eval'] == 0.0
+  for example in examples('own_again.own_two.own_theirs_b'):
+    assert example['task_ids'].tolist() == [1]
+  # Those of two SeqIO tasks are a mixture, those of one are the task.
+  assert hyperprompt_tasks.single_task_mixtures(name) == {
+    'own_theirs_a': 'own_again.own_two.own_theirs_a',
+    'own_theirs_b': 'own_again.own_two.own_theirs_b',
+    'wsc': 'own_again.wsc',
+  }
+  assert set(rates_of('own_again.wsc')) == {
+    'own_again.hp_dpr_v001_simple',
+    'own_again.hp_super_glue_wsc_v102_simple_eval',
+    'own_again.hp_super_glue_wsc_v102_simple_train',
+  }
+
+
+def test_equal_names_of_two_lists_are_not_taken_for_one_task():
+  tasks = {'hp_glue_rte_v002': 1.0, 'hp_super_glue_rte_v102': 1.0}
+  with pytest.raises(errors.TaskError, match='both belong to a conditioned task rte, in'):
+    hyperprompt_tasks.condition('own_rte', tasks)
+  name = hyperprompt_tasks.condition(
+    'own_rte', tasks, conditioned_as={'hp_glue_rte_v002': 'glue_rte'}
+  )
+  assert hyperprompt_tasks.task_list(name) == ('glue_rte', 'rte')
+
+
+@pytest.mark.parametrize(
+  ('rate', 'shown'),
+  [
+    (-1.0, '-1.0'),
+    (float('nan'), 'nan'),
+    (float('inf'), 'inf'),
+    ('1', '1'),
+    (True, 'True'),
+  ],
+)
+def test_rates_that_mean_nothing_are_refused_on_every_path(rate, shown):
+  two()
+  expected = f'the rate of .* is {shown}; expected a finite number of 0 or more'
+  for register in (
+    lambda: hyperprompt_tasks.condition('own_rated', {'own_theirs_a': rate}),
+    lambda: hyperprompt_tasks.add_mixture('own_rated', {'hp_builtin_copy': rate}),
+  ):
+    with pytest.raises(errors.TaskError, match=expected):
+      register()
+    assert 'own_rated' not in seqio.MixtureRegistry.names()
+    assert 'own_rated.own_theirs_a' not in seqio.TaskRegistry.names()
+  seqio.MixtureRegistry.add('own_rated_by_seqio', [('hp_builtin_copy', rate)])
+  try:
+    with pytest.raises(errors.TaskError, match=expected):
+      hyperprompt_tasks.task_list('own_rated_by_seqio')
+  finally:
+    seqio.MixtureRegistry.remove('own_rated_by_seqio')
+
+
+def test_rates_that_are_all_zero_are_refused_where_there_is_something_to_train_on():
+  two()
+  expected = 'the rate of every task is 0, so there is nothing to train on'
+  with pytest.raises(errors.TaskError, match=expected):
+    hyperprompt_tasks.condition('own_zero', {'own_theirs_a': 0, 'own_theirs_b': 0.0})
+  with pytest.raises(errors.TaskError, match=expected):
+    hyperprompt_tasks.add_mixture('own_zero', {'hp_builtin_copy': 0})
+  assert 'own_zero' not in seqio.MixtureRegistry.names()
+  assert 'own_zero.own_theirs_a' not in seqio.TaskRegistry.names()
+  evaluated = theirs('own_only_evaluated', splits=('validation',))
+  assert hyperprompt_tasks.condition('own_zero', {evaluated: 0}) == 'own_zero'
+
+
+def test_rates_that_cannot_be_computed():
+  def rate(task):
+    raise ValueError(f'no cache of {task.name}\nand more')
+
+  two()
+  seqio.MixtureRegistry.add('own_uncomputed', [('own_theirs_a', rate)])
+  with pytest.raises(errors.TaskError, match='own_uncomputed: its rates cannot be comp'):
+    hyperprompt_tasks.condition('own_of_uncomputed', {'own_uncomputed': 1.0})
+
+
+def test_labels_that_the_vocabulary_cannot_write():
+  labels = functools.partial(class_of, label_classes=['0', '1'])
+  name = theirs('own_labelled', postprocess_fn=labels)
+  hyperprompt_tasks.condition('own_of_labelled', {name: 1.0})
+  assert hyperprompt_tasks.labels('own_of_labelled.own_labelled') == ('0', '1')
+  assert len(examples('own_of_labelled.own_labelled')) == 4
+  hyperprompt_tasks.use_vocabulary(SMALL_VOCABULARY)  # knows no digits
+  with pytest.raises(errors.VocabularyError, match="cannot write the label '0', which bec"):
+    examples('own_of_labelled.own_labelled')
+
+
+def class_of(text, label_classes, **_):
+  return label_classes.index(text) if text in label_classes else -1

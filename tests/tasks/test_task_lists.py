@@ -37,7 +37,7 @@ def other_task():
     ('hp_wsc_dpr_simple_proportional', SUPER_GLUE),
     ('hp_glue_wnli_v002_simple_eval', SUPER_GLUE),
     ('hp_glue_v002_proportional', GLUE),
-    ('hp_glue_v002_proportional:mnli', GLUE),
+    ('hp_glue_v002_proportional.mnli', GLUE),
     ('hp_glue_mnli_and_dev_v002', GLUE),
     ('hp_glue_wnli_v002', ('wnli',)),
   ],

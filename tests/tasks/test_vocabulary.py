@@ -6,10 +6,11 @@ import socket
 import time
 
 import pytest
+import sentencepiece
 import seqio
 
 import hyperprompt_tasks
-from hyperprompt_tasks import registration
+from hyperprompt_tasks import registration, vocabulary
 
 SENTENCEPIECE = str(
   pathlib.Path(seqio.__file__).parent
@@ -129,3 +130,71 @@ def test_storage_that_does_not_answer_is_found_out_at_once(monkeypatch):
   message = str(error.value)
   assert '\n' not in message and 'set VOCABULARY to a local copy' in message
   assert hyperprompt_tasks.DEFAULT_VOCABULARY in message
+
+
+def trained(folder, **options):
+  """A small SentencePiece model with the trainer's options."""
+  # SeqIO keeps the models that it has read by their paths.
+  path = folder / f'{len(list(folder.iterdir()))}.model'
+  with path.open('wb') as file:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(['a small text of a few words', 'and another text'] * 20),
+      model_writer=file,
+      **{'vocab_size': 40, 'hard_vocab_limit': False, 'minloglevel': 2, **options},
+    )
+  return str(path)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    # SentencePiece's default: unknown text would be padding, masked and without weight.
+    ({}, r'its unknown piece has the id 0, which is padding'),
+    (
+      {'unk_id': 1, 'eos_id': 2, 'pad_id': 3, 'bos_id': -1},
+      r"its piece '.*' has the id 0, which is pad",
+    ),
+    ({'unk_id': 2, 'pad_id': 0, 'bos_id': -1, 'eos_id': -1}, 'no piece that ends a text'),
+  ],
+)
+def test_special_ids_that_do_not_fit_t5_are_refused(tmp_path, options, message):
+  with pytest.raises(hyperprompt_tasks.VocabularyError, match=message) as error:
+    hyperprompt_tasks.use_vocabulary(trained(tmp_path, **options))
+  assert '--pad_id=0 --eos_id=1 --unk_id=2' in str(error.value)
+
+
+def test_special_ids_that_fit(tmp_path):
+  t5 = {'pad_id': 0, 'eos_id': 1, 'unk_id': 2, 'bos_id': -1}
+  ours = hyperprompt_tasks.use_vocabulary(trained(tmp_path, **t5))
+  assert (ours.pad_id, ours.eos_id, ours.unk_id) == (0, 1, 2)
+  # With bytes for all that is unknown, the unknown piece is never used.
+  fallback = trained(tmp_path, byte_fallback=True, vocab_size=300)
+  ours = hyperprompt_tasks.use_vocabulary(fallback)
+  assert ours.unk_id == 0 and 0 not in ours.encode('Ж ☃')
+
+
+@pytest.mark.parametrize('name', [None, '', 3, ['a.model']])
+def test_a_name_that_is_no_text_is_refused(name):
+  with pytest.raises(hyperprompt_tasks.VocabularyError, match=r'VOCABULARY is .*; exp'):
+    hyperprompt_tasks.use_vocabulary(name)
+
+
+@pytest.mark.parametrize(
+  ('labels', 'message'),
+  [
+    (('small', 'wörd'), "cannot write the label 'wörd', which becomes"),
+    (('a  text',), "cannot write the label 'a  text', which becomes 'a text'"),
+    ((' text',), "cannot write the label ' text', which becomes 'text'"),
+  ],
+)
+def test_labels_that_a_vocabulary_cannot_write(tmp_path, labels, message):
+  t5 = {'pad_id': 0, 'eos_id': 1, 'unk_id': 2, 'bos_id': -1}
+  ours = hyperprompt_tasks.use_vocabulary(trained(tmp_path, **t5))
+  vocabulary.check_labels('t', ('small', 'words'), ours)
+  with pytest.raises(hyperprompt_tasks.VocabularyError, match=f'task t: .*{message}'):
+    vocabulary.check_labels('t', labels, ours)
+
+
+def test_labels_that_a_vocabulary_writes_alike():
+  with pytest.raises(hyperprompt_tasks.VocabularyError, match="labels 'a' and 'a' in the"):
+    vocabulary.check_labels('t', ('a', 'a'), seqio.ByteVocabulary())

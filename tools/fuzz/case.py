@@ -14,10 +14,7 @@ from hyperprompt_jax.errors import UserError
 
 MISTAKES = (
   UserError,
-  hyperprompt_tasks.DataError,
-  hyperprompt_tasks.TaskError,
-  hyperprompt_tasks.UnknownNameError,
-  hyperprompt_tasks.VocabularyError,
+  hyperprompt_tasks.UserMistake,
 )
 # Bytes that break readers: sizes, nesting, encodings, ends of lines, ways out of a folder.
 ODD = (

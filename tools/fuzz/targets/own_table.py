@@ -19,9 +19,13 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
   path = folder / f'train.{kind}'
   path.write_bytes(content)
   columns = text_files.TextFileSource({'train': str(path)}).columns('train')
-  text = io.StringIO(content.decode('utf-8-sig'), newline='')
-  header, *rows = csv.reader(text, delimiter=',' if kind == 'csv' else '\t', strict=True)
-  assert {len(column) for column in columns.values()} == {len([*filter(None, rows)])}
+  text = content.decode('utf-8-sig')
+  if kind == 'csv':
+    lines = list(csv.reader(io.StringIO(text, newline=''), strict=True))
+  else:  # quotes are text
+    lines = [line.split('\t') for line in text.replace('\r\n', '\n').split('\n') if line]
+  header, *rows = filter(None, lines)
+  assert {len(column) for column in columns.values()} == {len(rows)}
   # A name twice would hide a column.
   assert header.count('inputs') == header.count('targets') == 1
 
