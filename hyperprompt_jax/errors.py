@@ -1,5 +1,6 @@
 """The error that reports a user's mistake."""
 
+import re
 import reprlib
 from collections.abc import Sequence
 from typing import Any
@@ -34,3 +35,9 @@ def _line(text: str) -> str:
 def shown(value: Any) -> str:
   """Returns the `repr` of a value for a message, shortened if it is long."""
   return _REPR.repr(value)
+
+
+def reason_of(error: Exception) -> str:
+  """Returns the reason of an error, without TensorStore's whole specification."""
+  first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+  return re.split(r' \[tensorstore_spec|; at |\[source loc', first)[0][:200].strip()

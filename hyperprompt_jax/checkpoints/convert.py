@@ -6,6 +6,8 @@ import pathlib
 import shutil
 from typing import Any
 
+from etils import epath
+
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints.formats import huggingface, t5x
 from hyperprompt_jax.checkpoints.lazy import cast
@@ -31,16 +33,16 @@ def convert(
 
   Args:
     path: names the checkpoint, as for `checkpoints.source.open_source`.
-    output: a folder that does not exist yet. T5X's checkpoint is `checkpoint_STEP` in it,
-      beside `model.gin`, which describes the network as the files of `gin/models` do.
+    output: names a folder that does not exist yet. T5X's checkpoint is `checkpoint_STEP` in
+      it, beside `model.gin`, which describes the network as the files of `gin/models` do.
     to: is the format to write, 't5x' or 'huggingface'.
-    vocab_size: rows of the vocabulary to pad or cut to; None leaves them.
-    dtype: to cast to; None leaves the arrays' own, bit for bit.
-    drop_method: whether to leave out what a method of task-conditioning has added.
+    vocab_size: is the number of vocabulary rows to pad or cut to; None leaves them.
+    dtype: is the dtype to cast to; None leaves the arrays unchanged, bit for bit.
+    drop_method: tells whether to leave out the parameters of the method.
 
   Returns:
-    What was written: `checkpoint`, `format`, `step`, `parameters`, `bytes`, and the
-    network's `config` by name.
+    A description of the output: `checkpoint`, `format`, `step`, `parameters`, `bytes`, and
+    the network's `config` by name.
 
   Raises:
     UserError: if it cannot be read, written or held by the format, or is no T5.
@@ -63,35 +65,40 @@ def convert(
     source = dataclasses.replace(source, arrays=arrays)
   if to == HUGGING_FACE:
     huggingface.check_writable(config)
-  total = sum(array.nbytes for array in source.arrays.values())
   with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
-    checkpoint = folder
-    if to == T5X:
-      checkpoint = folder / f'checkpoint_{source.step}'
-      checkpoint.mkdir()
-      written = t5x.write_native(checkpoint, source.arrays, source.step)
-    else:
-      written = huggingface.write(folder, source.arrays, config)
-    with terminal.track_bytes(f'{source.kind} to {to}', total) as advance:
-      for done in written:
-        advance(source.arrays[done].nbytes)
+    name = _write_arrays(source, config, folder, to)
     if vocabulary:
       shutil.copyfile(vocabulary, folder / hyperprompt_tasks.HUGGING_FACE_FILE)
     if to == T5X:
       (folder / GIN_FILE).write_text(_gin(path, output, config, bool(vocabulary)))
-    name = checkpoint.relative_to(folder)
   return {
     'checkpoint': str(pathlib.Path(output) / name),
     'format': to,
     'step': source.step,
     'parameters': sum(a.nbytes // a.dtype.itemsize for a in source.arrays.values()),
-    'bytes': total,
+    'bytes': sum(array.nbytes for array in source.arrays.values()),
     'config': {f.name: getattr(config, f.name) for f in _sizes(config)},
   }
 
 
+def _write_arrays(source: Source, config: Config, folder: epath.Path, to: str) -> str:
+  """Writes the arrays with a progress bar; returns the checkpoint's name in the folder."""
+  name = f'checkpoint_{source.step}' if to == T5X else ''
+  checkpoint = pathlib.Path(folder / name)
+  if to == T5X:
+    checkpoint.mkdir()
+    paths = t5x.write_native(checkpoint, source.arrays, source.step)
+  else:
+    paths = huggingface.write(checkpoint, source.arrays, config)
+  total = sum(array.nbytes for array in source.arrays.values())
+  with terminal.track_bytes(f'{source.kind} to {to}', total) as advance:
+    for path in paths:
+      advance(source.arrays[path].nbytes)
+  return name
+
+
 def _vocabulary_file(source: Source) -> str | None:
-  """The SentencePiece file of a run, or that lies in a checkpoint's folder, if any."""
+  """Returns the SentencePiece file of a run, or one in the checkpoint's folder, if any."""
   path = source.vocabulary or source.path
   if os.path.isdir(path):
     path = os.path.join(path, hyperprompt_tasks.HUGGING_FACE_FILE)
@@ -99,7 +106,7 @@ def _vocabulary_file(source: Source) -> str | None:
 
 
 def _sizes(config: Config) -> list[dataclasses.Field]:
-  """What of a configuration belongs to the checkpoint, and not to how it is run."""
+  """Returns the fields of a configuration that a checkpoint fixes."""
   of_runs = ('dropout_rate', 'dtype', 'scan_layers', 'remat_policy')
   return [f for f in dataclasses.fields(config) if f.name not in of_runs]
 
@@ -107,7 +114,7 @@ def _sizes(config: Config) -> list[dataclasses.Field]:
 def _gin(path: str, output: str, config: Config, has_vocabulary: bool) -> str:
   """A gin file like those of `gin/models`."""
   lines = [
-    # A name of somebody's may have a newline in it, and what follows would be read.
+    # A path may contain a newline, after which gin would parse the rest of it.
     f'# The network of {path!r}, written by hyperprompt convert; to use in place of a file',
     '# of models/.',
     'from __gin__ import dynamic_registration',

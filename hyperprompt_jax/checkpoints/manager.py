@@ -29,10 +29,11 @@ from hyperprompt_jax.checkpoints.iterator import (
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.source import frozen_arrays
-from hyperprompt_jax.checkpoints.storage import check_folder, writing
+from hyperprompt_jax.checkpoints.storage import check_folder
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.runtime import distributed, terminal, workarounds
+from hyperprompt_jax.runtime.files import writing
 from hyperprompt_jax.training import optimizers
 from hyperprompt_jax.training.settings import Retention
 from hyperprompt_jax.training.trainable import (

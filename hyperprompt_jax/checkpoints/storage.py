@@ -1,22 +1,17 @@
 """Folders of checkpoints, local or on Google Cloud Storage, and their errors."""
 
-import contextlib
 import math
 import os
-import re
 import stat
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorstore as ts
 from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints.lazy import Index, LazyArray
-from hyperprompt_jax.errors import UserError, shown
-from hyperprompt_jax.runtime import distributed
+from hyperprompt_jax.errors import UserError, reason_of, shown
 
 # TensorStore's defaults retry for minutes before they report that there is no network.
 _CONTEXT = ts.Context(
@@ -209,37 +204,3 @@ def check_memory(name: str, nbytes: int) -> None:
       f'{name} is of {nbytes // 10**9:,} GB by what its file says, and this machine has '
       f'{memory // 10**9:,}: get the checkpoint again, or use a larger machine'
     )
-
-
-def reason_of(error: Exception) -> str:
-  """Returns the reason of an error, without TensorStore's whole specification."""
-  first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-  return re.split(r' \[tensorstore_spec|; at |\[source loc', first)[0][:200].strip()
-
-
-@contextlib.contextmanager
-def writing(path: epath.PathLike) -> Iterator[None]:
-  """Turns errors of storage into one line that names the folder.
-
-  Args:
-    path: names the folder that is written.
-
-  Raises:
-    UserError: for an error of the system, of TensorFlow's files or of TensorStore.
-  """
-  try:
-    yield
-  except UserError:
-    raise
-  # TensorStore's errors are ValueErrors.
-  except (OSError, ValueError, tf.errors.OpError) as error:
-    distributed.end_if_lost(error)  # Gloo's are, too
-    # TensorStore gives the place, at length, before the reason; the mark between the two
-    # depends on its version.
-    marked = r'\[OS error \d+: (?:E\w+ )?([^\]]+)\]|: ([^:\"]+) \[os_error_code='
-    of_system = re.search(marked, str(error))
-    reason = of_system[1] or of_system[2] if of_system else reason_of(error)
-    raise UserError(
-      f'{path} cannot be written: {reason}; with that mended, the same command goes on '
-      'from the last checkpoint'
-    ) from error

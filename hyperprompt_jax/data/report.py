@@ -11,10 +11,9 @@ import seqio
 from etils import epath
 
 import hyperprompt_tasks
-from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.data import datasets
 from hyperprompt_jax.runtime import terminal
-from hyperprompt_jax.runtime.files import write_whole
+from hyperprompt_jax.runtime.files import write_whole, writing
 
 FILE = 'data.json'
 

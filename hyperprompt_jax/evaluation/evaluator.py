@@ -14,13 +14,12 @@ from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints import AVERAGE
-from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.data import datasets, features
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed
-from hyperprompt_jax.runtime.files import write_whole
+from hyperprompt_jax.runtime.files import write_whole, writing
 from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
 
 

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import re
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
 from etils import epath
 
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.errors import UserError, reason_of
+from hyperprompt_jax.runtime import distributed
 
 
 @contextlib.contextmanager
@@ -71,6 +74,40 @@ def writing_output(name: str) -> Iterator[None]:
   except OSError as error:
     reason = error.strerror or str(error)
     raise UserError(f'{name} cannot be written: {reason}') from error
+
+
+@contextlib.contextmanager
+def writing(path: epath.PathLike) -> Iterator[None]:
+  """Turns errors of a run's storage into one line that names the folder.
+
+  Args:
+    path: names the folder that is written.
+
+  Raises:
+    UserError: for an error of the system, of TensorFlow's files or of TensorStore.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except _storage_errors() as error:
+    distributed.end_if_lost(error)  # Gloo's are, too
+    # TensorStore gives the place, at length, before the reason; the mark between the two
+    # depends on its version.
+    marked = r'\[OS error \d+: (?:E\w+ )?([^\]]+)\]|: ([^:\"]+) \[os_error_code='
+    of_system = re.search(marked, str(error))
+    reason = of_system[1] or of_system[2] if of_system else reason_of(error)
+    raise UserError(
+      f'{path} cannot be written: {reason}; with that mended, the same command goes on '
+      'from the last checkpoint'
+    ) from error
+
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+  """Returns the errors of the system, of TensorStore and of TensorFlow, if loaded."""
+  tensorflow = sys.modules.get('tensorflow')
+  # TensorStore's errors are ValueErrors.
+  return (OSError, ValueError, *((tensorflow.errors.OpError,) if tensorflow else ()))
 
 
 def write_whole(path: epath.PathLike, contents: str | bytes) -> None:

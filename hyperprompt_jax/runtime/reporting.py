@@ -7,10 +7,9 @@ from typing import Any
 from clu import metric_writers
 from etils import epath
 
-from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import distributed
-from hyperprompt_jax.runtime.files import write_whole
+from hyperprompt_jax.runtime.files import write_whole, writing
 
 METRICS_FILE = 'metrics.jsonl'
 

@@ -18,7 +18,6 @@ from hyperprompt_jax.checkpoints import (
   open_initial,
 )
 from hyperprompt_jax.checkpoints.identity import identity_of
-from hyperprompt_jax.checkpoints.storage import writing
 from hyperprompt_jax.data import datasets, report
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs, summary
@@ -26,6 +25,7 @@ from hyperprompt_jax.evaluation.evaluator import Evaluator
 from hyperprompt_jax.model import Model, check_vocabulary
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed, files, reporting, terminal
+from hyperprompt_jax.runtime.files import writing
 from hyperprompt_jax.runtime.interrupts import Interrupts
 from hyperprompt_jax.training import settings, trainable
 from hyperprompt_jax.training.loop import TrainingLoop

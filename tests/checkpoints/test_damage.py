@@ -19,11 +19,11 @@ import tensorflow as tf
 import tensorstore as ts
 from etils import epath
 
-from hyperprompt_jax.checkpoints import storage
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path, weighted_sum
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import evaluator
 from hyperprompt_jax.runtime import reporting, workarounds
+from hyperprompt_jax.runtime.files import writing
 from tools.reliability import files
 
 LAST = f'checkpoints/{files.STEPS[-1]}'
@@ -221,7 +221,7 @@ def test_a_full_disk_is_one_line_that_names_the_folder(tmp_path):
   ],
 )
 def test_what_a_library_says_of_storage_is_one_line(error):
-  with pytest.raises(UserError) as refused, storage.writing('/run'):
+  with pytest.raises(UserError) as refused, writing('/run'):
     raise error
   assert re.fullmatch(
     r'/run cannot be written: .*Permission denied; .*', str(refused.value)

@@ -21,9 +21,8 @@ from hyperprompt_jax.checkpoints.storage import (
   check_file,
   check_memory,
   check_name,
-  reason_of,
 )
-from hyperprompt_jax.errors import UserError, shown
+from hyperprompt_jax.errors import UserError, reason_of, shown
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_tasks import plain_json
 

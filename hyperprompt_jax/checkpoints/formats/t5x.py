@@ -15,8 +15,8 @@ import tensorstore as ts
 from flax import traverse_util
 
 from hyperprompt_jax.checkpoints.lazy import LazyArray, in_memory
-from hyperprompt_jax.checkpoints.storage import Folder, check_name, opened, reason_of
-from hyperprompt_jax.errors import UserError, shown
+from hyperprompt_jax.checkpoints.storage import Folder, check_name, opened
+from hyperprompt_jax.errors import UserError, reason_of, shown
 from hyperprompt_tasks import plain_json
 
 MSGPACK_FILE = 'checkpoint'
