@@ -1,17 +1,17 @@
-"""What several test files share: a trained run, and compiled programs."""
+"""Fixtures that several test files share: a trained run, and compiled programs."""
 
 import gc
 import os
 import pathlib
 from importlib import metadata
 
-# As `hyperprompt` does; here TensorFlow may be loaded before it runs.
+# `hyperprompt` sets this too, but TensorFlow may be loaded before a test runs it.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-# Most of the tests' time is compilation, of programs that then run for milliseconds.
+# Most of the tests' time is compilation, and the programs then run for milliseconds.
 os.environ.setdefault(
   'XLA_FLAGS',
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-  # These halve it once more; newer versions of XLA lack one of them, and end at that.
+  # These flags halve it again; newer versions of XLA lack one of them, and abort.
   + ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
   * metadata.version('jaxlib').startswith('0.10.'),
 )
@@ -21,10 +21,10 @@ import pytest
 from hyperprompt_jax import cli
 from hyperprompt_jax.runtime import libtpu
 
-# As `hyperprompt` does.
+# `hyperprompt` sets this too.
 libtpu.prepare()
 
-# The files that take longest go first, so that no worker is left with one at the end.
+# The slowest files run first, so that no worker is left with one at the end.
 SLOW_FILES = (
   'runtime/test_distributed.py',
   'nn/test_methods.py',
@@ -45,7 +45,7 @@ SLOW_FILES = (
 
 
 def pytest_collection_modifyitems(items):
-  """Puts the slow files in front."""
+  """Runs the slow files first."""
 
   def rank(item):
     name = item.path.relative_to(pathlib.Path(__file__).parent).as_posix()
@@ -55,10 +55,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-  """Spares the garbage collector what is there for good: libraries, a million objects.
+  """Excludes the libraries' million permanent objects from garbage collection.
 
-  Tracing a network makes many, and it would walk through all of them again and again:
-  nearly half of the tests' time.
+  Tracing a network makes many objects, so that the collector would walk through all of
+  them again and again, which takes nearly half of the tests' time.
   """
   gc.collect()
   gc.freeze()
@@ -75,7 +75,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope='session')
 def compile_once(tmp_path_factory):
-  """Every start of a verb compiles its programs; here each is compiled once."""
+  """Compiles each program once, although every start of a verb compiles its own."""
   import jax  # not above: pytest's own process, which starts the workers, needs none of it
   from jax.experimental.compilation_cache import compilation_cache
 
@@ -92,7 +92,7 @@ def compile_once(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory, compile_once):
-  """A run of four steps on one task, with checkpoints of steps 2 and 4. Read only."""
+  """A run of four steps on one task, with checkpoints of steps 2 and 4; it is read only."""
   from tests import tiny_run
 
   folder = tmp_path_factory.mktemp('trained') / 'run'

@@ -1,4 +1,4 @@
-"""Checkpoints like those that others publish, small, for training to start from."""
+"""Small checkpoints in the formats that others publish; training starts from them."""
 
 import dataclasses
 import pathlib
@@ -41,8 +41,8 @@ NETWORK = {
 }
 
 
-# Ways for arrays of `CONFIG` to be those of another network, and the line of the table
-# that says so.
+# Edits that turn the arrays of `CONFIG` into those of another network, and the line of the
+# table that reports each.
 DIFFERENCES = [
   (
     lambda a: a.pop('decoder/layers_1/mlp/wo/kernel'),
@@ -62,13 +62,13 @@ DIFFERENCES = [
 
 
 def arrays(config: Config = CONFIG, seed: int = 0) -> dict[str, LazyArray]:
-  """Random parameters of a backbone, by path."""
+  """Returns random parameters of a backbone, by path."""
   params = tiny.init(Model(config, tiny.mtl(), ('task',)), seed)
   return {path: in_memory(np.asarray(x)) for path, x in by_path(params).items()}
 
 
 def values(lazy_arrays: dict[str, LazyArray]) -> dict[str, np.ndarray]:
-  """All arrays, read."""
+  """Reads all arrays."""
   return {path: array.read() for path, array in lazy_arrays.items()}
 
 
@@ -83,7 +83,7 @@ def t5x(folder: pathlib.Path, contents=None, dtype='float32') -> pathlib.Path:
 
 
 def t5x_orbax(folder: pathlib.Path, stacked: bool = False, **options) -> pathlib.Path:
-  """The same as T5X writes it with Orbax: the whole training state, in one item."""
+  """The same checkpoint as T5X writes it with Orbax: the training state in one item."""
   flat = {tuple(path.split('/')): x for path, x in values(arrays()).items()}
   params = traverse_util.unflatten_dict(flat)
   state = {
@@ -97,7 +97,7 @@ def t5x_orbax(folder: pathlib.Path, stacked: bool = False, **options) -> pathlib
 
 
 def hugging_face(folder: pathlib.Path, config: Config = CONFIG) -> pathlib.Path:
-  """A Hugging Face folder, of the same parameters."""
+  """A Hugging Face folder with the same parameters."""
   folder.mkdir(parents=True)
   contents = arrays(dataclasses.replace(config, scan_layers=False))
   assert set(huggingface.write(folder, contents, config)) == set(contents)

@@ -1,4 +1,4 @@
-"""Decoding, against searches and models that keep no state at all."""
+"""Decoding, compared with searches and models that keep no state."""
 
 import functools
 import itertools
@@ -17,13 +17,13 @@ HIDDEN = 6
 
 
 class Rnn(NamedTuple):
-  """A two-layer recurrent net: what it says depends on all the tokens before."""
+  """A two-layer recurrent network, whose output depends on all earlier tokens."""
 
-  embedding: np.ndarray  # [v, HIDDEN]
+  embedding: np.ndarray  # [V, HIDDEN]
   recurrence: np.ndarray  # [LAYERS, HIDDEN, HIDDEN]
-  readout: np.ndarray  # [HIDDEN, v]
-  bias: np.ndarray  # [v]
-  start: np.ndarray  # [b, LAYERS, HIDDEN]: the examples differ by it
+  readout: np.ndarray  # [HIDDEN, V]
+  bias: np.ndarray  # [V]
+  start: np.ndarray  # [B, LAYERS, HIDDEN], different for each row
 
 
 def random_rnn(seed, vocab_size, batch_size, eos_bias=0.0):
@@ -63,7 +63,7 @@ def rnn_state(rnn, batch_axis):
 
 
 def next_log_probs(rnn, example, prefix):
-  """Log probabilities `[v]` of the token after a prefix, computed from its start."""
+  """Returns the next token's log probabilities `[V]`, computed from the prefix's start."""
   hidden = rnn.start[example].astype(np.float64)
   for token in (0, *prefix):
     below = rnn.embedding[token]
@@ -74,7 +74,7 @@ def next_log_probs(rnn, example, prefix):
 
 
 def sum_log_probs(rnn, example, sequence):
-  """What a sequence's tokens, up to and including EOS, sum to by teacher forcing."""
+  """Sums the log probabilities of a sequence's tokens, up to EOS, by teacher forcing."""
   total = 0.0
   for i, token in enumerate(sequence):
     total += next_log_probs(rnn, example, sequence[:i])[token]
@@ -103,7 +103,7 @@ def naive_greedy(rnn, example, max_decode_len):
 
 
 def naive_beam_search(rnn, example, num_decodes, max_decode_len, alpha):
-  """The k best (sequence, score) and the steps after which they could not change."""
+  """Returns the best (sequence, score) pairs, and the step that makes them final."""
   live, finished, steps = {(): 0.0}, {}, None
   for length in range(1, max_decode_len + 1):
     candidates = {
@@ -131,7 +131,7 @@ def best(scores, n):
 
 @functools.cache
 def jitted(decoder, batch_size, batch_axis=0, *, max_decode_len, **kwargs):
-  """A decoder of Rnns of one shape, compiled once: weights and state are traced."""
+  """Compiles a decoder of Rnns of one shape once: weights and state are traced."""
   settings = decoding.DecodeSettings(batch_size, max_decode_len, EOS, batch_axis)
 
   def decode(rnn, **traced):
@@ -164,7 +164,7 @@ def test_greedy_equals_a_loop_over_prefixes(batch_axis):
 
 
 def test_greedy_stops_when_the_last_row_has_ended():
-  # Seeds are looked through for a batch whose rows end at different positions.
+  # The first seed is taken whose rows end at different positions.
   rnn = next(
     rnn
     for rnn in (random_rnn(seed, 7, 3, eos_bias=2.0) for seed in range(100))
@@ -204,7 +204,7 @@ def test_beam_search_equals_a_search_over_prefixes(
     num_decodes=k,
     alpha=alpha,
   )
-  # From EOS out of reach, through finished sets half full, to EOS almost at once.
+  # The biases range from an EOS that never comes to one that comes almost at once.
   for seed, eos_bias in enumerate([-20, -5, -3, -1, 0, 1, 2, 3, 4, 6]):
     rnn = random_rnn(seed, 9, batch_size, eos_bias)
     sequences, scores = decode(rnn)
@@ -228,7 +228,7 @@ def test_beam_search_wide_enough_is_exhaustive():
   for i in range(2):
     expected = {s: sum_log_probs(rnn, i, s) / penalty(len(s), 0.6) for s in every}
     expected = best(expected, 8)
-    # Seven sequences exist; the eighth beam has nothing to hold.
+    # Seven sequences exist, so that the eighth beam is empty.
     assert sequences[i].tolist() == [*(padded(s, 3) for s in expected), [0, 0, 0]]
     assert_close(scores[i], [*expected.values(), -1e7])
 
@@ -331,7 +331,7 @@ def test_sampling_is_a_function_of_the_key():
   other, _ = decode(rnn, rng=jax.random.key(1))
   np.testing.assert_array_equal(tokens, again)
   assert (tokens != other).any()
-  # The draws of one example are not copies of each other.
+  # The samples of one row are not copies of each other.
   assert len({tuple(row) for row in tokens[0].tolist()}) == 4
 
 
@@ -339,7 +339,7 @@ PROBS = np.array([0.05, 0.05, 0.1, 0.2, 0.25, 0.35])
 
 
 def draw_fixed(batch_size, max_decode_len=1, **kwargs):
-  """Samples from PROBS at every position; without a state and without an EOS."""
+  """Samples from PROBS at every position, without a state and without an EOS."""
   settings = decoding.DecodeSettings(batch_size, max_decode_len, eos_id=-1)
   step_fn = lambda tokens, state, index: (
     jnp.broadcast_to(jnp.log(PROBS), (*tokens.shape, 6)).astype(jnp.float32),
@@ -349,7 +349,7 @@ def draw_fixed(batch_size, max_decode_len=1, **kwargs):
 
 
 def assert_frequencies(draws, probs):
-  """Counts are within five standard deviations of what they should be."""
+  """Checks that counts are within five standard deviations of their expectation."""
   draws = draws.ravel()
   frequencies = np.bincount(draws, minlength=len(probs)) / draws.size
   bound = 5 * np.sqrt(probs * (1 - probs) / draws.size)
@@ -366,7 +366,7 @@ def assert_frequencies(draws, probs):
     ({'top_p': 1.0}, PROBS),
     # The smallest set of at least 0.7: 0.35 + 0.25 falls short.
     ({'top_p': 0.7}, [0, 0, 0, 0.2, 0.25, 0.35]),
-    # 0.35 of the 0.6 left is 0.583, so one token is enough.
+    # 0.35 is 0.583 of the remaining 0.6, so one token is enough.
     ({'top_k': 2, 'top_p': 0.5}, [0, 0, 0, 0, 0, 1]),
     # At temperature 0.5, 0.35² is 0.49 of the sum and 0.25² a further 0.25.
     ({'temperature': 0.5, 'top_p': 0.7}, [0, 0, 0, 0, 0.25**2, 0.35**2]),

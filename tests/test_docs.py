@@ -1,4 +1,4 @@
-"""The documents: links resolve, and commands have the verbs, flags and files they name."""
+"""The documents: links resolve, and the verbs, flags and files of their commands exist."""
 
 import importlib
 import pathlib
@@ -36,7 +36,7 @@ def blocks(text):
 
 
 def commands():
-  """Each command of the documents that runs a program of ours: its page and its words."""
+  """Returns page and words of each command in the documents that runs our programs."""
   for page in PAGES:
     text = page.read_text()
     inline = re.findall(r'`((?:hyperprompt|python -m|make) [^`]*)`', without_code(text))
@@ -55,7 +55,7 @@ OURS = {
 
 
 class Parsed(Exception):
-  """A verb has parsed its flags."""
+  """Raised when a verb has parsed its flags."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every method trains from its gin file alone; one of somebody else's does too."""
+"""Every method trains from its gin file alone, and so does a user's own method."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ STEPS = 12
 
 
 def arguments(folder, method_file, *more, **macros):
-  """A run on a mixture, with nothing of the method but its file."""
+  """Returns the arguments of a run on a mixture that takes the method from its file."""
   macros = {
     'MIXTURE_OR_TASK_NAME': tiny_run.TWO_UNSCORED,
     'TRAIN_STEPS': STEPS,
@@ -72,7 +72,7 @@ def test_single_task_trains_every_task_by_itself(tmp_path, compile_once, capsys)
     assert trained == {f'train/loss/{task}'}
     binding = f"MIXTURE_OR_TASK_NAME = 'hp_builtin_{task}'"
     assert binding in (folder / task / 'config.gin').read_text()
-  # One table over all of them, with their average.
+  # One table shows all tasks and their average.
   closing = out[out.rindex('Validation scores') :]
   assert all(task in closing for task in tasks) and 'average' in closing
 

@@ -1,4 +1,4 @@
-"""The loss against its definition; predictions and scores against each other."""
+"""The loss, compared with its definition; predictions, compared with scores."""
 
 import dataclasses
 import functools
@@ -111,7 +111,7 @@ def test_beam_search_finds_predictions_at_least_as_likely_as_greedy():
 
 @pytest.mark.parametrize('platform', ['cpu', 'tpu'])
 def test_each_beam_of_a_row_has_the_logits_of_teacher_forcing(monkeypatch, platform):
-  """With the caches, and the layers, as they are on CPUs and elsewhere."""
+  """The caches and layers have different layouts on CPUs and on other devices."""
   monkeypatch.setattr(jax, 'default_backend', lambda: platform)
   m, beams, length = tiny.model(tiny.hyperprompt(stacks='both')), 3, 5
   assert (m.cache_batch_axis == 0) == (platform == 'cpu')

@@ -1,4 +1,4 @@
-"""What holds for all of the code, whatever it reads: SECURITY.md."""
+"""The rules of SECURITY.md that hold for all of the code."""
 
 import ast
 import pathlib
@@ -18,7 +18,7 @@ RUNS_CODE |= {'eval', 'exec', 'np.load', 'numpy.load', 'jnp.load', 'yaml.load'}
 
 
 def used(tree):
-  """Modules that are imported, and names that are called."""
+  """Returns the modules that code imports, and the names that it calls."""
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name.partition('.')[0] for alias in node.names)
@@ -52,7 +52,7 @@ def test_no_link_of_another_user_catches_what_is_written(tmp_path):
   with whole_file(output) as file:
     file.write('answers')
     (temporary,) = {*tmp_path.glob('.answers.jsonl.*')}
-    # Twelve digits of chance stand in the name: no link can be laid there beforehand.
+    # The name has twelve random digits, so nobody can place a link there beforehand.
     assert re.fullmatch(r'\.answers\.jsonl\.[0-9a-f]{12}\.tmp', temporary.name)
   assert (mine.read_text(), output.read_text()) == ('mine', 'answers')
 

@@ -1,4 +1,4 @@
-"""Our network beside T5X's own, and under its training loop; skipped where T5X is not."""
+"""Our network, compared with T5X's own, and under T5X's loop; skipped without T5X."""
 
 import functools
 import json
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.t5x
 
 GIN = gin_files.gin_directory()
 VOCABULARY = seqio.ByteVocabulary()
-# Large enough for Adafactor to factor second moments: it takes two sizes of 128.
+# Adafactor factors second moments only of arrays with two axes of at least 128.
 SIZES = {
   'vocab_size': 384,
   'emb_dim': 128,
@@ -145,7 +145,7 @@ def test_generations_are_t5xs(kind, params, batch, num_decodes):
 
 
 def test_sampling_and_forced_prefixes_are_t5xs(batch):
-  """Of 1.1 alone; the first three tokens are given."""
+  """Covers T5 1.1 alone; the first three tokens are forced."""
   kind = 't5_1_1'
   params = tiny.init(Model(config_of(kind), tiny.mtl(), tiny.TASKS))
   prefix = batch['decoder_input_tokens'] * (jnp.arange(8) < 4)
@@ -228,7 +228,7 @@ def initializer(model):
 
 
 def restore(path, model, fresh='task'):
-  """What `t5x.train` does with INITIAL_CHECKPOINT_PATH, with `t5x/finetune.gin`."""
+  """Restores INITIAL_CHECKPOINT_PATH as `t5x.train` does with `t5x/finetune.gin`."""
   config = utils.RestoreCheckpointConfig(
     path=str(path),
     mode='specific',
@@ -372,7 +372,7 @@ def test_train_eval_and_infer_on_the_built_in_mixture(tmp_path):
   )
   losses = scalars(model_dir / 'train', 'loss_per_nonpadding_target_token')
   assert len(losses) == 5 and losses[-1] < 0.5 * losses[0]
-  # Packed: 16 rows hold the examples of many more.
+  # Rows are packed, so that 16 of them hold many more examples.
   assert scalars(model_dir / 'train', 'effective_batch_size/decoder')[-1] > 32
 
   checkpoint = str(model_dir / 'checkpoint_50')
@@ -388,7 +388,7 @@ def test_train_eval_and_infer_on_the_built_in_mixture(tmp_path):
   assert len(metrics) == 8
   trained = model_dir / 'inference_eval'
   for path in metrics:
-    # The same examples, predicted by the same parameters.
+    # The same parameters predict the same examples.
     got, want = (json.loads((d / path.name).read_text()) for d in (path.parent, trained))
     assert got == want
 

@@ -1,4 +1,4 @@
-"""Training runs small enough for tests, by the command line."""
+"""Training runs that are small enough for tests, started by the command line."""
 
 import pathlib
 
@@ -9,8 +9,8 @@ from hyperprompt_tasks import builtin
 TWO_TASKS = 'hp_test_two'
 hyperprompt_tasks.add_mixture(TWO_TASKS, {'hp_builtin_copy': 1.0, 'hp_builtin_first': 2.0})
 
-# Tasks without metrics, for runs whose evaluations nobody looks at: generating is half of
-# what a short run compiles.
+# Tasks without metrics, for runs whose evaluations no test reads. Such runs compile half as
+# much, because they do not generate text.
 UNSCORED, TWO_UNSCORED = 'hp_test_unscored', 'hp_test_two_unscored'
 for name, task in {UNSCORED: 'first', f'{UNSCORED}_copy': 'copy'}.items():
   hyperprompt_tasks.add_task(
@@ -25,7 +25,7 @@ hyperprompt_tasks.add_mixture(TWO_UNSCORED, {f'{UNSCORED}_copy': 1.0, UNSCORED: 
 
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 
-# One layer each way, 16 wide. Dropout is on: finetune.gin has 0.1.
+# Each stack has one layer of width 16. Dropout is on, since finetune.gin sets 0.1.
 BACKBONE = {
   'config.Config.emb_dim': 16,
   'config.Config.mlp_dim': 16,
@@ -40,7 +40,7 @@ NETWORK = {**BACKBONE, 'methods.HyperPromptGlobal.prompt_length': 2}
 def train_arguments(
   model_dir: pathlib.Path, *more: str, files=FILES, without=(), network=NETWORK, **macros
 ) -> list[str]:
-  """The arguments of `hyperprompt train` for one task of the built-in mixture."""
+  """Returns the arguments of `hyperprompt train` for one task of the built-in mixture."""
   bindings = {
     'MODEL_DIR': str(model_dir),
     'MIXTURE_OR_TASK_NAME': 'hp_builtin_first',

@@ -1,4 +1,4 @@
-"""What is restored of a damaged checkpoint; `make chaos` tries every damage."""
+"""Damaged checkpoints: the restored step and the error. `make chaos` tries every damage."""
 
 import asyncio
 import gc
@@ -130,7 +130,7 @@ def test_sums_name_the_arrays_that_differ():
   assert differing(jax.tree.map(lambda x: x, {**tree, 'd': tree['a']}), sums) == ['d']
 
 
-# ---- What Orbax leaves behind of several reads when one has failed ----
+# ---- The reads that Orbax abandons when one of several fails ----
 
 
 def leave_behind(file):
@@ -153,7 +153,7 @@ def leave_behind(file):
   del promise, future, loop, task
   with warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter('always')
-    names['read'](None)  # which nobody awaits
+    names['read'](None)  # no code awaits it
     gc.collect()
   return [str(warning.message) for warning in warned]
 

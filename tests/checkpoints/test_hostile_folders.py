@@ -1,4 +1,4 @@
-"""Folders from elsewhere are data: nothing of them runs, only regular files are read."""
+"""Foreign folders are data: none of their code runs, and only regular files are read."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ GIN = 'import evil\n'
 
 @pytest.fixture
 def evil(tmp_path, monkeypatch):
-  """The file that the module `evil` writes when something imports it."""
+  """The file that the module `evil` writes when it is imported."""
   modules = tmp_path / 'modules'
   modules.mkdir()
   trace = tmp_path / 'it_has_run'
@@ -29,7 +29,7 @@ def evil(tmp_path, monkeypatch):
 
 
 def add_run(folder: pathlib.Path) -> None:
-  """Puts beside what a folder holds what makes it look like a run of this project."""
+  """Adds the files that make a folder look like a run of this project."""
   (folder / 'checkpoints' / '1' / 'params').mkdir(parents=True)
   (folder / 'config.gin').write_text(GIN)
 
@@ -70,7 +70,7 @@ def test_a_runs_own_gin_is_not_run_to_convert_it(trained, tmp_path, evil):
 
 
 def opened(path: pathlib.Path) -> str:
-  """The error of looking at a checkpoint, by a process that must not hang."""
+  """Returns the error of a process that opens a checkpoint, and must not hang."""
   code = (
     'import sys; from hyperprompt_jax.checkpoints.source import open_source\n'
     'try:\n  print(len(open_source(sys.argv[1]).arrays))\n'
@@ -130,7 +130,7 @@ def test_a_description_of_endless_size_is_not_read(tmp_path):
 
 
 def replace(path: pathlib.Path, kind: str) -> None:
-  """Puts a pipe in the place of a file, or a link to a device that never ends."""
+  """Replaces a file by a pipe, or by a link to a device that never ends."""
   path.unlink()
   if kind == 'pipe':
     os.mkfifo(path)

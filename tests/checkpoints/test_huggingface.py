@@ -1,4 +1,4 @@
-"""Hugging Face's T5s: what they compute, and what is wrong with a folder."""
+"""Hugging Face's T5s: equal outputs, and errors about faulty folders."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ MODELS = ('t5_1_0', 't5_1_1', 'flan')
 
 @functools.cache
 def installed(*versions: str) -> bool:
-  """Whether packages are there, `name==version` each."""
+  """Returns whether packages are installed, `name==version` each."""
   try:
     return all(
       importlib.metadata.version(name).split('+')[0] == version
@@ -43,7 +43,7 @@ def installed(*versions: str) -> bool:
 
 
 def load(folder, **overrides):
-  """The model and parameters of a folder, scanned as runs have them by default."""
+  """Returns model and parameters of a folder, with scanned layers as in runs by default."""
   config = open_source(str(folder)).backbone_config()
   config = dataclasses.replace(config, scan_layers=True, dropout_rate=0.0)
   model = Model(config, tiny.mtl(), ('task',), **overrides)
@@ -53,7 +53,7 @@ def load(folder, **overrides):
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits(model, params, inputs, decoder_inputs):
-  # Targets only say what is padding: nothing is.
+  # Targets only mark padding, and there is none.
   return model.module.apply(
     {'params': params},
     inputs,
@@ -162,7 +162,7 @@ def of_folder(folder):
   return arrays_read
 
 
-# ---- What is wrong with a folder ----
+# ---- Faulty folders ----
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What saving a checkpoint leaves in memory."""
+"""Saving a checkpoint does not let memory grow."""
 
 import contextlib
 import gc
@@ -22,5 +22,5 @@ def test_a_save_leaves_nothing_in_memory(tmp_path):
       checkpointer.wait()
       gc.collect()
       lists.append(sum(type(x) is list for x in gc.get_objects()))
-  # TensorStore's metrics would be 49 for each of five saves; Orbax keeps its last ten.
+  # TensorStore's metrics would add 49 for each of five saves; Orbax keeps its last ten.
   assert lists[-1] - lists[2] < 5 * 10

@@ -1,4 +1,4 @@
-"""A run that goes on with another optimizer than the one that it was saved with."""
+"""A run that resumes with another optimizer than the one that it was saved with."""
 
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ def checkpointer(folder):
 
 
 def state_of(optimizer, steps):
-  """A state after some steps, each with another gradient."""
+  """Returns a state after some steps, each with another gradient."""
   optimizer = optax.with_extra_args_support(optimizer)
   params = {'w': jnp.arange(3.0)}
   opt_state = optimizer.init(params)
@@ -37,7 +37,7 @@ def state_of(optimizer, steps):
 
 
 def restored(tmp_path, saved_by, wanted_by):
-  """The state of an optimizer, of a checkpoint that has another's."""
+  """Restores an optimizer's state from a checkpoint of another optimizer."""
   saving = checkpointer(tmp_path)
   saving.save(state_of(saved_by, STEPS), NO_DATA)
   saving.close()
@@ -54,7 +54,7 @@ def assert_equal(got, want):
 
 @pytest.mark.parametrize('saved_by', [PLAIN, SHORTER])
 def test_a_run_may_begin_to_skip(tmp_path, saved_by):
-  """As who meets a step that is not finite will want to; with another interval, too."""
+  """Step skipping can be switched on at a resume, also with another interval."""
   state = restored(tmp_path, saved_by, SKIPPING)
   want = state_of(PLAIN, STEPS)
   assert_equal(state.params, want.params)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its run, and what it may not say."""
+"""The record that a checkpoint has of its run, and the values that it refuses."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Checkpoints on Google Cloud Storage, from a server on this machine that stands for it."""
+"""Checkpoints on Google Cloud Storage, for which a server on this machine stands in."""
 
 import functools
 import http.server
@@ -47,7 +47,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     self.wfile.write(content)
 
   def log_message(self, *args):
-    """Keeps quiet."""
+    """Writes no log."""
 
 
 @pytest.fixture

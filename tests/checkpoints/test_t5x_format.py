@@ -1,4 +1,4 @@
-"""T5X's checkpoints: both formats, and what is wrong with one."""
+"""T5X's checkpoints: both formats, and errors about faulty ones."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ from tests import published
 
 @pytest.fixture(scope='module')
 def native(tmp_path_factory):
-  """A native T5X checkpoint. Read only."""
+  """A native T5X checkpoint, which is read only."""
   return published.t5x(tmp_path_factory.mktemp('t5x'))
 
 
@@ -107,7 +107,7 @@ def test_rows_of_the_vocabulary(rows, axis):
   np.testing.assert_array_equal(resized.read(tuple(part)), got[tuple(part)])
 
 
-# ---- What is wrong with a checkpoint ----
+# ---- Faulty checkpoints ----
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_orbax_metadata_that_is_none(tmp_path):
     assert '_METADATA is damaged' in line or 'is no checkpoint' in line
 
 
-# ---- What a stranger may write ----
+# ---- Checkpoints of a stranger ----
 
 
 def edit_tree(folder, change):
@@ -309,7 +309,7 @@ def test_bytes_are_never_taken_for_objects(copy, dtype):
   [
     ({'shape': [2**40, 2**20]}, 'token_embedder/embedding is of 4,611,686,018 GB'),
     ({'shape': [2**62] * 20, 'chunks': [1] * 20}, 'GB by what its file says'),
-    # TensorStore would end the process.
+    # Here TensorStore would abort the process.
     ({'chunks': [2**40, 2**20]}, 'a chunk of'),
   ],
 )

@@ -84,12 +84,12 @@ libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, 'stdout'))
 """
 
 
-# Elsewhere the command sets nothing, and there is no malloc_info to ask.
+# With other C libraries the command sets nothing, and malloc_info does not exist.
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc has arenas')
 def test_many_threads_have_two_arenas_of_memory(monkeypatch):
   monkeypatch.delenv('MALLOC_ARENA_MAX', raising=False)
   assert python(ARENAS).stdout.count('<heap nr=') == 2
-  monkeypatch.setenv('MALLOC_ARENA_MAX', '3')  # who knows better
+  monkeypatch.setenv('MALLOC_ARENA_MAX', '3')  # the user's choice wins
   assert python(ARENAS).stdout.count('<heap nr=') == 3
 
 
@@ -122,7 +122,7 @@ def test_every_model_goes_with_every_method(model, method):
     'TASK_FEATURE_LENGTHS={"inputs": 8, "targets": 8}',
     'TRAIN_STEPS=1',
   ]
-  gin_files.parse(files, required)  # which refuses macros that nothing sets
+  gin_files.parse(files, required)  # it refuses macros that nothing sets
   text = gin.config_str()
   defined = {line.split(' = ')[0] for line in text.splitlines() if ' = ' in line}
   macros = {name for name in defined if name.isupper()}
@@ -180,7 +180,7 @@ def test_eval_finds_what_training_found(trained, capsys):
 
 @pytest.fixture
 def scored(trained, tmp_path):
-  """The run, had its second evaluation been the better one."""
+  """A copy of the run whose second evaluation is the better one."""
   run = tmp_path / 'scored'
   shutil.copytree(trained, run)
   lines = lines_of(run / 'metrics.jsonl')
@@ -216,7 +216,7 @@ def test_infer_on_a_file_and_on_a_task_agree_in_order(trained, tmp_path, capsys)
   assert [line['task'] for line in of_task] == ['first'] * 128
   assert all(line['targets'] == line['inputs'][len('first: ')] for line in of_task)
 
-  # Every third, in reverse: not a multiple of the batch, and of two tasks in turn.
+  # Every third line in reverse order: no multiple of the batch, and one of another task.
   asked = [{'task': line['task'], 'inputs': line['inputs']} for line in of_task[::-3]]
   asked[1]['task'] = 'copy'
   questions = tmp_path / 'questions.jsonl'
@@ -247,7 +247,7 @@ def test_infer_cuts_a_long_input_and_generates_no_more_than_asked(trained, tmp_p
   common = ['infer', f'--model_dir={trained}', f'--input={questions}']
   cut = '--gin.TASK_FEATURE_LENGTHS={"inputs": 20, "targets": 2}'
   assert cli.main([*common, cut, f'--output={answers}']) == 0
-  # 20 tokens: 19 bytes and EOS.
+  # 20 tokens hold 19 bytes and EOS.
   whole, cut_by_one, cut_by_many = [line['prediction'] for line in lines_of(answers)]
   assert whole == cut_by_one == cut_by_many
   assert len(whole.encode()) <= 2
@@ -256,7 +256,7 @@ def test_infer_cuts_a_long_input_and_generates_no_more_than_asked(trained, tmp_p
 def test_infer_passes_through_what_else_a_line_holds(trained, tmp_path):
   questions, answers = tmp_path / 'q.jsonl', tmp_path / 'a.jsonl'
   line = {'task': 'max', 'inputs': 'é', 'id': 7}
-  # With the byte order mark and the line ends that Windows writes.
+  # The file has the byte order mark and the line ends that Windows writes.
   text = f'\ufeff{json.dumps(line)}\r\n\r\n{json.dumps(line)}\r\n'
   questions.write_bytes(text.encode('utf-8'))
   common = ['infer', f'--model_dir={trained}', f'--input={questions}']
@@ -272,7 +272,7 @@ def test_files_and_runs_are_found_from_another_working_directory(
   monkeypatch.chdir(tmp_path)
   shutil.copytree(trained, tmp_path / 'moved')
   arguments = tiny_run.train_arguments(pathlib.Path('moved'))
-  assert cli.main(arguments) == 0  # which has no step left to do
+  assert cli.main(arguments) == 0  # the run has no step left to do
   report = json_of(capsys, 'eval', '--model_dir=moved', '--json')
   assert report['checkpoints'][0]['step'] == 4
   assert sorted(os.listdir(tmp_path)) == ['moved']
@@ -282,7 +282,7 @@ def test_a_run_evaluates_where_it_was_copied_to(trained, tmp_path, capsys):
   copy = tmp_path / 'copy'
   shutil.copytree(trained, copy)
   shutil.rmtree(copy / 'checkpoints' / '4')
-  # The original has step 4 still: that is not what is asked about.
+  # The original still has step 4, but the copy is evaluated.
   report = json_of(capsys, 'eval', f'--model_dir={copy}', '--step=all', '--json')
   assert [c['step'] for c in report['checkpoints']] == [2]
 

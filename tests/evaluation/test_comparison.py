@@ -1,4 +1,4 @@
-"""`hyperprompt eval --compare`, on what training records."""
+"""`hyperprompt eval --compare`, on the records of training."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def run(folder, method, seed, scores, steps=10):
 
 @pytest.fixture
 def folders(tmp_path):
-  """Three seeds of two methods: one is better at `a`, by turns better at `b`."""
+  """Three seeds of two methods: one is always better at `a`, and sometimes at `b`."""
   result = []
   for seed, (a, b) in enumerate([(60.0, 50.0), (70.0, 40.0), (65.0, 60.0)]):
     result.append(

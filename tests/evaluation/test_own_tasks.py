@@ -1,4 +1,4 @@
-"""Own tasks from a gin file alone: trained, evaluated, and found again by the run."""
+"""Own tasks from a gin file alone: a run trains, evaluates and later finds them."""
 
 import json
 
@@ -35,7 +35,7 @@ def files(folder, name):
 
 
 def forget(name):
-  """Takes a mixture and its tasks back, as if they had never been made."""
+  """Removes a mixture and its tasks from SeqIO's registries."""
   for task in seqio.MixtureRegistry.get(name).tasks:
     seqio.TaskRegistry.remove(task.name)
     del task_lists._declared[task.name], task_lists._conditioned[task.name]
@@ -56,18 +56,18 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   )
   assert cli.main(arguments) == 0
   out, err = capsys.readouterr()
-  # What is cut is said first: EOS, too, takes a place in `say a`; `is 0` has room.
+  # The data report comes first. With EOS, `say a` is too long, and `is 0` is not.
   assert 'Training data' in err and 'good 60.0 % bad 40.0 %' in ' '.join(err.split())
   data = json.loads((run / 'data.json').read_text())
   assert data['own_gin.shout']['cut'] == {'inputs': 5, 'targets': 0}
   assert data['own_gin.shout']['cut_tokens'] == {'inputs': 5, 'targets': 0}
   assert data['own_gin.judge']['cut'] == {'inputs': 0, 'targets': 0}
   assert data['own_gin.judge']['labels'] == {'good': 3, 'bad': 2}
-  assert data['own_gin.judge']['source_rows'] is None  # there are more
+  assert data['own_gin.judge']['source_rows'] is None  # the source has more rows
   assert 'shout' in out and 'judge' in out and 'accuracy' in out
   metadata = json.loads((run / 'checkpoints/2/run/metadata').read_text())
-  assert metadata['task_list'] == ['judge', 'shout']  # gin keeps no other order
-  # A process that knows nothing but the run.
+  assert metadata['task_list'] == ['judge', 'shout']  # gin sorts a dict's keys
+  # The tasks are removed, as in a process that knows only the run.
   forget('own_gin')
   assert cli.main(['eval', f'--model_dir={run}', '--json']) == 0
   (result,) = json.loads(capsys.readouterr().out)['checkpoints']
@@ -140,7 +140,7 @@ def test_somebody_elses_tasks_by_gin(tmp_path, capsys, monkeypatch):
   err = capsys.readouterr().err
   assert 'own_gin_c is no registered SeqIO task; nearest: own_gin_' in err
   tasks = "--gin.hyperprompt_tasks.condition.tasks={'own_gin_a': 1, 'own_gin_b': 2}"
-  # What is registered is of two tasks, and nothing else is wrong but the last binding.
+  # Two tasks are registered, and only the last binding is wrong.
   assert cli.main([*arguments, tasks, '--gin.BATCH_SIZE=0']) == 2
   assert 'BATCH_SIZE' in capsys.readouterr().err
   assert hyperprompt_tasks.task_list('own_gin_theirs') == ('own_gin_a', 'own_gin_b')

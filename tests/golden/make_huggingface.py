@@ -24,8 +24,8 @@ MODELS = {
   't5_1_1': {'feed_forward_proj': 'gated-gelu', 'num_layers': 2, 'num_decoder_layers': 3},
   'flan': {'feed_forward_proj': 'gated-gelu', 'num_layers': 3, 'num_decoder_layers': 2},
 }
-# Seeds with which both beam searches agree: transformers ends a beam only where EOS is
-# among the k best continuations, T5X where it is among the 2k best.
+# With these seeds, both beam searches agree. They can differ, because transformers ends a
+# beam if EOS is among the N best continuations, T5X if it is among the 2N best.
 SEEDS = {'t5_1_0': 31, 't5_1_1': 42, 'flan': 43}
 SIZES = {'vocab_size': 64, 'd_model': 24, 'd_kv': 8, 'd_ff': 32, 'num_heads': 4}
 LENGTH, BEAMS = 8, 4
@@ -42,9 +42,9 @@ def weights(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     elif len(shape) == 2 and 'shared' not in name:
       x /= np.sqrt(shape[1])
     if name.split('.')[-2] in ('o', 'wo'):
-      x *= 6  # what a token is followed by must not be itself
+      x *= 6  # otherwise every token would be followed by itself
     if name in ('shared.weight', 'lm_head.weight'):
-      x[1] *= 1.5  # some sequences end early
+      x[1] *= 1.5  # this ends some sequences early
     return torch.tensor(x, dtype=torch.float32)
 
   names = model.state_dict()
@@ -87,11 +87,11 @@ def outputs(model: transformers.T5ForConditionalGeneration) -> dict[str, np.ndar
         attention_mask=mask,
         max_new_tokens=LENGTH,
         do_sample=False,
-        # With it, transformers 5.23 fails where the decoder is deeper than the encoder.
+        # With a cache, transformers 5.23 fails if the decoder is deeper than the encoder.
         use_cache=False,
         **more,
       )[:, 1:].numpy()
-      # Beam search fills what is behind EOS with EOS: its padding, 0, passes for none.
+      # Beam search pads with EOS, because it takes 0 for no padding id at all.
       ended = np.cumsum(out == 1, 1) - (out == 1) > 0
       return np.pad(np.where(ended, 0, out), ((0, 0), (0, LENGTH - out.shape[1])))
 
@@ -99,7 +99,7 @@ def outputs(model: transformers.T5ForConditionalGeneration) -> dict[str, np.ndar
       **rows,
       'logits': logits.numpy(),
       'greedy': generate(num_beams=1).astype(np.int32),
-      # T5X's brevity penalty and this one differ in all but none.
+      # T5X's length penalty differs from this one, except at 0.
       'beam': generate(num_beams=BEAMS, length_penalty=0.0).astype(np.int32),
     }
 

@@ -1,4 +1,4 @@
-"""Attention with prompts: written out, and by the TPU's kernel, interpreted."""
+"""Attention with prompts: written out, and by the interpreted TPU kernel."""
 
 import jax
 import jax.numpy as jnp

@@ -30,8 +30,8 @@ def test_near_positions_have_buckets_of_their_own_and_far_ones_share(bidirection
   assert buckets.max() == 31
 
 
-# T5X's buckets of distances 0 … 130 into the past (its `_relative_position_bucket`, run
-# once): where they change, which is where rounding matters.
+# T5X's buckets of distances 0 … 130 into the past, computed by its
+# `_relative_position_bucket`. Rounding matters at the distances where they change.
 T5X_BORDERS = {
   True: [8, 12, 16, 23, 32, 46, 64, 91],
   False: [16, 19, 21, 24, 27, 31, 35, 40],

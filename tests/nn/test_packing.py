@@ -1,4 +1,4 @@
-"""Packed rows, whatever the method: each segment is as if it were alone."""
+"""Packed rows: with every method, each segment gives the same result as a row alone."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from hyperprompt_jax.nn.insertion import insert_input_prompts
 from hyperprompt_jax.nn.segments import Segments
 from tests import tiny
 
-# All that is inserted, wherever it is; how a method makes its prompts is nothing to it.
+# Every kind of insertion in every place; packing does not depend on how prompts are made.
 every_variant = pytest.mark.parametrize(
   'variant',
   [
@@ -21,14 +21,14 @@ every_variant = pytest.mark.parametrize(
   ],
 )
 
-# Four tasks in one row; in the other, room that is left over.
+# One row has four tasks, and the other has room left.
 PACKING = [(0, 1, 2, 3), (5, 4)]
 
 
 def packed_and_alone(variant):
-  """A model and its parameters; six rows, and the same rows packed into two.
+  """Returns a model, its parameters, six rows, and the same rows packed into two.
 
-  One layer each way, which is the quickest to compile, but where the first has nothing.
+  Stacks have one layer, which compiles fastest, or two if the first layer has no prompts.
   """
   layers = 2 if variant == 'upper_layers_of_both' else 1
   model = tiny.model(
@@ -61,7 +61,7 @@ def test_a_packed_row_of_four_tasks_equals_the_four_rows_alone(variant):
 @every_variant
 def test_what_a_segment_holds_is_nothing_to_the_others_of_its_row(variant):
   model, params, rows, packed = packed_and_alone(variant)
-  # Another text and another task in the second segment.
+  # The second segment gets another text and another task.
   changed = {**packed, 'task_ids': packed['task_ids'].at[0, 1].set(rows['task_ids'][0, 0])}
   for name, side in (
     ('encoder_input_tokens', 'encoder'),
@@ -87,6 +87,6 @@ def test_input_prompts_stand_before_the_tokens_of_their_segment():
   x, inserted = insert_input_prompts(prompts, segments, tokens)
   assert x[0, :, 0].tolist() == [5, 6, -1, -2, 1, 2, -3, -4, -5]
   assert inserted.ids[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 0]
-  # The second segment is not there, and its prompts are padding.
+  # The second segment is empty, so that its prompts are padding.
   assert x[1, :5, 0].tolist() == [3, 4, -6, -7, -8]
   assert inserted.ids[1].tolist() == [1, 1, 1, 1, 1, 0, 0, 0, 0]

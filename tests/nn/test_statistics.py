@@ -1,4 +1,4 @@
-"""Statistics of attention, from logits: exact however much mass the prompts take."""
+"""Statistics of attention from logits, which are exact for any mass on the prompts."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from hyperprompt_jax.nn import statistics
 
 
 def naive(logits, num_prompts):
-  """Mass on prompts, mass on tokens and entropy over tokens of one query, in float64."""
+  """Returns one query's mass on prompts, mass on tokens and entropy over tokens."""
   logits = np.asarray(logits, np.float64)
   powers = np.exp(logits - logits.max())
   mass = powers / powers.sum()
@@ -38,7 +38,7 @@ def test_entropy_over_tokens_does_not_depend_on_the_mass_of_prompts(prompt_logit
       np.testing.assert_allclose(reduced.prompt_mass[at], prompt_mass, atol=1e-6)
       np.testing.assert_allclose(reduced.token_mass[at], token_mass, atol=1e-6)
       np.testing.assert_allclose(reduced.entropy[at], entropy, rtol=1e-6)
-  # All queries are almost undecided between four tokens: the last bin.
+  # All queries spread almost evenly over four tokens, which is the last bin.
   assert reduced.histogram[:, -1].tolist() == [9, 12]
   assert reduced.histogram.sum() == 21
 

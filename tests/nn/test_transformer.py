@@ -23,7 +23,7 @@ def encode(model, params, *inputs):
 
 
 def t5x_tree(c: Config):
-  """Path: (shape, logical axes) of T5X's `examples/t5/network.py`, written out by hand."""
+  """Returns (shape, logical axes) by path, as T5X's `examples/t5/network.py` has them."""
   joined = c.num_heads * c.head_dim
 
   def dense(path, inputs, outputs, axes):
@@ -141,7 +141,7 @@ def test_prompt_length_zero_equals_multi_task_learning_bit_for_bit():
 def test_cached_decoding_equals_teacher_forcing(variant, scan_layers):
   model = tiny.model(tiny.VARIANTS[variant], scan_layers=scan_layers)
   params, batch = tiny.init(model), tiny.batch()
-  # Decoding does not know where targets end, so none may be padding here.
+  # Decoding does not know where targets end, so that none is padded here.
   targets = jnp.where(
     batch['decoder_target_tokens'] == 0, 5, batch['decoder_target_tokens']
   )

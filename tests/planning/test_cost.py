@@ -1,4 +1,4 @@
-"""The cost of programs: of hand-written text, and of what a TPU's compiler has made."""
+"""The cost of programs: of hand-written text, and of programs that a TPU compiler made."""
 
 import os
 import pathlib
@@ -19,8 +19,8 @@ from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning import arithmetic, cost, hlo, steps, sweep
 from hyperprompt_jax.planning.topology import Slice
 
-# A loop of seven steps, each of which reads one of seven matrices and writes one of seven
-# rows in place, and behind it a collective.
+# A loop of seven steps, followed by a collective. Each step reads one of seven matrices and
+# writes one of seven rows in place.
 TEXT = (pathlib.Path(__file__).parent / 'example.hlo.txt').read_text()
 
 
@@ -29,12 +29,12 @@ def test_a_loop_counts_as_often_as_it_runs():
   assert analysis.unknown_loops == 0
   assert analysis.flops == 7 * 2 * 4 * 16 * 32
   assert analysis.cycles == 7 * 110
-  # A slice is read, not the stack; a row is written, not all; the rest is on the chip.
+  # A step reads a slice of the stack and writes one row; the rest is in the chip's memory.
   reads, writes = 16 * 32 * 2, 8 * 4
-  # And the index, of which each of the two fusions and the condition reads four bytes.
+  # Each of the two fusions and the condition reads the index, which has four bytes.
   indices = 7 * 2 * 4
   compare = 7 * (4 + 4 + 1)
-  # Read through a view within the fusion, and written; the collective does as much.
+  # The fusion reads through a view and writes; the collective moves as many bytes.
   around = 2 * (64 + 64) * 4
   assert analysis.hbm_bytes == 7 * (reads + writes) + indices + compare + around
   assert analysis.bytes_accessed > analysis.hbm_bytes
@@ -81,7 +81,7 @@ def test_a_collective_beside_other_work_is_counted_where_it_begins():
   assert analysis.collectives == {'all-gather': 1}
   assert analysis.carried == {(8, 64): 1}
   assert analysis.link_bytes == 64 * 8 * 2
-  # What is gathered is read and written once; of the work beside it, only its own counts.
+  # The gathered array is read and written once, and the work beside it counts separately.
   assert analysis.hbm_bytes == (16 + 64) * 8 * 2 + 2 * 128 * 4
 
 
@@ -142,8 +142,8 @@ def test_a_scan_costs_what_the_same_steps_cost_one_after_another(devices):
     for f in (scanned, unrolled)
   )
   assert looped.flops == straight.flops == layers * 2 * rows * width * width
-  # Each layer reads and writes the rows, which the chip's own memory cannot hold, and
-  # reads its matrix, one way or the other. A loop may copy what it hands on besides.
+  # Each layer reads its matrix, and reads and writes the rows, which the chip's own memory
+  # cannot hold. A loop may also copy its carry.
   least = 2 * layers * (2 * rows * width) + 2 * layers * width * width
   assert least <= straight.hbm_bytes < 1.01 * least
   assert least <= looped.hbm_bytes < 2.2 * least
@@ -175,7 +175,7 @@ def test_arithmetic_of_loops_is_that_of_all_their_steps():
 
   x, weights = jnp.zeros((4, 8)), jnp.zeros((5, 8, 8))
   assert arithmetic.flops(forward, x, weights) == 5 * 2 * 4 * 8 * 8
-  # Backward two products for each, and of the first input's gradient there is no need.
+  # The backward pass has two products for each, although the first input needs no gradient.
   loss = lambda weights, x: forward(x, weights).sum()
   assert arithmetic.flops(jax.grad(loss), weights, x) == 3 * 5 * 2 * 4 * 8 * 8
 
@@ -195,7 +195,7 @@ def test_arithmetic_of_a_step_of_base_is_what_its_sizes_say():
   batch = steps.Batch(128, 512, 64)
   square, mlp = 768 * 768, 3 * 768 * 2048
   encoder, decoder = 12 * (4 * square + mlp), 12 * (8 * square + mlp)
-  # Cross-attention's keys and values are of the inputs.
+  # Cross-attention makes keys and values of the inputs.
   products = 512 * encoder + 64 * decoder + (512 - 64) * 12 * 2 * square
   logits = 64 * 768 * 32128
   attention = 2 * 768 * 12 * (512 * 512 + 64 * 64 + 64 * 512)
@@ -251,7 +251,7 @@ def test_without_the_compiler_one_line_says_how_to_get_it():
     'from hyperprompt_jax.planning.topology import Slice\n'
     'Slice.parse("v4:2x2x1").devices()'
   )
-  # JAX has left the library's place in this process's environment.
+  # JAX has set the library's path in the environment of this process.
   environment = {k: v for k, v in os.environ.items() if k != 'TPU_LIBRARY_PATH'}
   ended = subprocess.run(
     [sys.executable, '-c', code],

@@ -57,27 +57,26 @@ def test_a_step_on_four_chips(capsys, monkeypatch):
   monkeypatch.setattr(hlo, 'parse', lambda text: programs.append(text) or parse(text))
   report = json_of(capsys, topology='v4:2x2x1', sizes=BATCH, network=FUSED)
   assert report['fits'] and report['mesh'] == {'data': 4, 'fsdp': 1, 'model': 1}
-  # Parameters are float32, and spread over the chips but for a few: layer norms, position
-  # biases, prompts.
+  # Parameters are float32, and sharded over the chips except for layer norms, position
+  # biases and prompts.
   attention, mlp = 4 * EMB * EMB, 3 * EMB * MLP
   matrices = LAYERS * (3 * attention + 2 * mlp) + 2 * VOCAB * EMB
   whole = 4 * matrices
   assert 0.25 < report['params_bytes'] / whole < 0.4
   assert 0 < report['optimizer_bytes'] < 0.2 * whole
-  # Two operations for each matrix' element and token of 8 rows, forward, and four backward.
+  # A token takes two operations for each element of a matrix forward, and four backward.
   encoder, decoder = (attention + mlp) * LAYERS * 256, (attention + mlp) * LAYERS * 32
   flops = 6 * 8 * (encoder + decoder)
   assert flops < report['cost']['flops'] < 2 * flops
-  # Gradients are summed over the chips, and a copy of the parameters gathered to work with,
-  # most of it in bfloat16.
+  # Gradients are summed over the chips. Parameters are gathered, mostly in bfloat16.
   kinds = report['cost']['collective_bytes']
   assert kinds.keys() == {'all-reduce', 'all-gather', 'reduce-scatter'}
   assert kinds['all-gather'] < 0.7 * whole
   assert report['cost']['unknown_loops'] == 0
-  # Attention: forward and backward, of the encoder and of the decoder to the encoder.
+  # The kernels are attention's, forward and backward, in the encoder and across the stacks.
   assert report['cost']['unestimated'] == 4 * LAYERS
   assert report['compute_seconds'] < report['compiler_seconds'] < 1
-  # Around a ring twice: what all chips have to know whole.
+  # An all-reduce sends its bytes around the ring twice.
   sent = 2 * kinds['all-reduce'] + kinds['all-gather'] + kinds['reduce-scatter']
   assert report['cost']['link_bytes'] == sent
   assert report['communication_seconds'] == pytest.approx(sent / 300e9)
@@ -85,12 +84,12 @@ def test_a_step_on_four_chips(capsys, monkeypatch):
     report['compiler_seconds'] + report['kernels_seconds'] + report['communication_seconds']
   )
   assert 0 < report['kernels_seconds'] < report['compute_seconds']
-  # What is worked out twice does not count.
+  # Recomputed operations do not count.
   at_peak = report['utilisation'] * report['step_seconds']
   assert 0.9 < at_peak / report['compute_seconds'] < 1
   assert report['carried_whole'] == {}
-  # What the backward pass needs of 6 layers, 8 rows and 256 positions has its memory, which
-  # nothing fills before the layers do.
+  # The activations that the backward pass needs of 6 layers, 8 rows and 256 positions have
+  # their memory, which is not filled before the layers write it.
   stack = rf' = bf16\[{LAYERS},8,256,\d+\]\S* '
   assert re.search(rf'{stack}custom-call\(.*AllocateBuffer', programs[0])
   assert not re.search(rf'{stack}broadcast\(', programs[0])
@@ -100,21 +99,21 @@ def test_chips_that_share_a_model_spread_the_positions(capsys):
   report = json_of(
     capsys, '--num_partitions=2', topology='v4:2x2x1', sizes=BATCH, network=FUSED
   )
-  # What products leave is summed to each chip's own positions, not to all of them.
+  # The results of products are summed for each chip's own positions only.
   carried = report['cost']['collective_bytes']
   assert carried['all-reduce'] < 0.1 * carried['reduce-scatter']
 
 
 def test_parameters_and_optimizer_are_sharded(capsys):
-  whole = json_of(capsys, '--step=decode')  # which holds them on every chip
-  # With an optimizer that is more than that of runs/plan.gin.
+  whole = json_of(capsys, '--step=decode')  # it holds the parameters on every chip
+  # This optimizer has more state than that of runs/plan.gin.
   skipping = '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()'
   fsdp = json_of(capsys, '--fsdp=2', '--num_partitions=2', skipping)
   assert fsdp['mesh'] == {'data': 1, 'fsdp': 2, 'model': 2}
-  # Layer norms, position biases and what prompts add are not: some is left.
+  # Layer norms, position biases and the parameters of prompts are not sharded.
   assert fsdp['params_bytes'] < 0.5 * whole['params_bytes']
   assert fsdp['cost']['collectives']['all-gather'] > 0
-  assert fsdp['optimizer_bytes'] > 2 * 128 * 4  # of which the history
+  assert fsdp['optimizer_bytes'] > 2 * 128 * 4  # the size of the history
   assert whole['carried_whole'] == {} and fsdp['carried_whole']
 
 
@@ -125,7 +124,7 @@ def test_decoding(capsys):
 
 
 def test_what_the_method_adds(capsys):
-  """Of decoding: nothing in the loop but keys and values more to look at."""
+  """In decoding, a method only adds keys and values to the loop."""
   report = json_of(capsys, '--step=decode', '--share')
   assert 0 < report['share']['flops'] < 1
 
@@ -142,7 +141,7 @@ def test_what_does_not_fit_is_said_with_its_size(capsys):
   sizes = ('--batch_size=4096', '--inputs_length=2048', '--targets_length=8')
   report = json_of(capsys, '--gin.REMAT_POLICY="none"', topology='v5e:1x1', sizes=sizes)
   assert not report['fits'] and report['cost'] is None
-  # The logits of one layer's attention alone.
+  # The attention logits of one layer alone take this memory.
   assert report['peak_bytes'] > 4096 * 2 * 2048 * 2048 * 2
   assert report['hbm_bytes'] == 16 * 2**30
   message = (
@@ -163,7 +162,7 @@ def test_a_sweep_ranks_the_meshes_of_a_slice(capsys):
 
 
 def test_a_sweep_goes_on_to_the_smallest_slice_that_fits(monkeypatch):
-  """No compiler is asked: here four chips are too few, and of eight two share a model."""
+  """A stand-in plans: four chips are too few, and on eight, two must share a model."""
   tried = []
 
   def plan(self, where, mesh, *_):
@@ -189,7 +188,7 @@ def test_a_sweep_goes_on_to_the_smallest_slice_that_fits(monkeypatch):
     {'num_partitions': 2, 'fsdp': 1},
     {'num_partitions': 2, 'fsdp': 4},
   ]
-  # Of a slice on which the two that hold least do not fit, no others are tried.
+  # If the two plans with the least memory do not fit on a slice, no others are tried.
   assert [name for name, _ in tried] == ['v5e:1x1', *['v5e:2x2'] * 2, *['v5e:2x4'] * 4]
   lines = []
   with pytest.raises(UserError, match='nothing fits, of 2 meshes'):

@@ -21,7 +21,7 @@ from hyperprompt_jax.runtime import distributed, libtpu, reporting, run_lock
 from tests import tiny_run
 
 STEPS, SAVED = 12, 4
-# Sizes of the axes of the mesh besides `data`.
+# Sizes of the mesh axes other than `data`.
 ONE_DEVICE = {}
 THREE_AXES = {'num_partitions': 2, 'fsdp': 2}
 
@@ -53,7 +53,7 @@ with workarounds.without_tensorflow_notes():
 
 @dataclasses.dataclass
 class Ended:
-  """How a process ended, and what it wrote."""
+  """The status and the output of a process that has ended."""
 
   status: int
   stdout: str
@@ -100,7 +100,7 @@ def start_two(code, devices, compiled, *argv):
 
 
 def train_and_be_stopped(whole, stopped, held, *meet):
-  """What each host does: one run, then another, which a signal to one host ends."""
+  """Runs on each host: one run, then another, which a signal to one host ends."""
   status = cli.main([*arguments(whole, THREE_AXES), *meet])
   if status:
     sys.exit(status)
@@ -110,7 +110,7 @@ def train_and_be_stopped(whole, stopped, held, *meet):
   take = TrainingBatches.__next__
 
   def take_slowly(batches):
-    time.sleep(0.5)  # JAX looks for the signal once in a second
+    time.sleep(0.5)  # JAX checks for the signal once in a second
     return take(batches)
 
   TrainingBatches.__next__ = take_slowly
@@ -122,7 +122,7 @@ def train_and_be_stopped(whole, stopped, held, *meet):
 def _stop_after(folder, step):
   path = pathlib.Path(folder) / reporting.METRICS_FILE
   there = lambda: any(record['step'] >= step for record in reporting.read_metrics(path))
-  while there():  # of the run that is gone on with
+  while there():  # the resumed run has not yet dropped its later records
     time.sleep(0.05)
   while not there():
     time.sleep(0.05)
@@ -137,7 +137,7 @@ def one_device(tmp_path_factory, compile_once):
 
 
 def back_to(folder, step, copy):
-  """A copy of a run as it was at a step."""
+  """Copies a run as it was at a step."""
   shutil.copytree(folder, copy)
   for checkpoint in (copy / 'checkpoints').iterdir():
     if int(checkpoint.name) > step:
@@ -147,8 +147,10 @@ def back_to(folder, step, copy):
 
 @pytest.fixture(scope='module')
 def two_hosts(tmp_path_factory, compile_once, one_device):
-  """A run of two hosts; one that they took over from one device; a folder in which they
-  meet another run; how they ended.
+  """The folders of three runs of two hosts, and how the hosts ended.
+
+  The first run is complete. The second resumes a run of one device, and is stopped. The
+  third is refused, because another run holds the folder.
   """
   whole = tmp_path_factory.mktemp('two_hosts')
   stopped = back_to(one_device, SAVED, tmp_path_factory.mktemp('back') / 'stopped')
@@ -167,7 +169,7 @@ def records(folder):
 
 
 def assert_same_run(folder, other):
-  """The same losses, of each step and task, and the same evaluation."""
+  """Checks that two runs have the same losses by step and task, and the same evaluation."""
   actual, expected = records(folder), records(other)
   assert [r['step'] for r in actual] == [*range(1, STEPS + 1), STEPS]
   for record, wanted in zip(actual, expected, strict=True):
@@ -214,14 +216,14 @@ def test_a_signal_to_one_host_stops_all_at_the_same_step(two_hosts):
 
 
 def test_one_device_goes_on_where_two_hosts_were_stopped(two_hosts, one_device):
-  """With the data: from one device to two hosts and their mesh, and back."""
+  """The position in the data also moves from one device to two hosts, and back."""
   _, stopped, *_ = two_hosts
   assert cli.main(arguments(stopped, ONE_DEVICE, NUM_DATA_SHARDS=None)) == 0
   assert_same_run(stopped, one_device)
 
 
 def train_otherwise(folder, *meet):
-  """What each host does: the same command with another seed."""
+  """Runs on each host: the same command with another seed."""
   host = int(meet[-1][-1])
   sys.exit(cli.main([*arguments(folder, ONE_DEVICE, RANDOM_SEED=host), *meet]))
 

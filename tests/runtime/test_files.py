@@ -1,4 +1,4 @@
-"""Files that are written whole: beside pipes, devices, links and other writers."""
+"""Files are written whole, or into pipes and devices, also beside other writers."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""A MODEL_DIR is one run's at a time."""
+"""A MODEL_DIR admits one run at a time."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ def test_a_second_run_is_told_who_is_there(tmp_path):
   with run_lock.held(str(tmp_path)):
     with pytest.raises(UserError) as refused, run_lock.held(str(tmp_path)):
       pass
-    # It has not let go for that.
+    # The first run still holds the lock.
     with pytest.raises(UserError), run_lock.held(str(tmp_path)):
       pass
   who = f'process {os.getpid()} on host {re.escape(socket.gethostname())}'

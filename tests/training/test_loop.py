@@ -25,7 +25,7 @@ PERIODS = list(itertools.product((1, 3, 50), (2, 7), (1, 2, 7)))
 
 
 def sums(step, **changed):
-  """What a step returns: four tokens of `copy` and two of `last`, two examples."""
+  """Returns a step's sums: four tokens of `copy` and two of `last`, in two examples."""
   return {
     'loss': 6.0 * step,
     'z_loss': 0.0,
@@ -41,7 +41,7 @@ def sums(step, **changed):
 
 
 class Run:
-  """A loop whose steps return what `changed` says; records what it does."""
+  """A loop whose steps return the numbers of `changed`; it records its actions."""
 
   def __init__(self, changed, periods=(1, STEPS, STEPS), step=0, stop_before=None):
     self.saved, self.evaluated, self.messages, self.written = [], [], [], []
@@ -107,13 +107,13 @@ class Run:
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_a_step_that_is_not_finite_ends_the_run_before_it_is_saved(name, value):
   for periods, bad in itertools.product(PERIODS, range(1, STEPS + 1)):
-    # As what follows is not finite, either.
+    # All later steps are not finite, either.
     worse = {step: dict.fromkeys(NUMBERS, math.nan) for step in range(bad + 1, STEPS + 1)}
     run = Run({bad: {name: value}, **worse}, periods)
     assert run.refused().startswith(f'step {bad} is not finite (')
     for done in (run.saved, run.evaluated):
       assert all(step < bad for step in done), (periods, bad)
-    # The same command again, from the last checkpoint.
+    # The same command resumes from the last checkpoint.
     again = Run(run.changed, periods, step=max(run.saved, default=0))
     again.saved = list(run.saved)
     assert again.refused().startswith(f'step {bad} is not finite (')
@@ -138,7 +138,7 @@ def test_the_error_names_the_numbers_the_tasks_and_the_checkpoints():
   numbers = 'loss nan, gradient norm 1, parameter norm 10'
   assert f'step 6 is not finite ({numbers}; tasks in its batch: copy, last' in refusal
   assert 'not finite: last)' in refusal
-  # What step 5 has gone on from; that of step 6 is not there.
+  # Step 5 was trained from the checkpoint of step 4. Step 6 has no checkpoint.
   assert 'the last good checkpoint: step 4' in refusal and 'delete' not in refusal
 
 

@@ -1,4 +1,4 @@
-"""A task that is added to a trained model, and changes nothing for the others."""
+"""A task that is added to a trained model changes nothing for the other tasks."""
 
 import json
 
@@ -41,7 +41,7 @@ hyperprompt_tasks.from_files:
   ],
 )
 def test_only_the_last_tasks_own_parameters_move(method, scan):
-  """Steps on rows of all tasks: those of the others have no effect, either."""
+  """Steps have rows of all tasks; those of the other tasks have no effect, either."""
   model = tiny.model(tiny.METHODS[method], scan_layers=scan, num_decoder_layers=1)
   optimizer, partitioner = optimizers.adafactor(0.1), Partitioner()
   with partitioner.activate():
@@ -119,7 +119,7 @@ def test_a_task_is_added_to_a_trained_model(tmp_path, compile_once, capsys):
     'TUNED_PARAMETERS': 'last_task',
   }
   assert cli.main(arguments(second, three, **added)) == 0
-  # A checkpoint holds what has an axis of tasks, and refers to all else.
+  # A checkpoint holds the parameters with an axis of tasks, and refers to all others.
   before, after = params(first, 2), params(second, 4)
   assert 0 < len(after) < len(before) and not (second / 'base').exists()
   for path, array in after.items():
@@ -129,7 +129,7 @@ def test_a_task_is_added_to_a_trained_model(tmp_path, compile_once, capsys):
   new = predictions(second, tmp_path, 'z', 'a', 'm')
   assert new[:8] == predictions(first, tmp_path, 'z', 'a') and len(new) == 12
   capsys.readouterr()
-  # Where the old tasks do not come first, ids would change their meaning.
+  # If the old tasks did not come first, their ids would change.
   other = own(tmp_path, 'own_three_otherwise', ('m', 'z', 'a'))
   assert cli.main(arguments(tmp_path / 'third', other, **added)) == 2
   message = f'{first} is of the task list z, a; '

@@ -1,4 +1,4 @@
-"""Adafactor takes T5's steps, tensor by tensor, stacked or not; spikes are skipped."""
+"""Adafactor takes T5's steps for each tensor, stacked or not; spikes are skipped."""
 
 import functools
 import math
@@ -65,7 +65,7 @@ def test_steps_equal_the_paper_tensor_by_tensor():
     )
   for path, e in jax.tree_util.tree_leaves_with_path(expected):
     parameter = functools.reduce(lambda tree, entry: tree[entry.key], path, params)
-    # An element next to nothing has the rounding of those that it is the difference of.
+    # An element near zero is a difference of larger numbers, with their rounding error.
     np.testing.assert_allclose(parameter, e, rtol=2e-5, atol=1e-8 * abs(e).max())
 
 
@@ -116,8 +116,8 @@ def take(optimizer, params, state, loss, size):
 
 
 def steps_of(optimizer, steps):
-  """The parameters and the state after steps of some loss and size of the gradient."""
-  # Of two zeros, the sign shows whether a parameter was touched at all.
+  """Returns parameters and state after steps of given losses and gradient sizes."""
+  # The sign of a zero shows whether a parameter was updated at all.
   params = {'a': jnp.array([1.0, -2.0, 0.0, -0.0]), 'b': jnp.ones((2, 2))}
   state = optimizer.init(params)
   for loss, size in steps:
@@ -126,7 +126,7 @@ def steps_of(optimizer, steps):
 
 
 def calm(number, seed=0):
-  """Losses and sizes that scatter a little."""
+  """Returns losses and gradient sizes that vary little."""
   return list(1 + 0.05 * np.random.default_rng(seed).normal(size=(number, 2)))
 
 
@@ -148,9 +148,9 @@ def test_a_spike_leaves_parameters_and_optimizer_to_the_bit(spike):
 
 def test_steps_between_spikes_are_the_optimizers_own():
   one, two = calm(INTERVAL), calm(3 * INTERVAL, seed=1)
-  # The second must not pass because of what the first was.
+  # The first spike must not let the second one pass.
   spikes = [(100.0, 1.0), (8.0, 1.0), (math.nan, math.nan), (1.0, 7.0)]
-  # Operation by operation: two programs need not round alike.
+  # Two compiled programs may round differently, so operations run one by one.
   with jax.disable_jit():
     params, state = steps_of(SKIPPING, [*one, *spikes, *two])
     wanted, wanted_state = steps_of(PLAIN, [*one, *two])
@@ -166,7 +166,7 @@ def test_a_spike_before_there_is_a_history_is_a_step():
 
 def test_what_is_not_finite_is_skipped_from_the_first_step_on():
   params, state = steps_of(SKIPPING, [(math.nan, 1.0)])
-  assert bits(params) == bits(steps_of(SKIPPING, [])[0])  # with its -0.0
+  assert bits(params) == bits(steps_of(SKIPPING, [])[0])  # -0.0 keeps its sign
   assert state.skipped_steps == 1
 
 
@@ -181,7 +181,7 @@ def test_what_stays_not_finite_ends_in_a_step():
   steps = [*calm(INTERVAL), *[(math.nan, math.nan)] * 2]
   params, state = steps_of(SKIPPING, steps)
   assert state.skipped_steps == 2 and np.isfinite(params['a']).all()
-  # One that is taken begins the count anew.
+  # A step that is taken restarts the count.
   _, state = steps_of(SKIPPING, [*steps, *calm(1), *steps[-2:]])
   assert state.skipped_steps == 4
   params, state = steps_of(SKIPPING, [*steps, (math.nan, math.nan)])

@@ -1,4 +1,4 @@
-"""Runs that are cut off, by whatever means, and started again."""
+"""Runs that a signal or a kill ends, and that resume."""
 
 import contextlib
 import dataclasses
@@ -26,10 +26,10 @@ from hyperprompt_jax.runtime import reporting
 from hyperprompt_jax.training.settings import Retention
 from tests import tiny_run
 
-# Checkpoints at 3, 6, …; evaluations at 20 and 34; no signal comes at a multiple of 3.
+# Checkpoints are at 3, 6, …, evaluations at 20 and 34; no signal is at a multiple of 3.
 STEPS, SAVED, EVALUATED = 34, 3, 20
 METRICS = reporting.METRICS_FILE
-# The command, where the mixture of these tests is known.
+# The command, in a process that knows the mixture of these tests.
 START = """
 import sys
 from hyperprompt_jax import cli
@@ -38,11 +38,11 @@ with workarounds.without_tensorflow_notes():
   from tests import tiny_run
 sys.exit(cli.main(sys.argv[1:]))
 """
-# Many more, and worse: `make chaos`.
+# `make chaos` tries many more kills.
 KILLED = random.Random(7).choice((7, 8, 10))
 
 
-# With steps that are skipped: by chance, as a limit so near the mean is of no use.
+# With this limit near the mean, steps are skipped by chance.
 SKIPPING = (
   '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()',
   '--gin.optimizers.skip_step_on_spikes.interval=8',
@@ -65,7 +65,7 @@ def arguments(folder):
 
 @dataclasses.dataclass
 class Start:
-  """One start of the command: the signal that ended it and what it said."""
+  """One start of the command: the signal that ended it, and its output."""
 
   sent: int | None
   at: int | None
@@ -107,7 +107,7 @@ def kill(folder, compiled, at) -> Start:
 
 
 def interrupt(folder, at=None, sent=None, delay=0.0) -> Start:
-  """Runs the command here, where it starts faster; sends a signal after a step."""
+  """Runs the command in this process, which is faster; sends a signal after a step."""
   ended = threading.Event()
 
   def send():
@@ -140,12 +140,12 @@ def unbroken(tmp_path_factory, compile_once):
 
 @pytest.fixture(scope='module')
 def broken(tmp_path_factory, compile_once, unbroken):
-  """The run's folder, and its starts: all but the last are cut off."""
+  """The run's folder and its starts, of which all but the last are interrupted."""
   folder = tmp_path_factory.mktemp('broken')
   starts = [
     kill(folder, compile_once, KILLED),
     interrupt(folder, 17, signal.SIGTERM),
-    # A moment after the report of the step that is evaluated.
+    # The signal comes a moment after the report of the evaluated step.
     interrupt(folder, EVALUATED, signal.SIGTERM, delay=0.3),
     interrupt(folder, 31, signal.SIGINT),
     interrupt(folder),
@@ -206,7 +206,7 @@ def test_steps_that_are_skipped_are_counted_over_all_starts(unbroken, broken):
   }
   grown = [step for step in counts if step > 1 and counts[step] > counts[step - 1]]
   assert len(grown) == counts[STEPS] > 2
-  # Before the kill and after it, too.
+  # Steps were skipped both before and after the kill.
   assert grown[0] < KILLED < grown[-1]
   told = {step for start in starts for step in start.numbers(r'step (\d+) skipped: loss')}
   assert told == {*grown}
@@ -221,7 +221,7 @@ def test_a_run_that_skips_nothing_has_nothing_of_it(trained):
 
 
 def test_steps_depend_on_what_was_before(unbroken):
-  """So that equal ends mean something: nothing stands still, nothing repeats."""
+  """Every step changes all parameters and its loss; otherwise equal ends prove nothing."""
   losses = [r['train/loss'] for r in records(unbroken) if 'train/loss' in r]
   assert len(set(losses)) == len(losses) > STEPS / 2
   before, after = arrays(unbroken, STEPS - 1), arrays(unbroken, STEPS)
@@ -235,7 +235,7 @@ def test_every_start_goes_on_from_the_last_checkpoint(broken):
     (resumed,) = this.numbers(r'resuming from step (\d+) ')
     assert this.steps[0] == resumed + 1
     if previous.sent == signal.SIGKILL:
-      # What was being saved when the kill came may be lost, with the one before at most.
+      # The kill may lose the checkpoint that was being saved, and the one before at most.
       assert max(0, previous.steps[-1] - 2 * SAVED - 1) <= resumed <= previous.steps[-1]
     else:
       assert resumed == previous.steps[-1]
@@ -274,7 +274,7 @@ def test_a_signal_does_not_wait_for_the_evaluation_that_it_meets(broken):
   ended, following = starts[position : position + 2]
   assert ended.steps[-1] == EVALUATED
   assert not any('validation average' in line for line in ended.stderr)
-  # The next start does the evaluation before all else.
+  # The next start first does the evaluation.
   assert following.stderr[0].startswith(f'resuming from step {EVALUATED} ')
   assert following.stderr[1].startswith(f'step {EVALUATED}: validation average')
 
@@ -324,7 +324,7 @@ SCORES = {
     (Retention(keep=1, keep_best=0, keep_best_per_task=False), [60]),
     (Retention(keep=9, keep_best=0, keep_best_per_task=False), [10, 20, 30, 40, 50, 60]),
     (Retention(keep=None, keep_best=0, keep_best_per_task=False), [10, 20, 30, 40, 50, 60]),
-    # Of equals the first, as the tables show it.
+    # Of equal scores the first is kept, which the tables show.
     (Retention(keep=1, keep_best=1, keep_best_per_task=False), [20, 60]),
     (Retention(keep=1, keep_best=3, keep_best_per_task=False), [20, 30, 50, 60]),
     (Retention(keep=1, keep_best=0, keep_best_per_task=True), [10, 30, 60]),

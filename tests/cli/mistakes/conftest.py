@@ -10,7 +10,7 @@ from tests import tiny_run
 
 @pytest.fixture
 def mistake(capfd):
-  """Runs the command line, which must fail in style; returns the line."""
+  """Runs the command line, which must fail with one line, and returns the line."""
 
   def run(arguments, *, progress=0, table=False):
     capfd.readouterr()
@@ -30,7 +30,7 @@ def mistake(capfd):
 
 @pytest.fixture
 def refused(tmp_path, mistake):
-  """Starts a training run that must be refused before a file is written."""
+  """Starts a training run that must be refused before it writes a file."""
 
   def run(*more, **kwargs):
     folder = tmp_path / 'refused'
@@ -43,7 +43,7 @@ def refused(tmp_path, mistake):
 
 @pytest.fixture
 def copy(trained, tmp_path):
-  """A copy of the trained run, to be damaged."""
+  """A copy of the trained run, which a test may damage."""
   folder = tmp_path / 'copy'
   shutil.copytree(trained, folder)
   return folder

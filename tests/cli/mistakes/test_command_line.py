@@ -180,7 +180,7 @@ def test_macros_that_must_be_set(refused):
   ],
 )
 def test_a_kind_of_gin_file_that_is_left_out(mistake, tmp_path, left_out, message):
-  # No bindings of the network's: they would be the first thing missed.
+  # Bindings of the network would be the first to be reported.
   files = [f'--gin_file={f}' for f in tiny_run.FILES if not f.startswith(left_out)]
   required = [
     a

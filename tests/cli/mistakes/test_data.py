@@ -101,6 +101,6 @@ def test_a_bucket_that_does_not_answer_is_found_out_at_once(mistake, monkeypatch
 
 
 def test_a_model_dir_that_cannot_be_written(mistake):
-  # Permissions do not hold root back; /proc does.
+  # Root may write despite permissions, but not to /proc.
   folder = pathlib.Path('/proc/run')
   assert 'MODEL_DIR /proc/run cannot be' in mistake(tiny_run.train_arguments(folder))
