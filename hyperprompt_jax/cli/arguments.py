@@ -11,11 +11,11 @@ from hyperprompt_jax.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-  """Parses a verb's flags; they are not shortened, and errors are one line.
+  """Parses a verb's flags; flags cannot be abbreviated, and errors are one line.
 
   Args:
-    verb: of the `hyperprompt` command.
-    description: for its help.
+    verb: names the verb of the `hyperprompt` command.
+    description: is shown in its help.
   """
 
   def __init__(self, verb: str, description: str | None):
@@ -27,14 +27,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds T5X's `--gin_file`; `--gin.NAME=VALUE` is taken up by `parse_arguments`."""
+  """Adds T5X's `--gin_file`; `parse_arguments` handles `--gin.NAME=VALUE`."""
   parser.add_argument(
     '--gin_file',
     action='append',
     default=[],
     metavar='FILE',
-    help='a gin file, of this folder or of the installed package (models/base.gin); '
-    'may be repeated, later files override earlier ones',
+    help='a gin file in this folder or in the installed package (models/base.gin); '
+    'may be repeated; later files override earlier ones',
   )
   parser.epilog = (
     '--gin.NAME=VALUE overrides a macro (--gin.TRAIN_STEPS=100) or a parameter '
@@ -44,12 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cache_argument(parser: argparse.ArgumentParser) -> None:
-  """Adds T5X's flag for folders of SeqIO's caches; `parse_arguments` makes them known."""
+  """Adds T5X's flag for SeqIO's cache folders; `parse_arguments` registers them."""
   parser.add_argument(
     '--seqio_additional_cache_dirs',
     default='',
     metavar='DIR[,DIR]',
-    help='folders that seqio_cache_tasks has written, for USE_CACHED_TASKS=True',
+    help='folders that seqio_cache_tasks wrote, for USE_CACHED_TASKS=True',
   )
 
 
@@ -62,7 +62,7 @@ def parse_arguments(
     The parser's own flags, and the gin bindings as `NAME=VALUE`.
 
   Raises:
-    UserError: for a flag that is neither.
+    UserError: if a flag is neither.
   """
   flags, rest = parser.parse_known_args(arguments)
   for argument in rest:
@@ -84,7 +84,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--model_dir',
     required=True,
-    help='folder of a training run; its config.gin says which model it is',
+    help='the folder of a training run, whose config.gin describes the model',
   )
   add_arguments(parser)
   add_cache_argument(parser)

@@ -1,6 +1,6 @@
-"""`hyperprompt eval --compare`: methods beside each other, over tasks and seeds.
+"""`hyperprompt eval --compare`: compares methods by tasks, over seeds.
 
-It reads what training recorded, and evaluates nothing again.
+It reads the metrics that training recorded, and evaluates nothing again.
 """
 
 import csv
@@ -21,26 +21,26 @@ def main(words: Sequence[str]) -> None:
     nargs='+',
     required=True,
     metavar='MODEL_DIR',
-    help='folders of runs; those that differ in RANDOM_SEED alone are one method',
+    help='the folders of runs; runs that differ in RANDOM_SEED alone are one method',
   )
   parser.add_argument(
     '--step',
     default='best',
-    help="scores of the step of the 'best' average (the default), 'best_per_task', or of "
-    "the 'latest' evaluation",
+    help="take the step with the 'best' average (the default), each task's best step "
+    "('best_per_task'), or the 'latest' evaluation",
   )
-  parser.add_argument('--csv', metavar='FILE', help='writes the numbers there, too')
+  parser.add_argument('--csv', metavar='FILE', help='also write the numbers to a file')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   flags, _ = arguments.parse_arguments(parser, words)
   methods = compare(flags.compare, flags.step)
-  found = rows(methods)
+  scores = rows(methods)
   if flags.csv:
     with writing_output(f'--csv {flags.csv}'), whole_file(flags.csv) as file:
-      table = csv.DictWriter(file, list(found[0]), lineterminator='\n')
+      table = csv.DictWriter(file, list(scores[0]), lineterminator='\n')
       table.writeheader()
-      table.writerows(found)
+      table.writerows(scores)
   if flags.json:
-    print(json.dumps({'step': flags.step, 'scores': found}))
+    print(json.dumps({'step': flags.step, 'scores': scores}))
     return
   print(markdown(methods), end='')
   print(

@@ -1,4 +1,4 @@
-"""`hyperprompt convert`: a T5 from T5X, Hugging Face or a run, to T5X or Hugging Face."""
+"""`hyperprompt convert`: converts a T5 of T5X, Hugging Face or a run to either format."""
 
 import json
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ def main(words: Sequence[str]) -> None:
     '--vocab_size',
     type=int,
     metavar='ROWS',
-    help='pad or cut the rows of the vocabulary (T5 has 32100 ids, its checkpoints 32128 '
-    'rows); default: as they are',
+    help='pad or truncate the rows of the vocabulary (T5 has 32100 ids, its checkpoints '
+    'have 32128 rows); by default they stay as they are',
   )
   parser.add_argument(
-    '--dtype', choices=('float32', 'bfloat16'), help='default: as the arrays are'
+    '--dtype', choices=('float32', 'bfloat16'), help='by default arrays keep their dtype'
   )
   parser.add_argument(
     '--drop_method',
     action='store_true',
-    help='leave out the parameters of the method of task-conditioning',
+    help="leave out the method's parameters",
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   flags, bindings = arguments.parse_arguments(parser, words)

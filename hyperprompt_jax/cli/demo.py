@@ -33,19 +33,19 @@ _BINDINGS = {
   ],
 }
 
-# Told apart in grey and by the colour-blind (Okabe & Ito), and by their lines.
+# These can be told apart in grey, by their lines and by the colour-blind (Okabe & Ito).
 _STYLES = {'mtl': ('#0072B2', '--'), 'hyperprompt_global': ('#D55E00', '-')}
 
 
 def demo(
   output_dir: str, files: Sequence[str] = (), bindings: Sequence[str] = ()
 ) -> dict[str, Any]:
-  """Trains each method, from the start or from where `output_dir` has got to.
+  """Trains each method, or resumes the runs in `output_dir`.
 
   Args:
-    output_dir: gets a run's folder for each method, and the picture.
-    files: gin files besides the demo's own.
-    bindings: gin bindings, for all methods.
+    output_dir: receives a run's folder for each method, and the picture.
+    files: are gin files that follow the demo's own.
+    bindings: are gin bindings for all methods.
 
   Returns:
     `chance` and, for each method, `scores` by task (x 100, at the last step), both with
@@ -78,7 +78,7 @@ def _draw(
   chance: Mapping[str, float],
   path: pathlib.Path,
 ) -> None:
-  """Draws each task's score over the steps, and the average's, a panel each."""
+  """Draws the scores over the steps: one panel for each task and one for the average."""
   matplotlib.use('Agg')
   import matplotlib.pyplot as plt
 
@@ -115,7 +115,7 @@ def main(words: Sequence[str]) -> None:
   parser.add_argument(
     '--output_dir',
     default='runs/demo',
-    help='folder for the runs and the picture; a demo that was stopped goes on from there '
+    help='the folder for the runs and the picture, from which a stopped demo resumes '
     '(default: %(default)s)',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')

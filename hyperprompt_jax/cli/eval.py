@@ -51,7 +51,7 @@ def main(words: Sequence[str]) -> None:
   parser.add_argument(
     '--step',
     default='latest',
-    help="a step, 'latest' (the default), 'best' (by average score), 'all', or "
+    help="a step, 'latest' (the default), 'best' (the highest average), 'all', or "
     "'best_per_task'",
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
@@ -59,8 +59,8 @@ def main(words: Sequence[str]) -> None:
     '--compare',
     nargs='+',
     metavar='MODEL_DIR',
-    help='in place of --model_dir: runs, whose methods are compared by tasks over seeds; '
-    "--step=best (the default), 'best_per_task' or 'latest'; --csv=FILE",
+    help='instead of --model_dir: folders of runs whose methods are compared over seeds; '
+    "--step is 'best' (the default), 'best_per_task' or 'latest'; --csv=FILE",
   )
   flags, bindings = arguments.parse_arguments(parser, words)
   distributed.start(flags)

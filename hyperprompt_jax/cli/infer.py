@@ -1,4 +1,4 @@
-"""`hyperprompt infer`: predictions for a file, a SeqIO task, or a benchmark's server."""
+"""`hyperprompt infer`: predicts for a file, a SeqIO task, or a benchmark's server."""
 
 from collections.abc import Sequence
 
@@ -17,16 +17,16 @@ def main(words: Sequence[str]) -> None:
   distributed.add_arguments(parser)
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument(
-    '--input', help='JSONL with "task" (of the model\'s list) and "inputs" on each line'
+    '--input', help='JSONL whose lines have "task", of the model\'s list, and "inputs"'
   )
   source.add_argument('--task', help='a SeqIO task of the same task list')
   source.add_argument(
     '--submission',
     action='store_true',
-    help="the test splits of the run's benchmark, as a zip that its server takes",
+    help="predict the test splits of the run's benchmark, into a zip for its server",
   )
-  parser.add_argument('--split', help="of --task; 'validation' by itself")
-  parser.add_argument('--output', required=True, help='JSONL file, or zip, to write')
+  parser.add_argument('--split', help='the split of --task (default: validation)')
+  parser.add_argument('--output', required=True, help='the JSONL file or zip to write')
   parser.add_argument(
     '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
   )

@@ -1,6 +1,6 @@
-"""`hyperprompt params`: how many parameters a model has, and how many a method adds.
+"""`hyperprompt params`: counts the parameters of a model and of its method.
 
-Counted from abstract shapes: no weights are made, whatever the size.
+The counts come from abstract shapes: no weights are made, whatever the size.
 """
 
 import json
@@ -86,7 +86,7 @@ def _print(rows: Sequence[Mapping[str, Any]], num_tasks: int) -> None:
       (
         row['size'],
         row['method'],
-        *(_percent(of['ratio']) for of in row['growth'].values()),
+        *(_percent(entry['ratio']) for entry in row['growth'].values()),
       )
       for row in rows
     ],

@@ -1,8 +1,7 @@
-"""`hyperprompt peek`: looks inside a checkpoint, and beside a second one.
+"""`hyperprompt peek`: inspects a checkpoint, or two beside each other.
 
-How much attention goes to the prompts in each layer, how spread out it is over tokens,
-and how alike tasks are to the network: numbers (CSV, JSON), pictures (PNG, SVG), and one
-page with all of it.
+Reports the attention on prompts in each layer, the entropy of the attention over tokens,
+and the similarity of tasks: as numbers (CSV, JSON), pictures (PNG, SVG) and one page.
 """
 
 import json
@@ -26,10 +25,10 @@ def main(words: Sequence[str]) -> None:
   parser.add_argument(
     '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
   )
-  parser.add_argument('--baseline', help='folder of a second run, of mtl say')
-  parser.add_argument('--baseline_step', default='latest', help='of the second run')
+  parser.add_argument('--baseline', help='the folder of a second run, such as one of mtl')
+  parser.add_argument('--baseline_step', default='latest', help='the step of that run')
   parser.add_argument(
-    '--num_examples', type=int, default=100, help='of each task (default: %(default)s)'
+    '--num_examples', type=int, default=100, help='examples of each task (%(default)s)'
   )
   parser.add_argument('--output', help='folder to write (default: MODEL_DIR/peek/STEP)')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
@@ -45,7 +44,7 @@ def main(words: Sequence[str]) -> None:
   if len(peeks) == 2:
     _check_comparable(*peeks)
   output = flags.output or f'{flags.model_dir}/peek/{peeks[0].step}'
-  reports = [of.report() for of in peeks]
+  reports = [inspected.report() for inspected in peeks]
   written = files.write(output, reports)
   if flags.json:
     baseline = reports[1] if len(reports) == 2 else None
@@ -57,13 +56,13 @@ def main(words: Sequence[str]) -> None:
 
 def _print(peeks: Sequence[Peek]) -> None:
   columns = ['layer']
-  for of in peeks:
-    columns += [f'{of.name}: mass', 'entropy']
+  for inspected in peeks:
+    columns += [f'{inspected.name}: mass', 'entropy']
   rows = []
   for layer in range(len(peeks[0].look.entropy)):
     row = [str(layer)]
-    for of in peeks:
-      mass, entropy = of.look.prompt_mass[layer], of.look.entropy[layer]
+    for inspected in peeks:
+      mass, entropy = inspected.look.prompt_mass[layer], inspected.look.entropy[layer]
       row += [f'{mass.mean():.4f}', f'{entropy.mean():.3f}']
     rows.append(row)
   terminal.print_table(

@@ -1,7 +1,7 @@
-"""`hyperprompt plan`: what a step needs on a TPU slice, by the TPU's own compiler.
+"""`hyperprompt plan`: reports the needs of a step on a TPU slice, by the TPU's compiler.
 
-The step is compiled ahead of time from shapes alone, on any machine: no TPU is needed, no
-weights are made.
+The step is compiled ahead of time from shapes alone, on any machine: no TPU is needed, and
+no weights are made.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from hyperprompt_jax.runtime import terminal
 
 SIZES = {
   'batch_size': (128, 'rows over all chips'),
-  'inputs_length': (512, 'of the inputs'),
-  'targets_length': (64, 'of the targets'),
+  'inputs_length': (512, 'tokens of an input'),
+  'targets_length': (64, 'tokens of a target'),
   'num_partitions': (1, 'chips that share one copy of the model and one batch'),
   'fsdp': (1, 'chips that share one copy of the model, each with its own batch'),
   'num_tasks': (8, 'conditioned tasks'),
@@ -37,13 +37,14 @@ def _parser() -> arguments.Parser:
   arguments.add_arguments(parser)
   parser.add_argument(
     '--topology',
-    help='a slice, as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8; with --sweep, a generation',
+    help='a slice such as v4:2x2x2, v5e:4x4, v5p:4x4x4 or v6e:8x8; with --sweep, a '
+    'generation',
   )
   parser.add_argument(
     '--sweep',
     action='store_true',
-    help='find the smallest slice that the step fits on, and the best meshes there: of a '
-    'generation (--topology=v5p), of all, or the meshes of one slice',
+    help='find the smallest slice that the step fits on, and its best meshes, in one '
+    'generation (--topology=v5p) or in all; or the best meshes of one slice',
   )
   parser.add_argument('--step', choices=(steps.TRAIN, steps.DECODE), default=steps.TRAIN)
   for name, (default, text) in SIZES.items():
@@ -75,14 +76,14 @@ def main(words: Sequence[str]) -> None:
   batch = Batch(flags.batch_size, flags.inputs_length, flags.targets_length)
   with terminal.stages() as progress:
     if flags.sweep:
-      of_sweep = {'step': flags.step, 'num_tasks': flags.num_tasks, 'progress': progress}
+      options = {'step': flags.step, 'num_tasks': flags.num_tasks, 'progress': progress}
       done = lambda plan: progress.message(tables.line(plan))
-      plans = planner.sweep(flags.topology, batch, **of_sweep, done=done)
+      plans = planner.sweep(flags.topology, batch, **options, done=done)
     else:
       where = Slice.parse(flags.topology)
       plan, share = _plan_and_share(planner, where, mesh, batch, flags, progress)
   if flags.sweep and flags.json:
-    print(json.dumps({'plans': [of.report() for of in plans]}))
+    print(json.dumps({'plans': [plan.report() for plan in plans]}))
   elif flags.sweep:
     tables.print_sweep(plans)
   elif flags.json:

@@ -1,4 +1,4 @@
-"""What gin has bound: the macros that are missing, and values of the wrong type."""
+"""Checks of gin's bindings: missing macros, circles, and values of the wrong type."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ _MACRO = 'gin.macro'
 
 
 def undefined_macros() -> list[str]:
-  """Names of the macros that are used and that nothing sets."""
+  """Returns the names of macros that are used and never set."""
   macro = gin.get_configurable(_MACRO)
   references = gin.config.iterate_references(gin_bindings(), to=macro)
   used = {reference.config_key[0] for reference in references}
@@ -21,14 +21,14 @@ def undefined_macros() -> list[str]:
 
 
 def defined_macros() -> set[str]:
-  """Names of the macros that something sets."""
+  """Returns the names of macros that are set."""
   return {name for name, selector in gin_bindings() if selector == _MACRO}
 
 
 def circles() -> Iterator[str]:
-  """Names what would be called to find its own value, by way of macros and references.
+  """Yields a name whose value depends on itself, through macros and references.
 
-  gin follows such a circle until Python's stack is full.
+  gin would follow such a circle until Python's stack is full.
   """
   done: set[tuple[str, str]] = set()
   # Depth first, and no recursion: a file may have a long chain of macros.
@@ -48,11 +48,11 @@ def circles() -> Iterator[str]:
 
 
 def _called_by(key: tuple[str, str]) -> Iterator[tuple[str, str]]:
-  """Scopes and selectors of what is called for the parameters of one."""
+  """Yields the scopes and selectors that are called for the parameters of one."""
   scope, selector = key
   values = dict(gin_bindings().get(key, {}))
   if selector != _MACRO:
-    # What an outer scope binds, an inner one may bind anew.
+    # An inner scope overrides the bindings of an outer one.
     parts = scope.split('/')
     scopes = ['', *('/'.join(parts[:n]) for n in range(1, len(parts) + 1))]
     bindings = gin_bindings()
@@ -66,20 +66,20 @@ def _called_by(key: tuple[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _name(key: tuple[str, str]) -> str:
-  """A macro's or a configurable's name, as users write it."""
+  """Returns the name of a macro or a configurable as users write it."""
   scope, selector = key
   short = '.'.join(selector.split('.')[-2:])
   return scope if selector == _MACRO else '/'.join(filter(None, (scope, short)))
 
 
 def wrong_types() -> Iterator[str]:
-  """Says of each bound value that is not of its parameter's type what it should be."""
+  """Yields a message for each bound value that is not of its parameter's type."""
   for (_, selector), values in gin_bindings().items():
     if selector == _MACRO:
       continue
     annotated = hints(gin_function(selector))
     for parameter, given in values.items():
-      # As users write it: with the last module's name alone.
+      # Users write the last module's name alone.
       short = f'{_name(("", selector))}.{parameter}'
       name, value = _resolve(short, given)
       hint = annotated.get(parameter, Any)
@@ -89,12 +89,12 @@ def wrong_types() -> Iterator[str]:
 
 
 def parameter(name: str) -> Any:
-  """The value that is bound to a parameter, `module.function.parameter`."""
+  """Returns the value that is bound to a parameter, `module.function.parameter`."""
   return _resolve(name, gin.query_parameter(name))[1]
 
 
 def bound_class(name: str) -> Any:
-  """The class or function that is bound, as `@it` or `@it()`, to a parameter, or None."""
+  """Returns the class or function that is bound to a parameter, or None."""
   try:
     value = parameter(name)
   except ValueError:  # nothing is bound
@@ -105,7 +105,7 @@ def bound_class(name: str) -> Any:
 
 
 def scopes(function: Callable[..., Any]) -> list[str]:
-  """The gin scopes in which a parameter of a function is bound; '' is the outermost."""
+  """Returns the gin scopes that bind a parameter of a function; '' is the outermost."""
   return [
     scope
     for scope, selector in gin_bindings()
@@ -114,7 +114,7 @@ def scopes(function: Callable[..., Any]) -> list[str]:
 
 
 def _resolve(name: str, value: Any) -> tuple[str, Any]:
-  """The value that macros stand for, with the name of the last of them."""
+  """Resolves macros; returns the name of the last macro and the value."""
   while isinstance(value, gin.config.ConfigurableReference):
     macro, selector = value.config_key
     if selector != _MACRO:

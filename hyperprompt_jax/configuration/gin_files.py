@@ -1,4 +1,4 @@
-"""gin: finding the files, parsing them with clear errors, keeping what was parsed."""
+"""gin: finds files, and parses files and bindings with clear errors."""
 
 import ast
 import contextlib
@@ -25,23 +25,22 @@ BINDING_PREFIX = '--gin.'
 
 
 def gin_directory() -> pathlib.Path:
-  """The project's gin files: in the wheel inside the package, in a checkout beside it."""
+  """Returns the folder of gin files: in the package if installed, else beside it."""
   package = pathlib.Path(__file__).parents[1]
   inside = package / 'gin'
   return inside if inside.is_dir() else package.parent / 'gin'
 
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
-  """Parses gin files, then bindings, in place of whatever was configured before.
+  """Parses gin files, then bindings, and replaces the former configuration.
 
   Args:
-    files: paths, absolute, of the working directory or of `gin_directory()`.
-    bindings: `NAME=VALUE` each.
+    files: are absolute paths, or paths in the working directory or in `gin_directory()`.
+    bindings: have the form `NAME=VALUE`.
 
   Raises:
-    UserError: for a file that is not there or does not parse, a name that does not
-      exist (with the nearest that does), a value that does not parse, or a macro that
-      must be set and is not.
+    UserError: if a file is missing or does not parse, a name does not exist (with the
+      nearest that does), a value does not parse, or a required macro is not set.
   """
   gin.clear_config()
   _prepare_gin()
@@ -75,8 +74,8 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
 
 
 def _register_own_tasks() -> None:
-  """Makes the mixtures that gin describes, wherever their names stand."""
-  # Not imported here, as not every configuration is of tasks.
+  """Registers the mixtures that gin describes, wherever their names stand."""
+  # The package is not imported here, as not every configuration has tasks.
   tasks = sys.modules.get('hyperprompt_tasks')
   for function in (tasks.from_files, tasks.condition) if tasks else ():
     for scope in gin_bindings.scopes(function):
@@ -85,10 +84,10 @@ def _register_own_tasks() -> None:
 
 
 def call(function: Callable[..., Any], **arguments: Any) -> Any:
-  """Calls a function with what gin binds besides `arguments`.
+  """Calls a function with `arguments` and the values that gin binds.
 
   Raises:
-    UserError: if a parameter of it, or of what it is given, has no value.
+    UserError: if a parameter of the function, or of one of its values, has no value.
   """
   try:
     return gin.get_configurable(function)(**arguments)
@@ -104,19 +103,19 @@ def call(function: Callable[..., Any], **arguments: Any) -> Any:
     ) from error
 
 
-# Re-exported: what they find, `parse` has bound.
+# These read the bindings that `parse` has made.
 parameter = gin_bindings.parameter
 bound_class = gin_bindings.bound_class
 
 
 def set_macros(**values: Any) -> None:
-  """Binds macros anew, over what was parsed."""
+  """Sets macros, overriding the parsed values."""
   for name, value in values.items():
     gin.parse_config(f'{name} = {value!r}')
 
 
 def _find(file: str) -> str:
-  """The path of a gin file: as given, else within the package."""
+  """Returns the path of a gin file: the given one, else that in the package."""
   if _is_remote_file(file):
     return file
   for path in (pathlib.Path(file), gin_directory() / file):
@@ -131,7 +130,7 @@ def _find(file: str) -> str:
 
 
 def _prepare_gin() -> None:
-  """Gives gin our readers of files in place of its own."""
+  """Replaces gin's readers of files by ours."""
   workarounds.set_gin_file_readers(
     [
       (_open_once, lambda file: _local_path(file) is not None),
@@ -140,16 +139,16 @@ def _prepare_gin() -> None:
   )
 
 
-# The files that are being read, each included by the one before.
+# The files that are being read; each is included by the one before.
 _open: list[str] = []
 
 
 def _local_path(file: str) -> str | None:
-  """The path of a gin file on this machine, or None where there is no such file.
+  """Returns the path of a gin file on this machine, or None if there is none.
 
-  An included file is looked for in `gin_directory()` first, then beside the file that
-  includes it, then in the working directory: a folder of a user's with one of our names
-  changes nothing.
+  An included file is searched in `gin_directory()`, then beside the file that includes it,
+  then in the working directory, so that a user's folder with one of our names changes
+  nothing.
   """
   folders = [
     gin_directory(),
@@ -163,7 +162,7 @@ def _local_path(file: str) -> str | None:
 
 @contextlib.contextmanager
 def _open_once(file: str) -> Iterator[IO[str]]:
-  """Opens a file that is not being read; gin would follow a circle for seconds."""
+  """Opens a file unless it includes itself; gin would follow a circle for seconds."""
   path = _local_path(file)
   assert path is not None  # gin has asked
   if path in _open:
@@ -185,7 +184,7 @@ def _open_remote(file: str) -> Any:
 
 
 def _setters(macro: str, prefix: str) -> str:
-  """The prefix and the project's files that set a macro, or nothing."""
+  """Returns the prefix and the project's files that set a macro, or nothing."""
   files = [
     str(path.relative_to(gin_directory()))
     for path in sorted(gin_directory().rglob('*.gin'))
@@ -196,7 +195,7 @@ def _setters(macro: str, prefix: str) -> str:
 
 def _translated(source: str, parse_function, text: str) -> None:
   """Runs one of gin's parsers and turns its errors into one line."""
-  # gin logs every path that it tries in vain, as an error.
+  # gin logs an error for every path that it tries in vain.
   logging.disable(logging.ERROR)
   try:
     parse_function(text)
@@ -209,7 +208,7 @@ def _translated(source: str, parse_function, text: str) -> None:
     NameError,
     TypeError,  # an unhashable key of a dict
     RecursionError,  # a value that is nested too deeply
-    MemoryError,  # the same, of Python's parser
+    MemoryError,  # the same in Python's parser
     tokenize.TokenError,
   ) as error:
     raise UserError(
@@ -227,7 +226,7 @@ def _explain(message: str, source: str) -> str:
   if match := re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", first):
     return f'there is no {match[1]}{nearest(match[1], _selectors())}'
   if match := re.match(r"Configurable '(.+)' doesn't have a parameter named '(.+)'", first):
-    # Of the class itself: the signature of gin's subclass of it is (*args, **kwargs).
+    # The signature of gin's subclass would be (*args, **kwargs).
     configurable = workarounds.gin_function(match[1])
     parameters = inspect.signature(configurable).parameters
     return f'{match[1]} has no parameter {match[2]}{nearest(match[2], parameters)}'
@@ -247,13 +246,13 @@ def _is_value(text: str) -> bool:
 
 
 def _selectors() -> list[str]:
-  """Everything that is configured so far, as `module.name` and `module.name.parameter`."""
+  """Returns all configured names, as `module.name` and `module.name.parameter`."""
   names = re.findall(r'^([\w.]+) = ', gin.config_str(), re.MULTILINE)
   names += re.findall(r'@([\w.]+)', gin.config_str())
   return [*names, *(name.rpartition('.')[0] for name in names)]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-  """` (did you mean …?)` with the known name that is most like `name`, or nothing."""
+  """Returns ` (did you mean …?)` with the known name most like `name`, or nothing."""
   matches = difflib.get_close_matches(name, sorted({*known} - {''}), n=1, cutoff=0.5)
   return f' (did you mean {matches[0]}?)' if matches else ''

@@ -22,11 +22,11 @@ class Range:
   """The values that a setting can have.
 
   Attributes:
-    at_least: The smallest value.
-    at_most: The largest value.
-    above: A bound below all values.
-    below: A bound above all values.
-    choices: All the values that there are; empty if there is a range or no limit.
+    at_least: is the smallest value.
+    at_most: is the largest value.
+    above: is smaller than all values.
+    below: is larger than all values.
+    choices: holds all the values; it is empty if there is a range or no limit.
   """
 
   at_least: float | None = None
@@ -65,12 +65,12 @@ class Setting:
   """The description of one setting.
 
   Attributes:
-    macro: The name that gin files and the command line use; T5X's where T5X has one.
-    meaning: One or two sentences for the help.
-    range: The values that it can have; None for no limit.
-    hint: The annotated type.
-    default: The value if none is set.
-    is_required: Whether there is no default, and a value must be set.
+    macro: is the name that gin files and the command line use; T5X's where T5X has one.
+    meaning: holds one or two sentences for the help.
+    range: limits the values; None sets no limit.
+    hint: is the annotated type.
+    default: is the value if none is set.
+    is_required: says whether there is no default, so that a value must be set.
   """
 
   macro: str
@@ -108,10 +108,10 @@ def setting(
   """A field of a group of settings.
 
   Args:
-    macro: The name that gin files and the command line use.
-    meaning: One or two sentences for the help.
-    default: The value if none is set; without it, one must be set.
-    **bounds: The attributes of a `Range`, if there are limits.
+    macro: is the name that gin files and the command line use.
+    meaning: holds one or two sentences for the help.
+    default: is the value if none is set; without it, one must be set.
+    **bounds: are the attributes of a `Range`, if there are limits.
   """
   is_required = default is dataclasses.MISSING
   described = Setting(
