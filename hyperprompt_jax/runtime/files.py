@@ -59,10 +59,10 @@ def whole_file(path: epath.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def writing_output(name: str) -> Iterator[None]:
-  """Turns what the system refuses into one line for the user.
+  """Turns the system's errors about an output into one line for the user.
 
   Args:
-    name: says what is written, as the user knows it: `--output answers.jsonl`.
+    name: names the output in the user's words, such as `--output answers.jsonl`.
 
   Raises:
     UserError: if an error of the system is raised in the block.
@@ -70,7 +70,7 @@ def writing_output(name: str) -> Iterator[None]:
   try:
     yield
   except BrokenPipeError:
-    raise  # the reader of a pipe has had enough
+    raise  # the reader of a pipe has closed it
   except OSError as error:
     reason = error.strerror or str(error)
     raise UserError(f'{name} cannot be written: {reason}') from error
@@ -91,15 +91,15 @@ def writing(path: epath.PathLike) -> Iterator[None]:
   except UserError:
     raise
   except _storage_errors() as error:
-    distributed.end_if_lost(error)  # Gloo's are, too
-    # TensorStore gives the place, at length, before the reason; the mark between the two
-    # depends on its version.
+    distributed.end_if_lost(error)  # Gloo's errors belong to these types, too
+    # TensorStore's message has a long description of the place before the reason. The text
+    # between the two depends on its version.
     marked = r'\[OS error \d+: (?:E\w+ )?([^\]]+)\]|: ([^:\"]+) \[os_error_code='
     of_system = re.search(marked, str(error))
     reason = of_system[1] or of_system[2] if of_system else reason_of(error)
     raise UserError(
-      f'{path} cannot be written: {reason}; with that mended, the same command goes on '
-      'from the last checkpoint'
+      f'{path} cannot be written: {reason}; once that is repaired, the same command '
+      'resumes from the last checkpoint'
     ) from error
 
 
@@ -111,7 +111,7 @@ def _storage_errors() -> tuple[type[Exception], ...]:
 
 
 def write_whole(path: epath.PathLike, contents: str | bytes) -> None:
-  """Writes a small file, local or on `gs://`, whose objects appear whole by themselves.
+  """Writes a small file, locally or on `gs://`, where every object appears whole.
 
   Args:
     path: names the file to write.

@@ -1,7 +1,7 @@
-"""Changes to other libraries' behaviour and uses of their private parts: all are here.
+"""All changes to other libraries' behaviour, and all uses of their private parts.
 
-Each says which library and versions it is for, how the problem is reproduced, what the
-workaround gains by a measurement, and when it can be removed.
+Each function names the library and its versions, a reproduction of the problem, the
+measured gain, and the condition for its removal.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def limit_malloc_arenas() -> None:
 
 @contextlib.contextmanager
 def imports_without_collection() -> Iterator[None]:
-  """Keeps Python's garbage collector away from imports, and from what they leave.
+  """Keeps Python's garbage collector away from imports, and from the objects they create.
 
   Library: CPython 3.11 to 3.13. Importing TensorFlow and JAX makes a million objects that
   live as long as the process, and every collection walks through all of them.
@@ -137,7 +137,7 @@ class _UnraisableHook:
 
   def __call__(self, unraisable: Any) -> None:
     first = unraisable.exc_traceback and unraisable.exc_traceback.tb_frame.f_code
-    # A thread of TensorStore's has called this function, no Python code.
+    # TensorStore's threads call this function directly, without Python code in between.
     from_tensorstore = first and first.co_name == 'call_soon_threadsafe'
     closed = str(unraisable.exc_value) == 'Event loop is closed'
     if not _is_of_orbax(unraisable.object) and not (from_tensorstore and closed):
@@ -156,7 +156,7 @@ def set_gin_file_readers(readers: Sequence[tuple[Any, Callable[[str], bool]]]) -
   Library: gin-config 0.5. Its reader of package resources takes any folder of the working
   directory, `runs` say, for a package, and raises a TypeError. Reproduction: tests/cli
   with the folders `runs`, `models` and `methods` in the working directory.
-  Gain: a run starts whatever lies in the working directory.
+  Gain: a run starts with any folders in the working directory.
   Remove when: gin ignores namespace packages, and offers a search order.
 
   Args:

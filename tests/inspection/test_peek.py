@@ -19,8 +19,8 @@ def naive_statistics(weights, num_prompts):
   """Returns the mass on prompts and on tokens, the entropy, and each query's entropy.
 
   Args:
-    weights: holds an array of each head and query of a layer, `[p + k]`.
-    num_prompts: is the number of prompts, p.
+    weights: holds an array of each head and query of a layer, `[l + K]`.
+    num_prompts: is the prompt length, l.
   """
   masses, rest, entropies = [], [], []
   for row in weights:

@@ -216,7 +216,7 @@ def process_state(monkeypatch):
 
 @pytest.fixture
 def online(monkeypatch):
-  """TFDS is asked for data as if their servers answered."""
+  """Lets TFDS try its downloads, as if its servers answered."""
   monkeypatch.setattr(tfds_downloads, 'obstacle', lambda builder: None)
 
 
@@ -243,7 +243,7 @@ def folder(tmp_path, monkeypatch, official):
 
 @pytest.fixture
 def long_folder(folder, official):
-  """The same with 200 times the rows to train on, so that epochs are not too short."""
+  """The same folder with 200 times the training rows, so that epochs are long enough."""
   for name, rows in official.items():
     write_lines(folder / name / 'train.jsonl', rows * 200)
   return folder

@@ -221,13 +221,13 @@ def test_numbers_as_targets(tmp_path):
   assert evaluate('own_numbers.score', ['3.8', '1.0', '2.5']) == pytest.approx(
     {'pearson_corrcoef': 100.0, 'spearman_corrcoef': 100.0, 'mean_absolute_error': 0.0}
   )
-  # What is no finite number is -1, and the error is in the targets' unit.
+  # A prediction that is no finite number counts as -1; the error is in the targets' unit.
   results = evaluate('own_numbers.score', ['4.8', 'good', 'inf'])
   assert results['mean_absolute_error'] == pytest.approx((1 + 2 + 3.5) / 3)
   assert evaluate('own_numbers.text', ['3.8', '1.0', '2.5'])['accuracy'] == pytest.approx(
     200 / 3
   )
-  # A score ranks checkpoints, so an error counts only where there is nothing else.
+  # A score ranks checkpoints, so an error counts only if there is no other metric.
   both = {'pearson_corrcoef': 50.0, 'mean_absolute_error': 4.0}
   for results, score in ((both, 50.0), ({'mean_absolute_error': 4.0}, -4.0)):
     scores = hyperprompt_tasks.task_scores(name, {'own_numbers.score': results})
@@ -251,7 +251,7 @@ def test_several_references(tmp_path):
     {'t': {'train': str(path), 'validation': str(path)}},
     metric_fns=['accuracy', 'exact_match', 'f1', 'rouge', 'bleu'],
   )
-  # The first is learned, and any is right.
+  # The first reference is learned, and any reference is right.
   assert text_of('own_references.t') == [('s1 s2', 'a'), ('s3', 'the d')]
   results = evaluate('own_references.t', ['b c', 'D.'])
   assert results['accuracy'] == 50.0

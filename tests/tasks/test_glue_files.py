@@ -17,7 +17,7 @@ QUESTIONS = b'id\tquestion1\tquestion2\tis_duplicate\n'
 
 
 class Manager:
-  """Has everything downloaded already."""
+  """A download manager that has all files already."""
 
   downloaded_size = 0
 
@@ -49,7 +49,7 @@ def builder(tmp_path):
 
 
 def plain(row):
-  """A row with values that compare, whichever way it was made."""
+  """Returns a row with values that can be compared with those of another source."""
   return {
     key: value.item() if isinstance(value, np.ndarray | np.generic) else value
     for key, value in row.items()
@@ -57,7 +57,7 @@ def plain(row):
 
 
 def rows(config, split):
-  """The rows that our reader finds, in the types of TFDS."""
+  """Returns the rows that our reader reads, in the types of TFDS."""
   layout = glue_files.FORMATS[config]
   result = layout.read(layout.path(hyperprompt_tasks.glue_dir(), split), split)
   if config == 'stsb':
@@ -71,7 +71,7 @@ def from_dataset(source, split):
 
 
 def encoded(builder, examples):
-  """What TFDS would write of examples that its own reader has found."""
+  """Returns the rows that TFDS would write of the examples of its own reader."""
   texts = [
     {
       key: v.encode() if isinstance(v, str) and key != 'label' else v
@@ -134,22 +134,22 @@ def test_tfds_data_of_t5s_version_are_read_where_they_are_prepared(
   source.get_dataset('train')
   (tmp_path / 'glue' / 'rte' / '1.0.0').mkdir(parents=True)
   source.get_dataset('train')
-  # TFDS can prepare the second alone.
+  # TFDS can prepare only the second.
   assert asked == ['glue/rte:2.0.0', 'glue/rte:1.0.0']
 
 
 @pytest.mark.parametrize(
   ('config', 'split', 'text'),
   [
-    # Quotes mean nothing, lines end as in Python's text files alone, blank ones are none.
+    # Quotes are text, lines end as in Python's text files, and blank lines are no rows.
     ('rte', 'train', PAIRS + '0\t"A\tB"\tentailment\r\n\n1\tÉ\x85\u2028\tB \t1\n'.encode()),
     ('rte', 'train', PAIRS + b'0\tA\tB\t0\r1\tC\tD\t1'),
-    # More fields than columns, an empty text.
+    # A row has more fields than there are columns, and one has an empty text.
     ('rte', 'train', PAIRS + b'0\tA\tB\tentailment\tmore\n1\t\tB\t0\n'),
-    # Lines that end early, or have no class, in front of a whole one.
+    # Lines that end early or have no class come before a complete one.
     ('qqp', 'train', QUESTIONS + b'0\tA\n1\tA\tB\n2\tA\tB\t\n \n3\tA\tB\t1\n'),
     ('qqp', 'test', b'id\tquestion1\tquestion2\n0\tA\n1\tA\tB\n'),
-    # A test file with labels.
+    # The test file has labels.
     ('rte', 'test', PAIRS + b'0\tA\tB\tnot_entailment\n'),
     ('cola', 'train', b'a\t1\t\tS "\tmore\nb\t0\t*\t\n'),
     ('cola', 'train', b'a\t\t\tS\nb\t1\t\tS\n'),
@@ -188,7 +188,7 @@ def test_whole_files_are_read_without_a_word(glue_folder, caplog):
 
 
 def test_an_stsb_line_without_its_score_is_left_out(glue_folder):
-  # TFDS makes it one whose score is not a number.
+  # TFDS reads it as a row with the score NaN.
   path = glue_folder / 'STS-B' / 'train.tsv'
   path.write_bytes(b'sentence1\tsentence2\tscore\nA\tB\nC\tD\t2\n')
   assert rows('stsb', 'train') == [
@@ -247,7 +247,7 @@ def test_mrpc_may_be_split_already(glue_folder):
   assert rows('mrpc', 'test') == test
   assert [row['label'] for row in test] == [-1]
   for split, expected in joint.items():
-    # The number of the row in the joint file is not to be known.
+    # The row's number in the joint file is unknown here.
     assert rows('mrpc', split) == [{**row, 'idx': i} for i, row in enumerate(expected)]
 
 

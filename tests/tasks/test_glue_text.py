@@ -148,23 +148,23 @@ def test_wnli_for_evaluation_is_in_the_form_of_wsc(text_of):
       'Tea beats milk since *it* is hot.',
       'Tea',
     ),
-    # Words before the pronoun count as those after it, and a last mark moves out.
+    # Words before and after the pronoun count alike, and a final mark moves outside.
     (
       'Tom dropped the jar onto the tray and broke it.',
       'Tom broke the jar.',
       'Tom dropped the jar onto the tray and broke *it* .',
       'the jar',
     ),
-    # Of two pronouns the one with more of its neighbours in the hypothesis counts.
+    # The pronoun with more of its neighbours in the hypothesis is chosen.
     (
       'He told Max that it rained on him all day.',
       'It rained on Max all day.',
       'He told Max that it rained on *him* all day.',
       'Max',
     ),
-    # The first of equals.
+    # The first of two equal pronouns is chosen.
     ('It ran and it ran.', 'The dog ran.', '*It* ran and it ran.', 'The dog'),
-    # What goes before the last article is cut off.
+    # The words before the last article are cut off.
     (
       'Ida saw that it was old.',
       'She thinks the mill of the lord was old.',
@@ -177,21 +177,21 @@ def test_wnli_for_evaluation_is_in_the_form_of_wsc(text_of):
       'Ida saw that *it* was old.',
       'the mill',
     ),
-    # A possessive loses its end.
+    # A possessive noun loses its ending.
     (
       'The boys said their car was red.',
       "The girls' car was red.",
       'The boys said *their* car was red.',
       'The girls',
     ),
-    # Marks inside of the hypothesis are of the noun, and blanks stay where they are.
+    # Marks within the hypothesis belong to the noun, and spaces are kept.
     (
       'So  they , all, met him, they left.',
       'Max, Ann left.',
       'So  they , all, met him, *they* left.',
       'Max, Ann',
     ),
-    # Nothing in common: no noun.
+    # Without common words there is no noun.
     ('We saw it.', 'Yes.', 'We saw *it* .', ''),
   ],
 )
@@ -210,6 +210,6 @@ def test_wnli_fails_where_there_is_no_pronoun(text_of):
 
 
 def test_wnli_fails_where_the_noun_is_not_as_it_was_written():
-  # Two blanks are one between the words that are compared.
+  # Words are compared with single spaces between them.
   with pytest.raises(ValueError, match='is not in'):
     wnli.recast('Ann said it was old.', 'The  mill was old.')

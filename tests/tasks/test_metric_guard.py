@@ -79,7 +79,7 @@ def test_a_postprocessor_that_fails_leaves_its_task_without_metrics(tmp_path, od
   metrics, messages = evaluate(copy.name, 'a prediction')
   assert metrics == {}
   expected = f"task {copy.name}: picky fails at '{odd}': LookupError: no {odd}"
-  # SeqIO does not postprocess targets again, and the failure stands all the same.
+  # SeqIO does not postprocess targets again, but the failure is still reported.
   assert messages == [expected]
 
 

@@ -46,7 +46,7 @@ def test_f1_without_positives_is_zero():
 
 def test_correlations_are_of_values_and_of_ranks():
   targets, predictions = [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 4.0, 9.0]
-  # The mean products of deviations: 3.75, of 1.25 and 12.25.
+  # The covariance is 3.75, the variances are 1.25 and 12.25.
   expected = 100 * 3.75 / math.sqrt(1.25 * 12.25)
   pearson = metrics.pearson_corrcoef(targets, predictions)
   assert pearson == pytest.approx({'pearson_corrcoef': expected})
@@ -62,7 +62,7 @@ def test_equal_predictions_have_no_correlation(metric):
 
 
 def test_mean_3class_f1_counts_an_absent_class_as_zero():
-  # F1 of class 0: 2/3, of class 1: 2/3, of class 2, which never occurs: 0.
+  # F1 is 2/3 for classes 0 and 1, and 0 for class 2, which never occurs.
   result = metrics.mean_3class_f1([0, 0, 1], [0, 1, 1])
   assert result['mean_3class_f1'] == pytest.approx(100 * 4 / 9)
 

@@ -13,7 +13,7 @@ LENGTHS = {'inputs': 64, 'targets': 16, 'task_ids': 1}
 
 
 class Converter(seqio.EncDecFeatureConverter):
-  """SeqIO's, which knows of no task ids, told of them."""
+  """SeqIO's converter, with the feature of task ids added."""
 
   TASK_FEATURES = {
     **seqio.EncDecFeatureConverter.TASK_FEATURES,
@@ -22,7 +22,7 @@ class Converter(seqio.EncDecFeatureConverter):
 
 
 def evaluate(name, answer):
-  """Metrics of a model that answers `answer(target tokens)`."""
+  """Returns the metrics of a model that answers `answer(target tokens)`."""
   evaluator = seqio.Evaluator(name, Converter(pack=False), sequence_length=None)
 
   def predict(dataset, *_):
@@ -220,7 +220,7 @@ def test_evaluator_finds_lengths_by_itself_and_scores_right_answers(folder):
 
 
 def test_evaluator_scores_right_answers_on_glue(glue_folder):
-  # The matched and mismatched tasks stand in for MNLI, whose splits bear other names.
+  # The matched and mismatched tasks stand in for MNLI, whose splits have other names.
   metrics, _ = evaluate(GLUE, lambda target: target)
   assert set(metrics) == {*rates(GLUE)} - {'hp_glue_mnli_v002', 'hp_glue_ax_v002'}
   assert all(

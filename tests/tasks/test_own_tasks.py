@@ -86,7 +86,7 @@ def test_copies_are_the_tasks_with_ids_of_a_list():
         np.testing.assert_array_equal(got[name], want[name])
   mixture = seqio.MixtureRegistry.get('own_two')
   assert [mixture.get_rate(task) for task in mixture.tasks] == [1.0, 3.0]
-  # A part for each, for training task by task.
+  # Each task has a mixture of its own, for training task by task.
   assert set(hyperprompt_tasks.single_task_mixtures('own_two')) == {
     'own_theirs_a',
     'own_theirs_b',
@@ -234,7 +234,7 @@ def test_conditioned_tasks_can_be_members_with_others():
   assert rates['own_again.hp_super_glue_wsc_v102_simple_eval'] == 0.0
   for example in examples('own_again.own_two.own_theirs_b'):
     assert example['task_ids'].tolist() == [1]
-  # Those of two SeqIO tasks are a mixture, those of one are the task.
+  # A conditioned task of two SeqIO tasks gets a mixture; one of a single task is the task.
   assert hyperprompt_tasks.single_task_mixtures(name) == {
     'own_theirs_a': 'own_again.own_two.own_theirs_a',
     'own_theirs_b': 'own_again.own_two.own_theirs_b',

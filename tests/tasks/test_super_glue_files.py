@@ -229,7 +229,7 @@ def test_a_line_that_is_no_json_object_is_named(folder, line):
   path.write_bytes(path.read_bytes() + b'\n' + line + b'\n')
   with pytest.raises(hyperprompt_tasks.DataError) as error:
     sources.SuperGlueSource('rte').get_dataset('train')
-  # The blank line counts, though it is no row.
+  # The blank line counts as a line, but is no row.
   assert str(error.value).startswith(f'{path}:3: expected one JSON object')
   assert '\n' not in str(error.value)
 

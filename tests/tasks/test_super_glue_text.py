@@ -233,9 +233,9 @@ def test_wsc_trains_on_right_referents_alone(text_of):
 @pytest.mark.parametrize(
   ('text', 'index', 'pronoun', 'inputs'),
   [
-    # Two blanks make an empty word, which counts.
+    # Two spaces make an empty word, which counts.
     ('The  cat ran as it saw me.', 5, 'it', 'The  cat ran as *it* saw me.'),
-    # A free-standing X is filled in too.
+    # A separate X is replaced, too.
     (
       'Planet X is far and it is cold.',
       5,
@@ -243,7 +243,7 @@ def test_wsc_trains_on_right_referents_alone(text_of):
       'Planet *it* is far and *it* is cold.',
     ),
     ('Ann left when told by him', 5, 'him', 'Ann left when told by *him*'),
-    # The two texts of SuperGLUE that T5 puts right.
+    # T5 corrects these two texts of SuperGLUE.
     (
       'John laughed out. "Good for him," he said. ',
       5,

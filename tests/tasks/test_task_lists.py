@@ -14,7 +14,7 @@ OTHER = task_lists.TaskList(tasks=('one', 'two'), scores={})
 
 @pytest.fixture
 def other_task():
-  """A task whose ids index another list; gone after the test."""
+  """A task whose ids index another list; it is removed after the test."""
   name = 'hp_test_other'
   hyperprompt_tasks.add_task(
     name,

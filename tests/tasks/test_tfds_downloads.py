@@ -1,4 +1,4 @@
-"""TFDS without a network fails in seconds, and what is there already is still read."""
+"""TFDS without a network fails in seconds, and prepared data are still read."""
 
 import socket
 import time
@@ -19,7 +19,7 @@ def closed():
 
 
 def builder(folder, urls, config=None):
-  """What is asked of a TFDS builder."""
+  """A stand-in for a TFDS builder, with the attributes that our code reads."""
   info = types.SimpleNamespace(checksum='0' * 64, filename='data.zip')
   return types.SimpleNamespace(
     name='made',

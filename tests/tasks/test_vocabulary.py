@@ -148,7 +148,7 @@ def trained(folder, **options):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    # SentencePiece's default: unknown text would be padding, masked and without weight.
+    # SentencePiece's default makes unknown text padding, masked and without weight.
     ({}, r'its unknown piece has the id 0, which is padding'),
     (
       {'unk_id': 1, 'eos_id': 2, 'pad_id': 3, 'bos_id': -1},
@@ -167,7 +167,7 @@ def test_special_ids_that_fit(tmp_path):
   t5 = {'pad_id': 0, 'eos_id': 1, 'unk_id': 2, 'bos_id': -1}
   ours = hyperprompt_tasks.use_vocabulary(trained(tmp_path, **t5))
   assert (ours.pad_id, ours.eos_id, ours.unk_id) == (0, 1, 2)
-  # With bytes for all that is unknown, the unknown piece is never used.
+  # With byte fallback, the unknown piece is never used.
   fallback = trained(tmp_path, byte_fallback=True, vocab_size=300)
   ours = hyperprompt_tasks.use_vocabulary(fallback)
   assert ours.unk_id == 0 and 0 not in ours.encode('Ж ☃')
