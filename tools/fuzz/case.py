@@ -1,6 +1,7 @@
 """Targets of fuzzing, and the rules that each case is checked against."""
 
 import dataclasses
+import json
 import pathlib
 import signal
 import time
@@ -58,6 +59,12 @@ _GIVE_UP_SECONDS, _GIVE_UP_WAITING_SECONDS = 5, 120
 _LONGEST = 2_000
 # Gin appends the path of configurables to an error after this; `cli` removes it.
 _GIN = '\n  In call to '
+
+
+def official_rows(benchmark: str) -> Any:
+  """Reads the sample rows of a benchmark's official files that the tests have, too."""
+  path = pathlib.Path(__file__).parents[2] / 'tests/tasks/official_rows.json'
+  return json.loads(path.read_text())[benchmark]
 
 
 @dataclasses.dataclass(frozen=True)

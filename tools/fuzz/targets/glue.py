@@ -6,9 +6,9 @@ import re
 import numpy as np
 
 from hyperprompt_tasks import glue_files, official_files, sources
-from tests.tasks.conftest import GLUE
-from tools.fuzz.case import Target
+from tools.fuzz.case import Target, official_rows
 
+GLUE = official_rows('glue')
 CONFIGS = ('cola', 'sst2', 'mrpc', 'qqp', 'stsb', 'mnli', 'qnli', 'rte', 'wnli', 'ax')
 
 

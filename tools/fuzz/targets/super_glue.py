@@ -4,9 +4,9 @@ import json
 import pathlib
 
 from hyperprompt_tasks import official_files, sources, super_glue_files
-from tests.tasks.conftest import OFFICIAL
-from tools.fuzz.case import Target
+from tools.fuzz.case import Target, official_rows
 
+OFFICIAL = official_rows('super_glue')
 CONFIGS = tuple(super_glue_files.FORMATS)
 
 
