@@ -57,13 +57,18 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   assert cli.main(arguments) == 0
   out, err = capsys.readouterr()
   # The data report comes first. With EOS, `say a` is too long, and `is 0` is not.
-  assert 'Training data' in err and 'good 60.0 % bad 40.0 %' in ' '.join(err.split())
+  words = ' '.join(err.split())
+  assert 'Data, the first examples' in words and 'good 60.0 % bad 40.0 %' in words
   data = json.loads((run / 'data.json').read_text())
   assert data['own_gin.shout']['cut'] == {'inputs': 5, 'targets': 0}
   assert data['own_gin.shout']['cut_tokens'] == {'inputs': 5, 'targets': 0}
   assert data['own_gin.judge']['cut'] == {'inputs': 0, 'targets': 0}
   assert data['own_gin.judge']['labels'] == {'good': 3, 'bad': 2}
   assert data['own_gin.judge']['source_rows'] is None  # the source has more rows
+  # The files of the two splits are the same, and bytes know every text.
+  validation = data['own_gin.judge'].pop('validation')
+  assert validation == {**data['own_gin.judge'], 'validation': None}
+  assert data['own_gin.shout']['unknown'] == {'inputs': 0, 'targets': 0}
   assert 'shout' in out and 'judge' in out and 'accuracy' in out
   metadata = json.loads((run / 'checkpoints/2/run/metadata').read_text())
   assert metadata['task_list'] == ['judge', 'shout']  # gin sorts a dict's keys

@@ -1,0 +1,32 @@
+"""The report on data counts texts that are cut and tokens that are unknown."""
+
+import pathlib
+
+import seqio
+
+import hyperprompt_tasks
+from hyperprompt_jax.data import report
+
+SMALL_VOCABULARY = str(
+  pathlib.Path(seqio.__file__).parent / 'test_data/sentencepiece/sentencepiece.model'
+)
+
+
+def test_unknown_tokens_and_cut_texts_of_both_splits(tmp_path):
+  (tmp_path / 'a.tsv').write_text('inputs\ttargets\nthis\tthat\n☃ ☃ ☃\t☃\n')
+  (tmp_path / 'b.tsv').write_text('inputs\ttargets\nthis is a test of a cut\tthat\n')
+  files = {'train': str(tmp_path / 'a.tsv'), 'validation': str(tmp_path / 'b.tsv')}
+  name = hyperprompt_tasks.from_files('report_counts', {'t': files})
+  vocabulary = hyperprompt_tasks.use_vocabulary(SMALL_VOCABULARY)
+  unknown = lambda text: vocabulary.encode(text).count(vocabulary.unk_id)
+  (data,) = report.look(name, {'inputs': 9, 'targets': 9}, 10, False).values()
+  assert data.examples == 2 and data.validation.examples == 1
+  texts = {'inputs': ('this', '☃ ☃ ☃'), 'targets': ('that', '☃')}
+  assert data.unknown == {f: sum(map(unknown, both)) for f, both in texts.items()}
+  assert data.unknown['inputs'] >= 3 and data.unknown['targets'] >= 1
+  length = len(vocabulary.encode('this is a test of a cut')) + 1
+  assert length > 9
+  assert data.validation.cut == {'inputs': 1, 'targets': 0}
+  assert data.validation.cut_tokens == {'inputs': length - 9, 'targets': 0}
+  rows = [name for name, _ in report._splits({'t': data})]
+  assert rows == ['t', 't, validation']
