@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# HyperPrompt on a Slurm cluster with GPUs: a batch script to start from. docs/launch.md has more.
+# HyperPrompt on a Slurm cluster with GPUs: a batch script to start from. docs/how_to/launch.md has more.
 #
 # Change these lines to those of the cluster. Each GPU has a process of its own; do not bind GPUs
 # to processes (--gpus-per-task), as JAX gives each process the GPU of its SLURM_LOCALID.

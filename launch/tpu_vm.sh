@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# HyperPrompt on a Cloud TPU slice of TPU VMs, as a queued resource. docs/launch.md has more.
+# HyperPrompt on a Cloud TPU slice of TPU VMs, as a queued resource. docs/how_to/launch.md has more.
 set -euo pipefail
 # shellcheck source=launch/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

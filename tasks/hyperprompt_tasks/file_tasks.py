@@ -33,7 +33,8 @@ def from_files(
 ) -> str:
   """Registers tasks whose examples are in files, and a mixture of them.
 
-  docs/tasks.md describes the formats and options. The SeqIO task of `TASK` is `NAME.TASK`.
+  docs/how_to/tasks.md describes the formats and options. The SeqIO task of `TASK` is
+  `NAME.TASK`.
 
   Args:
     name: The mixture gets this name.
