@@ -15,9 +15,10 @@ Array = np.ndarray
 
 @dataclasses.dataclass
 class Layer:
-  """What one task adds to one layer: prompts `[p, h, d]`, and what follows the blocks."""
+  """What one task adds to one layer: prompts `[l, h, k]`, and what follows the blocks."""
 
   prompts: tuple[Array, Array] | None = None
+  prompt_logit: Array | None = None  # of each head
   after_attention: Callable[[Array], Array] = lambda x: x
   after_mlp: Callable[[Array], Array] = lambda x: x
 
@@ -56,7 +57,16 @@ def bucket(distance: int, bidirectional: bool) -> int:
 
 
 def attention(
-  params, x, memory, heads, *, prompts=None, bias=None, causal=False, maps=None
+  params,
+  x,
+  memory,
+  heads,
+  *,
+  prompts=None,
+  prompt_logit=None,
+  bias=None,
+  causal=False,
+  maps=None,
 ):
   """Attention of `x` `[q, e]` to prompts and to `memory` `[k, e]`, head by head.
 
@@ -70,7 +80,8 @@ def attention(
       logits, values = [], []
       if prompts is not None:
         for prompt_key, prompt_value in zip(*prompts, strict=True):
-          logits.append(query[q, h] @ prompt_key[h])
+          offset = 0.0 if prompt_logit is None else prompt_logit[h]
+          logits.append(query[q, h] @ prompt_key[h] + offset)
           values.append(prompt_value[h])
       for k in range(q + 1 if causal else len(memory)):
         position = 0.0 if bias is None else bias[h, bucket(k - q, not causal)]
@@ -109,6 +120,7 @@ def logits(params, heads: int, inputs, targets, added: Added, maps=()) -> Array:
     y = attention(
       *(p['attention'], y, y, heads),
       prompts=layer.prompts,
+      prompt_logit=layer.prompt_logit,
       bias=bias,
       maps=maps[m] if maps else None,
     )
@@ -122,7 +134,14 @@ def logits(params, heads: int, inputs, targets, added: Added, maps=()) -> Array:
     p = decoder[f'layers_{m}']
     y = rms_norm(x, p['pre_self_attention_layer_norm'])
     y = attention(
-      p['self_attention'], y, y, heads, prompts=layer.prompts, bias=bias, causal=True
+      p['self_attention'],
+      y,
+      y,
+      heads,
+      prompts=layer.prompts,
+      prompt_logit=layer.prompt_logit,
+      bias=bias,
+      causal=True,
     )
     x = x + layer.after_attention(y)
     y = rms_norm(x, p['pre_cross_attention_layer_norm'])
@@ -143,7 +162,7 @@ def prompt_tuning(method, p, t, depths) -> Added:
 
 
 def hyperprompt(local_hypernetwork) -> Callable[..., Added]:
-  """`P[m,t] = U[m,t] relu(D[m,t] P[t])`, of a way to find D and U."""
+  """`P[m,t] = s[m,t] U[m,t] relu(D[m,t] P[t])`, given a function that returns D and U."""
 
   def added(method, p, t, depths) -> Added:
     stacks, number = [], 0
@@ -151,12 +170,15 @@ def hyperprompt(local_hypernetwork) -> Callable[..., Added]:
       layers = []
       for m in range(depth):
         prompted = method.stacks in (name, 'both') and m >= method.first_layer
-        pair = []
+        pair, offset = [], None
         for kind in ('key', 'value') if prompted else ():
           down, up = local_hypernetwork(p, kind, number, t)
-          rows = [np.maximum(row @ down, 0) for row in p['prompts'][t]]
-          pair.append(np.array([np.tensordot(row, up, axes=1) for row in rows]))
-        layers.append(Layer(prompts=tuple(pair) if prompted else None))
+          rows = [np.maximum(row @ down, 0) for row in p[f'{name}_prompts'][t]]
+          scale = p[f'{name}_{kind}_scale'][m - method.first_layer, t]
+          pair.append(scale * np.array([np.tensordot(row, up, axes=1) for row in rows]))
+        if prompted and f'{name}_logit_offset' in p:
+          offset = p[f'{name}_logit_offset'][m - method.first_layer]
+        layers.append(Layer(tuple(pair) if prompted else None, offset))
         number += prompted
       stacks.append(layers)
     return Added(*stacks)
@@ -174,32 +196,45 @@ def sep(p, kind, m, t):
   return own['down'][m][t], own['up'][m][t]
 
 
-def conditioned_embedding(p, *rows):
-  hidden = np.maximum(np.concatenate(rows) @ p['mlp_wi']['kernel'], 0)
-  return hidden @ p['mlp_wo']['kernel']
-
-
 def from_global(p, kind, m, t):
-  embedding = conditioned_embedding(p, p['layer_embedding'][m], p['task_embedding'][t])
+  pair = np.concatenate([p['task_embedding'][t], p['layer_embedding'][m]])
+  hidden = np.maximum(pair @ p['mlp_wi']['kernel'], 0)
+  embedding = hidden @ p['mlp_wo']['kernel']
+  embedding = embedding / np.sqrt(np.mean(embedding**2))
   weights = p[f'{kind}_hypernetwork']
   generate = lambda w: sum(z * matrix for z, matrix in zip(embedding, w, strict=True))
   return generate(weights['down']), generate(weights['up'])
 
 
+def layer_norm(x, scale, shift):
+  deviation = np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
+  return (x - x.mean(axis=-1, keepdims=True)) / deviation * scale + shift
+
+
+def behind(own):
+  """`A(x) = x + LN(U gelu(D x + b_D) + b_U)`, of one adapter."""
+
+  def after(x):
+    hidden = gelu(x @ own['down'] + own['down_bias'])
+    y = hidden @ own['up'] + own['up_bias']
+    return x + layer_norm(y, own['norm_scale'], own['norm_shift'])
+
+  return after
+
+
 def adapter(method, p, t, depths) -> Added:
-  """Houlsby's: `A(x) = x + U gelu(D x + b_D) + b_U`."""
+  """Houlsby's, with the layer norm that Karimi Mahabadi et al. add."""
 
   def make(own, m):
-    def after(x):
-      hidden = gelu(x @ own['down'][m, t] + own['down_bias'][m, t])
-      return x + hidden @ own['up'][m, t] + own['up_bias'][m, t]
-
-    return after
+    return behind({name: x[m, t] for name, x in own.items()})
 
   return Added(
     *(
       [
-        Layer(None, make(p[f'{stack}_attention'], m), make(p[f'{stack}_mlp'], m))
+        Layer(
+          after_attention=make(p[f'{stack}_attention'], m),
+          after_mlp=make(p[f'{stack}_mlp'], m),
+        )
         for m in range(depth)
       ]
       for stack, depth in zip(('encoder', 'decoder'), depths, strict=True)
@@ -208,28 +243,33 @@ def adapter(method, p, t, depths) -> Added:
 
 
 def hyperformer(method, p, t, depths) -> Added:
-  """HyperFormer++'s: `A(x) = x + gamma (y - mean) / std + beta`, `y = U gelu(D x)`."""
-  weights = p['hypernetwork']
+  """HyperFormer++'s: the same adapter, all of it linear in `I = LN(MLP(concat(...)))`."""
 
-  def make(position, layer):
-    embedding = conditioned_embedding(
-      p,
-      p['position_embedding'][position],
-      p['layer_embedding'][layer],
-      p['task_embedding'][t],
+  def linear(own, x):
+    return np.tensordot(x, own['kernel'], axes=1) + own['bias']
+
+  def make(own, layer, position):
+    joined = np.concatenate(
+      [
+        p['task_embedding'][t],
+        own['layer_embedding'][layer],
+        own['position_embedding'][position],
+      ]
     )
-    own = {name: np.tensordot(embedding, w, axes=1) for name, w in weights.items()}
+    embedding = linear(own['mlp_wo'], np.maximum(linear(own['mlp_wi'], joined), 0))
+    embedding = layer_norm(embedding, own['mlp_norm_scale'], own['mlp_norm_shift'])
+    names = ('down', 'up', 'down_bias', 'up_bias', 'norm_scale', 'norm_shift')
+    return behind({name: linear(own[name], embedding) for name in names})
 
-    def after(x):
-      y = gelu(x @ own['down']) @ own['up']
-      variance = y.var(axis=-1, keepdims=True)
-      y = (y - y.mean(axis=-1, keepdims=True)) / np.sqrt(variance + 1e-6)
-      return x + y * own['norm_scale'] + own['norm_shift']
-
-    return after
-
-  layers = [Layer(None, make(0, i), make(1, i)) for i in range(sum(depths))]
-  return Added(layers[: depths[0]], layers[depths[0] :])
+  return Added(
+    *(
+      [
+        Layer(after_attention=make(p[stack], m, 0), after_mlp=make(p[stack], m, 1))
+        for m in range(depth)
+      ]
+      for stack, depth in zip(('encoder', 'decoder'), depths, strict=True)
+    )
+  )
 
 
 ADDED = {
