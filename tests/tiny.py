@@ -38,6 +38,9 @@ VARIANTS = {
   'decoder': HyperPromptGlobal(4, 5, 'decoder', task_embed_dim=6),
   'both': HyperPromptSep(4, 5, 'both'),
   'upper_layers_of_both': HyperPromptGlobal(4, 5, 'both', 1, task_embed_dim=6),
+  'lengths_and_offsets': HyperPromptShare(
+    4, 5, 'both', 1, decoder_prompt_length=2, logit_offset=-1.0
+  ),
 }
 
 

@@ -1,4 +1,4 @@
-"""What a method of task-conditioning is, and what it hands to the Transformer."""
+"""The base class of all methods. The struct that a method returns is `nn.insertion`'s."""
 
 from typing import ClassVar
 
@@ -7,40 +7,45 @@ from flax import linen as nn
 
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_jax.nn.insertion import Conditioning, LayerConditioning
-
-__all__ = ['Conditioning', 'LayerConditioning', 'Method']
+from hyperprompt_jax.nn.insertion import Conditioning
 
 
 class Method(nn.Module):
   """A method of task-conditioning: parameters of its own and what they generate.
 
   A new method is a subclass, in this package or in anybody's own, and a gin file that
-  binds METHOD to it. What belongs to one task alone has the logical axis `tasks`.
+  binds METHOD to it. Parameters that belong to one task alone have the logical axis
+  `tasks`.
 
   Attributes:
-    shared_backbone: whether one network serves all tasks; if not, each is trained by
-      itself.
+    shared_backbone: Says whether one network serves all tasks; if not, each task trains a
+      network of its own.
+    budgeted: Names the attributes that a budget of parameters sets (`budget`). The number
+      of parameters is affine in the first.
   """
 
   shared_backbone: ClassVar[bool] = True
+  budgeted: ClassVar[tuple[str, ...]] = ()
 
   def __call__(self, config: Config, num_tasks: int, embedding: jax.Array) -> Conditioning:
     """Generates the conditioning of all tasks and layers.
 
     Args:
-      config: the network's configuration.
-      num_tasks: t, the length of the mixture's task list.
-      embedding: of the vocabulary's tokens, `[V, d]` float32, for parameters that start
-        from it.
+      config: Is the network's configuration.
+      num_tasks: Is t, the length of the mixture's task list.
+      embedding: Holds the vocabulary's embeddings, `[V, d]` float32, for parameters that
+        start from them.
     """
     raise NotImplementedError
 
   def check(self, **least: int) -> None:
     """Checks sizes among the attributes.
 
+    Args:
+      **least: Are the least values that attributes may have, by name.
+
     Raises:
-      UserError: if an attribute is less than what is given for it.
+      UserError: if an attribute is less than that.
     """
     for name, bound in least.items():
       value = getattr(self, name)

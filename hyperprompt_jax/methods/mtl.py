@@ -4,8 +4,9 @@ from typing import ClassVar
 
 import jax
 
-from hyperprompt_jax.methods.conditioning import Conditioning, Method
+from hyperprompt_jax.methods.conditioning import Method
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.insertion import Conditioning
 
 
 class MultiTaskLearning(Method):

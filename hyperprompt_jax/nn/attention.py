@@ -154,6 +154,10 @@ class MultiHeadDotProductAttention(nn.Module):
     query_segments = segments.ids.reshape(query.shape[:2])
     if key_segments is None:
       key_segments = query_segments
+    if prompts is not None and prompts.logit_offset is not None:
+      assert bias is not None
+      # Softmax ignores a common shift: tokens lose the offset that prompts are to gain.
+      bias = bias - prompts.logit_offset[:, None, None]
     inputs = AttentionInputs(
       query,
       query_segments,

@@ -26,11 +26,14 @@ class Prompts:
     value: Are the prompts before the values.
     active: Has shape `[m]`, bool, for a stack; a layer where it is False attends as if
       there were no prompts. None makes all layers active.
+    logit_offset: Is added to the logits of prompts, `[m, h]` for a stack, `[h]` for a
+      layer; None adds nothing.
   """
 
   key: Array
   value: Array
   active: Array | None = None
+  logit_offset: Array | None = None
 
   def for_rows(self, segments: Segments, dtype: Any) -> Keys:
     """Selects one layer's prompts for the rows of a batch.

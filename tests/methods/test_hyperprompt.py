@@ -1,11 +1,13 @@
 """What is particular to HyperPrompt: its cost, its scale, its options."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperprompt_jax.nn.insertion import Prompts
+from hyperprompt_jax.methods import HyperPromptGlobal, HyperPromptSep, HyperPromptShare
 from tests import tiny
 
 
@@ -53,6 +55,7 @@ def test_hypernetworks_run_once_a_step_whatever_the_batch_size(on_cpu):
     ({'first_layer': 2}, 'first_layer=2 is out of range: the encoder has layers 0 to 1'),
     ({'first_layer': 3, 'stacks': 'decoder'}, 'the decoder has layers 0 to 2'),
     ({'first_layer': 2, 'stacks': 'both'}, 'the encoder has layers 0 to 1'),
+    ({'decoder_prompt_length': -1}, 'decoder_prompt_length must be at least 0, not -1'),
     ({'prompt_init': 'words'}, "'random' or 'vocabulary', not 'words'"),
   ],
 )
@@ -69,12 +72,96 @@ def test_the_upper_layers_alone_have_hypernetworks_of_prompts():
     assert shapes['key_hypernetworks']['down'].shape == (layers, 24, 5)
 
 
-@pytest.mark.parametrize('method', [m for m in tiny.METHODS if m.startswith('hyperprompt')])
-def test_prompts_start_at_the_scale_of_keys_and_values(method):
-  model = tiny.model(tiny.METHODS[method], emb_dim=64, num_heads=4, head_dim=16)
+# The widths, prompt length and bottleneck of tiny, Base and XXL, as in their gin files, and
+# of a smaller network than any in use. Layers and tasks are few, so that it takes seconds.
+SIZES = {
+  'tiny': ({'emb_dim': 64, 'num_heads': 4, 'head_dim': 16}, 16, 16),
+  'base': ({'emb_dim': 768, 'num_heads': 12, 'head_dim': 64}, 16, 24),
+  'xxl': ({'emb_dim': 4096, 'num_heads': 64, 'head_dim': 64}, 16, 64),
+  'smallest': ({'emb_dim': 8, 'num_heads': 1, 'head_dim': 4}, 4, 4),
+}
+CLASSES = {
+  'share': HyperPromptShare,
+  'sep': HyperPromptSep,
+  'global': functools.partial(HyperPromptGlobal, task_embed_dim=16),
+}
+
+
+def keys_and_values(size, variant, num_tasks=4, **options):
+  """The generated prompts of a fresh method, `[m, t, l, h, k]` for each stack and kind."""
+  widths, length, bottleneck = SIZES[size]
+  config = tiny.config(**widths, num_encoder_layers=3)
+  method = CLASSES[variant](length, bottleneck, stacks='both', **options)
+  # Embeddings of a scale that no prompt is to inherit.
+  embedding = 9 * jax.random.normal(jax.random.key(1), (48, config.emb_dim))
+  fresh = lambda key: method.init_with_output(key, config, num_tasks, embedding)[0]
+  conditioning = jax.jit(fresh)(jax.random.key(0))
+  return {
+    (stack, kind): np.asarray(getattr(getattr(conditioning, stack).prompts, kind))
+    for stack in ('encoder', 'decoder')
+    for kind in ('key', 'value')
+  }
+
+
+@pytest.mark.parametrize(
+  ('size', 'prompt_init'), [*((size, 'random') for size in SIZES), ('tiny', 'vocabulary')]
+)
+@pytest.mark.parametrize('variant', CLASSES)
+def test_prompts_of_every_layer_and_task_start_at_the_scale_of_keys(
+  size, variant, prompt_init
+):
+  for place, x in keys_and_values(size, variant, prompt_init=prompt_init).items():
+    scale = np.sqrt(np.mean(np.square(x), axis=(2, 3, 4)))
+    assert scale.shape == (3, 4), place
+    assert 0.75 < scale.min() <= scale.max() < 1.25, place
+
+
+def test_fresh_keys_and_values_of_t5_have_unit_scale():
+  # The scale that the prompts are held to is that of the network itself.
+  model = tiny.model(tiny.mtl(), emb_dim=64, num_heads=4, head_dim=16)
   params = jax.jit(model.init)(jax.random.key(0))
-  prompts = tiny.condition(model, params).encoder.prompts
-  assert isinstance(prompts, Prompts)
-  for array in (prompts.key, prompts.value):
-    assert 0.2 < float(jnp.std(array)) < 3.0
-    assert np.isfinite(array).all()
+  x = jax.random.normal(jax.random.key(1), (100, 64))
+  normalised = x / jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))
+  layers = params['encoder']['layers']['attention']
+  for kind in ('key', 'value'):
+    y = normalised @ layers[kind]['kernel'][0]
+    assert 0.9 < float(jnp.sqrt(jnp.mean(jnp.square(y)))) < 1.1
+
+
+def mass_on_prompts(method):
+  """The mean attention mass on prompts of a fresh network, over inputs of 40 tokens."""
+  model = tiny.model(method, emb_dim=64, num_heads=4, head_dim=16)
+  params = jax.jit(model.init)(jax.random.key(0))
+  batch = tiny.batch(rows=8, inputs=42)
+  batch['encoder_input_tokens'] = batch['encoder_input_tokens'][:, :40]
+  conditioning = tiny.condition(model, params)
+  watch = jax.jit(model.attention_statistics)
+  return float(np.mean(watch(params, conditioning, batch).prompt_mass))
+
+
+def test_an_offset_of_logits_keeps_fresh_prompts_out_of_attention():
+  assert mass_on_prompts(tiny.hyperprompt(16)) > 0.1
+  assert 0 < mass_on_prompts(tiny.hyperprompt(16, logit_offset=-6.0)) < 0.01
+
+
+def test_an_offset_of_logits_is_the_same_while_decoding():
+  model = tiny.model(tiny.hyperprompt(stacks='both', logit_offset=-1.0))
+  params, batch = tiny.init(model), tiny.batch(rows=6)
+  logits = tiny.outputs(model, params, batch)[0]
+  conditioning = tiny.condition(model, params)
+  step, cache = model.start_decoding(params, conditioning, batch, 6)
+  for position in range(6):
+    got, cache = step(batch['decoder_input_tokens'][:, position], cache, position)
+    own = batch['decoder_loss_weights'][:, position] > 0
+    want = logits[:, position]
+    np.testing.assert_allclose(got[own], want[own], atol=1e-5, rtol=1e-5)
+
+
+def test_the_decoder_has_a_prompt_length_of_its_own():
+  method = tiny.hyperprompt(4, stacks='both', decoder_prompt_length=2)
+  shapes = tiny.model(method).param_shapes()['method']
+  assert shapes['encoder_prompts'].shape == (4, 4, 24)
+  assert shapes['decoder_prompts'].shape == (4, 2, 24)
+  without = tiny.hyperprompt(4, stacks='both', decoder_prompt_length=0)
+  shapes = tiny.model(without).param_shapes()['method']
+  assert 'decoder_prompts' not in shapes and shapes['layer_embedding'].shape == (2, 6)

@@ -129,25 +129,41 @@ def test_a_method_leaves_the_backbones_initialisation_as_it_is(method):
 
 
 @pytest.mark.parametrize(
-  'method',
+  ('method', 'name'),
   [
-    PromptTuning(3, 'vocabulary'),
-    HyperPromptGlobal(3, 5, task_embed_dim=6, prompt_init='vocabulary'),
+    (PromptTuning(3, 'vocabulary'), 'prompts'),
+    (
+      HyperPromptGlobal(3, 5, task_embed_dim=6, prompt_init='vocabulary'),
+      'encoder_prompts',
+    ),
   ],
   ids=['prompt_tuning', 'hyperprompt'],
 )
-def test_prompts_start_from_distinct_embeddings_of_the_vocabulary(method):
+def test_prompts_start_from_distinct_embeddings_of_the_vocabulary(method, name):
   model = tiny.model(method)
   params = jax.jit(model.init)(jax.random.key(0))
   embedding = np.asarray(params['token_embedder']['embedding'])
+  prompts = np.asarray(params['method'][name])
+  if name == 'encoder_prompts':
+    # They are at the scale that hypernetworks expect, whatever that of the vocabulary.
+    np.testing.assert_allclose(np.sqrt(np.mean(prompts**2)), 1.0, rtol=1e-5)
+    ratios = np.linalg.norm(prompts, axis=-1)[..., None] / np.linalg.norm(embedding, axis=1)
+    prompts = prompts / np.median(nearest(prompts, embedding, ratios))
   chosen = []
-  for of_task in np.asarray(params['method']['prompts']):
+  for own in prompts:
     # Not equal to the bit: XLA computes the table twice, once for the prompts.
-    near = [np.abs(embedding - row).max(axis=1) < 1e-5 for row in of_task]
-    tokens = [int(np.flatnonzero(of_row)[0]) for of_row in near]
+    near = [np.abs(embedding - row).max(axis=1) < 1e-5 for row in own]
+    tokens = [int(np.flatnonzero(row)[0]) for row in near]
     assert len(set(tokens)) == len(tokens) and min(tokens) >= 3
     chosen.append(tokens)
   assert len(set(map(tuple, chosen))) == len(chosen)
+
+
+def nearest(prompts, embedding, ratios):
+  """Of each prompt, the ratio of its norm to that of the embedding it points along."""
+  unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
+  along = np.argmax(unit(prompts) @ unit(embedding).T, axis=-1)
+  return np.take_along_axis(ratios, along[..., None], axis=-1)
 
 
 def test_more_prompts_than_words_start_from_words_again():
