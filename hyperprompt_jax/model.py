@@ -13,7 +13,7 @@ from flax.linen import partitioning as nn_partitioning
 from hyperprompt_jax import decoding
 from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.methods import Conditioning, Method
+from hyperprompt_jax.methods import Conditioning, Method, within_budget
 from hyperprompt_jax.nn import backend, statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.config import Config
@@ -69,10 +69,13 @@ class Model:
 
   Attributes:
     config: holds the network's sizes and options.
-    method: conditions the network on tasks.
+    method: conditions the network on tasks. With `extra_parameters`, its widths are set
+      anew.
     task_list: names the conditioned tasks; task ids index it.
     z_loss: weighs the z-loss.
     label_smoothing: is the probability that each label gives to the other classes.
+    extra_parameters: is the number of parameters that the method is to add, to 2 %; None
+      keeps its widths.
     decode_fn: decodes a batch; it is a function of `hyperprompt_jax.decoding`.
   """
 
@@ -81,11 +84,18 @@ class Model:
   task_list: tuple[str, ...]
   z_loss: float = 1e-4
   label_smoothing: float = 0.0
+  extra_parameters: int | None = None
   decode_fn: Callable[..., tuple[Array, Array]] = decoding.greedy
 
   def __post_init__(self):
     ObjectSettings.check('z_loss', self.z_loss)
     ObjectSettings.check('label_smoothing', self.label_smoothing)
+    if self.extra_parameters is not None:
+      ObjectSettings.check('extra_parameters', self.extra_parameters)
+      method = within_budget(
+        self.method, self.config, len(self.task_list), self.extra_parameters
+      )
+      object.__setattr__(self, 'method', method)  # the dataclass is frozen
 
   @property
   def module(self) -> Transformer:

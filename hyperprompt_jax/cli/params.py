@@ -10,6 +10,7 @@ from typing import Any
 
 from hyperprompt_jax.cli import arguments
 from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.inspection.parameter_count import SIZES, TASKS, Counts, count, draw
 from hyperprompt_jax.runtime import terminal
 
@@ -20,10 +21,11 @@ def _count_files(files: Sequence[str], bindings: Sequence[str], num_tasks: int) 
   return gin_files.call(count, num_tasks=num_tasks)
 
 
-def _row(size: str, method: str, counts: Counts) -> dict[str, Any]:
+def _row(size: str, method: str, counts: Counts, family: str = 'default') -> dict[str, Any]:
   return {
     'size': size,
     'method': method,
+    'family': family,
     'backbone': counts.backbone,
     'task': counts.task,
     'per_task': counts.per_task,
@@ -52,27 +54,46 @@ def _rows(
   methods = sorted(
     path.stem for path in (gin_files.gin_directory() / 'methods').glob('*.gin')
   )
-  return [
-    _row(
-      size,
-      method,
-      _count_files(
-        [f'models/{size}.gin', f'methods/{method}.gin', *files], bindings, num_tasks
-      ),
-    )
-    for size in SIZES
-    for method in methods
-  ]
+  rows = []
+  for size in SIZES:
+    for method in methods:
+      composed = [f'models/{size}.gin', f'methods/{method}.gin', *files]
+      counts = _count_files(composed, bindings, num_tasks)
+      rows.append(_row(size, method, counts))
+  return rows + _matched(rows, files, bindings, num_tasks)
+
+
+def _matched(
+  rows: Sequence[Mapping[str, Any]],
+  files: Sequence[str],
+  bindings: Sequence[str],
+  num_tasks: int,
+) -> list[dict[str, Any]]:
+  """Rows of the methods that can meet their size's budget, at the widths that meet it."""
+  matched = []
+  for row in rows:
+    size, method = row['size'], row['method']
+    composed = [f'models/{size}.gin', f'methods/{method}.gin', *files]
+    budget = ['EXTRA_PARAMETERS=%MATCHED_PARAMETERS']
+    try:
+      counts = _count_files(composed, [*bindings, *budget], num_tasks)
+    except UserError as error:  # the budgets are for eight tasks
+      terminal.stderr_console().print(f'{size}, {method}: {error}', markup=False)
+      continue
+    if counts.task != row['task']:
+      matched.append(_row(size, method, counts, 'matched'))
+  return matched
 
 
 def _print(rows: Sequence[Mapping[str, Any]], num_tasks: int) -> None:
   terminal.print_table(
     f'Parameters with {num_tasks} conditioned task(s)',
-    ('size', 'method', 'backbone', 'task', 'per task', 'task / backbone'),
+    ('size', 'method', 'family', 'backbone', 'task', 'per task', 'task / backbone'),
     [
       (
         row['size'],
         row['method'],
+        row['family'],
         *(f'{row[name]:,}' for name in ('backbone', 'task', 'per_task')),
         _percent(row['ratio']),
       )
@@ -81,11 +102,12 @@ def _print(rows: Sequence[Mapping[str, Any]], num_tasks: int) -> None:
   )
   terminal.print_table(
     'task / backbone by the number of tasks',
-    ('size', 'method', *map(str, TASKS)),
+    ('size', 'method', 'family', *map(str, TASKS)),
     [
       (
         row['size'],
         row['method'],
+        row['family'],
         *(_percent(entry['ratio']) for entry in row['growth'].values()),
       )
       for row in rows
@@ -104,7 +126,8 @@ def main(words: Sequence[str]) -> None:
   parser.add_argument(
     '--all',
     action='store_true',
-    help=f'a row for each of the sizes {", ".join(SIZES)} and each method; otherwise '
+    help=f'a row for each of the sizes {", ".join(SIZES)} and each method, at the widths '
+    'of its gin file and at those that match the budget of the size; otherwise '
     'name a --gin_file of models/ and one of methods/',
   )
   parser.add_argument(

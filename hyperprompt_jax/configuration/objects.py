@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from hyperprompt_jax.configuration.setting import Settings, setting
+from hyperprompt_jax.configuration.setting import LARGEST, Settings, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,29 @@ class ObjectSettings(Settings):
     1e-3,
     at_least=0,
     at_most=1000,
+  )
+  method_learning_rate: float | Callable[..., Any] = setting(
+    'METHOD_LEARNING_RATE',
+    'The learning rate of the parameters that the method adds; gin/runs takes '
+    'LEARNING_RATE.',
+    1e-3,
+    at_least=0,
+    at_most=1000,
+  )
+  weight_decay_rate: float = setting(
+    'WEIGHT_DECAY_RATE',
+    'The part of each parameter that every step of Adafactor takes away.',
+    0.0,
+    at_least=0,
+    below=1,
+  )
+  extra_parameters: int | None = setting(
+    'EXTRA_PARAMETERS',
+    'The number of parameters that the method adds, to 2 %: its widths are chosen to meet '
+    'it. None keeps the widths of its gin file.',
+    None,
+    at_least=1,
+    at_most=LARGEST,
   )
   dropout_rate: float = setting(
     'DROPOUT_RATE', 'The rate of all dropouts.', 0.1, at_least=0, below=1

@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.methods import Method, MultiTaskLearning
+from hyperprompt_jax.methods import (
+  Method,
+  MultiTaskLearning,
+  added_parameters,
+  within_budget,
+)
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 
@@ -42,13 +46,17 @@ class Counts:
     return self.task / self.backbone
 
 
-def count(config: Config, method: Method, num_tasks: int) -> Counts:
+def count(
+  config: Config, method: Method, num_tasks: int, extra_parameters: int | None = None
+) -> Counts:
   """Counts the parameters of a network and a method.
 
   Args:
     config: configures the network.
     method: is the method of task-conditioning.
     num_tasks: is the number of conditioned tasks, t.
+    extra_parameters: is the number of parameters that the method is to add, to 2 %; None
+      keeps its widths.
 
   Raises:
     UserError: for a number of tasks or an option of the method that cannot be.
@@ -56,13 +64,13 @@ def count(config: Config, method: Method, num_tasks: int) -> Counts:
   if num_tasks < 1:
     raise UserError(f'--num_tasks must be a positive integer, not {num_tasks}')
   backbone = _size(Model(config, MultiTaskLearning(), ('task',)).param_shapes())
-  embedding = jax.ShapeDtypeStruct((config.vocab_size, config.emb_dim), jnp.float32)
+  if extra_parameters is not None:
+    method = within_budget(method, config, num_tasks, extra_parameters)
 
   def added(tasks: int) -> int:
     if not method.shared_backbone:
       return (tasks - 1) * backbone
-    init = lambda rng, table: method.init(rng, config, tasks, table)
-    return _size(jax.eval_shape(init, jax.random.key(0), embedding).get('params', {}))
+    return added_parameters(method, config, tasks)
 
   growth = {tasks: added(tasks) for tasks in {*TASKS, num_tasks, num_tasks + 1}}
   return Counts(
@@ -78,12 +86,16 @@ def _size(shapes: Any) -> int:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: str) -> None:
-  """Draws the growth of the ratio, a panel for each size and a line for each method."""
+  """Draws the growth of the ratio, a panel for each size and a line for each method.
+
+  Methods that were matched to a budget grow from the same point, and are left out.
+  """
   import matplotlib
 
   matplotlib.use('Agg')
   import matplotlib.pyplot as plt
 
+  rows = [row for row in rows if row['family'] == 'default']
   if not any(row['task'] for row in rows):
     raise UserError(f'--plot {path}: {rows[0]["method"]} adds nothing that could be drawn')
   sizes = list(dict.fromkeys(row['size'] for row in rows))

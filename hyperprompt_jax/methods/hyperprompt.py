@@ -19,7 +19,7 @@ Axis letters: see `hyperprompt_jax.nn`.
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +110,7 @@ class HyperPrompt(Method):
     if not layers:
       return Conditioning()
     hypernetworks = self.local_hypernetworks(sizes)
-    prompted = {}
+    prompted: dict[str, Any] = {}
     for stack, numbers in layers.items():
       # P[t], a global prompt for each stack.
       global_prompts = task_prompts(

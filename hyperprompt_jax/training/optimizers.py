@@ -17,6 +17,8 @@ def adafactor(
   decay_rate: float = 0.8,
   clipping_threshold: float = 1.0,
   multiply_by_parameter_scale: bool = True,
+  method_learning_rate: optax.ScalarOrSchedule | None = None,
+  weight_decay_rate: float = 0.0,
 ) -> optax.GradientTransformation:
   """Adafactor with T5's recipe, layer by layer where layers are stacked.
 
@@ -25,27 +27,49 @@ def adafactor(
   step that it would take unrolled (T5X: `FactorDim.BATCH` of `t5x/adafactor.py`).
 
   Args:
-    learning_rate: constant or schedule; relative to a tensor's scale if
+    learning_rate: Is a constant or a schedule; it is relative to a tensor's scale if
       `multiply_by_parameter_scale`.
-    decay_rate: exponent of the second moment's decay, `1 - step ** -decay_rate`.
-    clipping_threshold: largest root mean square of a tensor's update before scaling.
-    multiply_by_parameter_scale: whether steps are relative to a tensor's root mean
-      square, at least 1e-3.
+    decay_rate: Is the exponent of the second moment's decay, `1 - step ** -decay_rate`.
+    clipping_threshold: Bounds the root mean square of a tensor's update before scaling.
+    multiply_by_parameter_scale: Makes steps relative to a tensor's root mean square, at
+      least 1e-3.
+    method_learning_rate: Replaces `learning_rate` for the parameters that the method of
+      task-conditioning adds; None keeps it.
+    weight_decay_rate: Is the part of each parameter that every step takes away, whatever
+      the learning rate.
   """
-  if isinstance(learning_rate, int | float):
-    ObjectSettings.check('learning_rate', learning_rate)
-  transform = optax.adafactor(
-    learning_rate,
-    decay_rate=decay_rate,
-    clipping_threshold=clipping_threshold,
-    multiply_by_parameter_scale=False,
-  )
-  if multiply_by_parameter_scale:
-    transform = _relative_to_parameters(transform)
-  stacked = _vmapped(transform)
-  # A transformation for each stack, since stacks may differ in depth.
+  own_rate = learning_rate if method_learning_rate is None else method_learning_rate
+  for name, rate in {
+    'learning_rate': learning_rate,
+    'method_learning_rate': own_rate,
+    'weight_decay_rate': weight_decay_rate,
+  }.items():
+    if isinstance(rate, int | float):
+      ObjectSettings.check(name, rate)
+
+  def with_rate(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    transform = optax.adafactor(
+      rate,
+      decay_rate=decay_rate,
+      clipping_threshold=clipping_threshold,
+      multiply_by_parameter_scale=False,
+    )
+    if multiply_by_parameter_scale:
+      transform = _relative_to_parameters(transform)
+    return _decaying(transform, weight_decay_rate) if weight_decay_rate else transform
+
+  backbone = with_rate(learning_rate)
+  stacked = _vmapped(backbone)
+  # A transformation for each stack, since stacks may differ in depth. The method has its
+  # own whether its rate differs or not: a run may be resumed with another rate.
   return optax.partition(
-    {'encoder': stacked, 'decoder': stacked, 'other': transform}, _stack_of
+    {
+      'encoder': stacked,
+      'decoder': stacked,
+      'other': backbone,
+      'method': with_rate(own_rate),
+    },
+    _group,
   )
 
 
@@ -62,6 +86,18 @@ def _relative_to_parameters(
     updates, state = transform.update(updates, state, params)
     scale = lambda p: jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(p))), 1e-3)
     return jax.tree.map(lambda u, p: u * scale(p), updates, params), state
+
+  return optax.GradientTransformation(transform.init, update)
+
+
+def _decaying(
+  transform: optax.GradientTransformation, rate: float
+) -> optax.GradientTransformation:
+  """Takes a part of each parameter away, besides the transformation's update."""
+
+  def update(updates, state, params=None):
+    updates, state = transform.update(updates, state, params)
+    return jax.tree.map(lambda u, p: u - rate * p, updates, params), state
 
   return optax.GradientTransformation(transform.init, update)
 
@@ -84,11 +120,13 @@ def _vmapped(
   return optax.GradientTransformation(init, update)
 
 
-def _stack_of(params):
-  """Labels each parameter by the stack it is stacked in, if any."""
+def _group(params):
+  """Labels each parameter by the stack it is stacked in, or the part it belongs to."""
 
   def label(path, _):
     keys = [getattr(entry, 'key', None) for entry in path]
+    if keys[0] == 'method':
+      return 'method'
     return keys[0] if STACK in keys else 'other'
 
   return jax.tree_util.tree_map_with_path(label, params)

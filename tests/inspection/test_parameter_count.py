@@ -7,8 +7,9 @@ import pytest
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.cli import params
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.inspection import parameter_count
-from hyperprompt_jax.methods import SingleTask
+from hyperprompt_jax.methods import SingleTask, within_budget
 from hyperprompt_jax.model import Model
 from tests import tiny
 
@@ -33,11 +34,13 @@ def report(capsys, *arguments):
 
 @pytest.fixture(scope='module')
 def rows(tmp_path_factory):
-  """All rows, by size and method, and the picture that was drawn of them."""
+  """The rows of the default widths, by size and method, the others, and the picture."""
   picture = tmp_path_factory.mktemp('params') / 'growth.png'
   counted = params._rows([], [], 8, everything=True)
   parameter_count.draw(counted, str(picture))
-  return {(row['size'], row['method']): row for row in counted}, picture
+  default = [row for row in counted if row['family'] == 'default']
+  matched = [row for row in counted if row['family'] == 'matched']
+  return {(row['size'], row['method']): row for row in default}, picture, matched
 
 
 def test_all_lists_every_size_and_every_method(rows):
@@ -65,6 +68,30 @@ def test_growth_is_per_task_and_the_methods_keep_their_order(rows):
   assert at_base['mtl'] == 0 and at_base['single_task'] == PUBLISHED['base']
   assert at_base['hyperformer'] < at_base['hyperprompt_share']
   assert at_base['hyperprompt_global'] < at_base['hyperprompt_sep'] < at_base['adapter']
+
+
+@pytest.mark.parametrize('size', PUBLISHED)
+def test_the_matched_family_has_one_number_of_parameters(rows, size):
+  added = {row['method']: row['task'] for row in rows[2] if row['size'] == size}
+  assert added.keys() == METHODS - {'mtl', 'single_task'}
+  middle = (min(added.values()) + max(added.values())) / 2
+  for method, number in added.items():
+    assert abs(number / middle - 1) <= 0.02, method
+
+
+def test_a_budget_that_no_width_meets_is_refused():
+  method = tiny.METHODS['adapter']
+  with pytest.raises(UserError, match='EXTRA_PARAMETERS=100 cannot be met to 2 %'):
+    within_budget(method, tiny.config(), 4, 100)
+
+
+@pytest.mark.parametrize('method', [m for m in tiny.METHODS if m != 'mtl'])
+def test_a_model_takes_the_widths_that_meet_the_budget(method):
+  config = tiny.config(emb_dim=64, num_heads=4, head_dim=16)
+  budget = 38_300  # within 1 % of an adapter with a bottleneck of 6
+  model = Model(config, tiny.METHODS[method], tiny.TASKS, extra_parameters=budget)
+  added = sum(x.size for x in jax.tree.leaves(model.param_shapes()['method']))
+  assert abs(added / budget - 1) <= 0.02
 
 
 def test_the_picture_is_drawn(rows):
