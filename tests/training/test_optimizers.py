@@ -99,6 +99,45 @@ def test_a_schedule_of_the_learning_rate_counts_steps():
     assert (largest_update > 0) == (step < 2)
 
 
+def one_step(params, grads, **options):
+  transform = optimizers.adafactor(0.01, **options)
+  updates, _ = transform.update(grads, transform.init(params), params)
+  return updates
+
+
+def test_the_method_has_a_learning_rate_of_its_own():
+  params, grads = _tree(0), _tree(1)
+  same, other = (
+    one_step(params, grads, method_learning_rate=rate) for rate in (None, 0.03)
+  )
+  np.testing.assert_allclose(
+    other['method']['prompts'], 3 * same['method']['prompts'], rtol=1e-6
+  )
+  for stack in ('encoder', 'decoder'):
+    jax.tree.map(np.testing.assert_array_equal, other[stack], same[stack])
+
+
+def test_a_run_may_be_resumed_with_another_rate_of_the_method():
+  # The state has the same tree, whatever the rates.
+  states = [
+    optimizers.adafactor(0.01, method_learning_rate=rate).init(_tree(0))
+    for rate in (None, 0.03)
+  ]
+  assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+
+
+def test_weight_decay_takes_a_part_of_each_parameter_whatever_the_learning_rate():
+  params, grads = _tree(0), _tree(1)
+  plain = one_step(params, grads)
+  decayed = one_step(params, grads, weight_decay_rate=1e-3)
+  jax.tree.map(
+    lambda d, u, p: np.testing.assert_allclose(d, u - 1e-3 * p, rtol=1e-5, atol=1e-9),
+    decayed,
+    plain,
+    params,
+  )
+
+
 # ---- Spikes ----
 
 INTERVAL = 16
