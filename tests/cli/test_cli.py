@@ -127,7 +127,10 @@ def test_every_model_goes_with_every_method(model, method):
   defined = {line.split(' = ')[0] for line in text.splitlines() if ' = ' in line}
   macros = {name for name in defined if name.isupper()}
   assert macros >= {'METHOD', 'VOCABULARY', 'MODEL_DIR'}
-  assert [name for name in sorted(macros) if f'%{name}' not in text] == []
+  # A size offers every method the widths that it may take.
+  offered = {'BOTTLENECK_DIM', 'TASK_EMBED_DIM', 'MATCHED_PARAMETERS'}
+  assert macros >= offered
+  assert [name for name in sorted(macros - offered) if f'%{name}' not in text] == []
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -135,6 +138,24 @@ def test_the_demonstration_goes_with_every_method(method):
   files = ['models/tiny.gin', f'methods/{method}', 'runs/demo.gin']
   gin_files.parse(files, ['MODEL_DIR="/run"'])
   assert '%gin.REQUIRED' not in gin.config_str()
+
+
+def test_prompt_tunings_recipe_goes_with_its_method():
+  files = ['models/tiny.gin', 'methods/prompt_tuning.gin', 'runs/prompt_tuning.gin']
+  required = [
+    *('MODEL_DIR="/run"', 'MIXTURE_OR_TASK_NAME="hp_builtin"', 'TRAIN_STEPS=1'),
+    'TASK_FEATURE_LENGTHS={"inputs": 8, "targets": 8}',
+  ]
+  gin_files.parse(files, required)
+  recipe = {
+    'LEARNING_RATE': 0.3,
+    'WEIGHT_DECAY_RATE': 1e-5,
+    'TUNED_PARAMETERS': 'task',
+    'optimizers.adafactor.multiply_by_parameter_scale': False,
+  }
+  for name, value in recipe.items():
+    parameter = f'{name}/gin.macro.value' if name.isupper() else name
+    assert gin.query_parameter(parameter) == value
 
 
 @pytest.mark.parametrize('verb', ['eval', 'infer', 'peek'])
@@ -146,6 +167,7 @@ def test_gin_files_of_verbs_parse_after_a_config_that_training_wrote(trained, ve
 def test_every_gin_file_is_used_by_one_of_these_tests():
   tested = {f'models/{m}' for m in MODELS} | {f'methods/{m}' for m in METHODS}
   tested |= {'models/t5_1_1.gin', 'runs/finetune.gin', 'runs/run.gin'}
+  tested |= {'runs/prompt_tuning.gin', 'runs/settings.gin'}
   tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
   tested.add('runs/peek.gin')
   tested.add('runs/plan.gin')  # by test_plan.py
