@@ -1,8 +1,8 @@
-# Everything works in .venv at the top of the project; nothing but Python 3.11+ and make is
-# needed beforehand.
+# Every target works in .venv at the top of the project, and needs nothing but Python 3.11+
+# and make.
 PYTHON ?= python3
 BIN := .venv/bin
-# Images set it to be small; here every process would compile all that it imports.
+# Container images set this variable; every process would then compile all its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-t5x bench fuzz plan-all study study-report chaos endurance matrix \
@@ -14,22 +14,22 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-# With T5X's source on PYTHONPATH, or installed in .venv: docs/how_to/t5x.md.
+# Needs T5X's source on PYTHONPATH, or T5X in .venv: docs/how_to/t5x.md.
 test-t5x: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,t5x]'
 	$(BIN)/python -m pytest -m t5x tests/test_t5x.py
 
-# Speed and memory beside T5X and Transformers, where they can be imported: docs/reference/speed.md.
+# Measures speed and memory beside T5X and Transformers: docs/reference/speed.md.
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench
 
-# Inputs made to break what reads files: a table, and tools/results/fuzz.json; about
-# an hour. `make fuzz FUZZ='--cases=100 --target=glue'` for less.
+# Fuzzes the readers of files for about an hour; prints a table, writes
+# tools/results/fuzz.json. `make fuzz FUZZ='--cases=100 --target=glue'` does less.
 fuzz: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
 	$(BIN)/python -m tools.fuzz $(FUZZ)
 
-# What each size needs on TPU slices, written to docs/reference/sizing.md; about twenty minutes.
+# Plans each size on TPU slices in twenty minutes, and writes docs/reference/sizing.md.
 plan-all: .venv/installed
 	$(BIN)/python -m benchmarks.plan_all docs/reference/sizing.md
 
@@ -41,17 +41,17 @@ study: .venv/installed
 study-report: .venv/installed
 	$(BIN)/python -m studies.interference.report
 
-# Kills, damaged checkpoints and broken disks, docs/reference/reliability.md; under half an hour. As root,
-# or some disks are left out, which it says.
+# Tries kills, damaged checkpoints and broken disks for half an hour, and writes
+# docs/reference/reliability.md. Some disks need root and are left out otherwise.
 SEED ?= 0
 chaos: .venv/installed
 	$(BIN)/python -m tools.reliability.chaos --seed=$(SEED)
 
-# Twenty thousand steps of a small run, watched; minutes.
+# Watches twenty thousand steps of a small run, which takes minutes.
 endurance: .venv/installed
 	$(BIN)/python -m tools.reliability.endurance
 
-# The tests on Python 3.11, 3.12 and 3.13, with the newest packages and the oldest; an hour.
+# Runs the tests on Python 3.11, 3.12 and 3.13, with newest and oldest packages; an hour.
 matrix: .venv/installed
 	$(BIN)/python -m tools.reliability.matrix
 
@@ -65,9 +65,8 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The tested versions; without network for them, `make PYTHON=…` and a plain
-# `pip install -e .[test]` in an environment of one's own do as well. Modules are compiled
-# when they are first imported, which most never are.
+# Installs the tested versions. `pip install -e .[test]` in another environment does as well.
+# Modules are compiled when they are first imported, which most never are.
 .venv/installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -105,6 +105,16 @@ def test_every_page_is_in_the_index():
   } <= linked
 
 
+def test_every_decision_has_a_date_a_context_a_decision_and_a_consequence():
+  parts = (rf'- \*\*{part}\.\*\* .+' for part in ('Context', 'Decision', 'Consequence'))
+  form = r'[^\n]+\n\n2026-\d\d-\d\d\n\n' + ''.join(parts)
+  for page in sorted(ROOT.glob('docs/decisions/[a-z]*.md')):
+    _, *records = page.read_text().split('\n## ')
+    assert records, page
+    wrong = [text for text in records if not re.fullmatch(form, text, re.DOTALL)]
+    assert not wrong, page
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_files_that_a_page_names_are_there(name):
   text = without_code((ROOT / name).read_text())
