@@ -69,13 +69,12 @@ class Model:
 
   Attributes:
     config: holds the network's sizes and options.
-    method: conditions the network on tasks. With `extra_parameters`, its widths are set
-      anew.
+    method: conditions the network on tasks; `extra_parameters` replaces its widths.
     task_list: names the conditioned tasks; task ids index it.
     z_loss: weighs the z-loss.
     label_smoothing: is the probability that each label gives to the other classes.
-    extra_parameters: is the number of parameters that the method is to add, to 2 %; None
-      keeps its widths.
+    extra_parameters: is the number of parameters that the method adds, with a tolerance of
+      2 %; None keeps the method's widths.
     decode_fn: decodes a batch; it is a function of `hyperprompt_jax.decoding`.
   """
 

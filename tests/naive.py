@@ -1,6 +1,6 @@
-"""T5 with task-conditioning as its papers write it: one row, in loops, in float64.
+"""T5 with task-conditioning as in the papers: one row at a time, in loops, in float64.
 
-Nothing here comes from the package. Parameters are unrolled (`layers_0`, `layers_1`, …).
+The package is not imported. Parameters are unrolled (`layers_0`, `layers_1`, …).
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ Array = np.ndarray
 
 @dataclasses.dataclass
 class Layer:
-  """What one task adds to one layer: prompts `[l, h, k]`, and what follows the blocks."""
+  """A task's additions to a layer: prompts `[l, h, k]`, and functions after the blocks."""
 
   prompts: tuple[Array, Array] | None = None
-  prompt_logit: Array | None = None  # of each head
+  prompt_logit: Array | None = None  # [h]
   after_attention: Callable[[Array], Array] = lambda x: x
   after_mlp: Callable[[Array], Array] = lambda x: x
 
 
 @dataclasses.dataclass
 class Added:
-  """What one task adds to the network."""
+  """A task's additions to the network."""
 
   encoder: Sequence[Layer]
   decoder: Sequence[Layer]
@@ -41,7 +41,7 @@ def rms_norm(x, params):
 
 
 def bucket(distance: int, bidirectional: bool) -> int:
-  """T5's bucket of a key that stands `distance` after the query, of 32."""
+  """Returns T5's bucket, one of 32, of a key that stands `distance` after the query."""
   number, start = 32, 0
   if bidirectional:
     number //= 2
@@ -68,9 +68,9 @@ def attention(
   causal=False,
   maps=None,
 ):
-  """Attention of `x` `[q, e]` to prompts and to `memory` `[k, e]`, head by head.
+  """Computes attention of `x` `[Q, d]` to prompts and to `memory` `[K, d]`, head by head.
 
-  What each query looks at is added to the list `maps`, if there is one.
+  The weights of each query are appended to the list `maps`, if there is one.
   """
   project = lambda name, rows: (rows @ params[name]['kernel']).reshape(len(rows), heads, -1)
   query, key, value = project('query', x), project('key', memory), project('value', memory)
@@ -100,9 +100,9 @@ def mlp(params, x):
 
 
 def logits(params, heads: int, inputs, targets, added: Added, maps=()) -> Array:
-  """Logits `[q, v]` of T5 1.1 for the tokens of one row, without padding.
+  """Returns the logits `[Q, V]` of T5 1.1 for the tokens of one row, without padding.
 
-  What the encoder's layers look at is added to the lists in `maps`, one for each.
+  The attention weights of each encoder layer are appended to its list in `maps`.
   """
   params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
   embedding, encoder, decoder = (
@@ -150,7 +150,7 @@ def logits(params, heads: int, inputs, targets, added: Added, maps=()) -> Array:
   return rms_norm(x, decoder['decoder_norm']) @ decoder['logits_dense']['kernel']
 
 
-# ---- What each method adds for a task, from its parameters ----
+# ---- The additions of each method for a task, from its parameters ----
 
 
 def nothing(method, p, t, depths) -> Added:
@@ -284,10 +284,10 @@ ADDED = {
 
 
 def batch_logits(model, params, batch, maps=None) -> list[Array]:
-  """The logits of each row's targets, whatever the method; padding is left out.
+  """Returns the logits of each row's targets, without padding, for any method.
 
-  If there is a list `maps`, what each row looks at is added: for each layer of the
-  encoder, the weights of all keys for each head and query.
+  If there is a list `maps`, each row's attention weights are appended: for each encoder
+  layer, the weights of all keys for each head and query.
   """
   config = model.config
   p = jax.tree.map(lambda x: np.asarray(x, np.float64), params.get('method', {}))

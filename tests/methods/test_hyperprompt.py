@@ -1,4 +1,4 @@
-"""What is particular to HyperPrompt: its cost, its scale, its options."""
+"""Properties of HyperPrompt alone: its cost, its scale, its options."""
 
 import functools
 
@@ -12,7 +12,7 @@ from tests import tiny
 
 
 def flops(model, params, rows):
-  """FLOPs of the lowered gradient of a step."""
+  """Returns the FLOPs of the lowered gradient of a step."""
   batch = tiny.batch(rows=rows, inputs=16, targets=8)
   step = jax.jit(jax.grad(lambda p: model.loss(p, batch, None)[0]))
   return step.lower(params).cost_analysis()['flops']
@@ -20,13 +20,13 @@ def flops(model, params, rows):
 
 @pytest.fixture
 def on_cpu():
-  """JAX counts the FLOPs of what is lowered for CPUs, and not for GPUs and TPUs."""
+  """JAX counts the FLOPs of programs lowered for CPUs, and not for GPUs and TPUs."""
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
     yield
 
 
 def test_hypernetworks_run_once_a_step_whatever_the_batch_size(on_cpu):
-  # Unrolled: cost analysis counts the body of a loop once, whatever its trip count.
+  # Layers are unrolled, because cost analysis counts the body of a loop only once.
   plain = tiny.model(tiny.mtl(), scan_layers=False)
   prompted = tiny.model(scan_layers=False)
   params = {m: tiny.init(m) for m in (plain, prompted)}
@@ -38,8 +38,8 @@ def test_hypernetworks_run_once_a_step_whatever_the_batch_size(on_cpu):
     jax.grad(lambda p: sum(jnp.sum(x**2) for x in jax.tree.leaves(prompted.condition(p))))
   )
   once = generate.lower(params[prompted]).cost_analysis()['flops']
-  # What prompts add grows with the batch by attention to them alone; what is left at a
-  # batch of 0 is the hypernetworks, run once.
+  # The cost of prompts grows with the batch only by attention to them. The cost at a batch
+  # of 0 is that of the hypernetworks, which run once.
   growth = (extra[64] - extra[8]) / 56
   fixed = extra[8] - 8 * growth
   assert 0.8 * once < fixed < 1.3 * once
@@ -117,7 +117,7 @@ def test_prompts_of_every_layer_and_task_start_at_the_scale_of_keys(
 
 
 def test_fresh_keys_and_values_of_t5_have_unit_scale():
-  # The scale that the prompts are held to is that of the network itself.
+  # The prompts are compared with the scale of the network itself.
   model = tiny.model(tiny.mtl(), emb_dim=64, num_heads=4, head_dim=16)
   params = jax.jit(model.init)(jax.random.key(0))
   x = jax.random.normal(jax.random.key(1), (100, 64))

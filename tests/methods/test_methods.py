@@ -1,4 +1,4 @@
-"""What holds for every method: a naive reference, tasks apart, folding, dtypes."""
+"""Properties of every method: a naive reference, separate tasks, folding, dtypes."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ every_variant = pytest.mark.parametrize('variant', tiny.VARIANTS)
 
 
 def outputs(variant, batch, **options):
-  """Unrolled parameters, and what tiny.outputs gives for them, scanned or not."""
+  """Returns unrolled parameters, and `tiny.outputs` of them, scanned or not."""
   unrolled = tiny.model(tiny.VARIANTS[variant], scan_layers=False)
   model = tiny.model(tiny.VARIANTS[variant], **options)
   params = tiny.init(unrolled)
@@ -69,7 +69,7 @@ def test_bfloat16_activations_give_float32_logits_near_those_of_float32(method):
 
 
 def own_parts(tree, axes):
-  """By path, the parts `[t, …]` of the parameters that belong to one task each."""
+  """Returns the parameters with an axis of tasks by path, with that axis first."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   axis_names = jax.tree.leaves(axes, is_leaf=lambda x: not isinstance(x, dict))
   return {
@@ -145,13 +145,13 @@ def test_prompts_start_from_distinct_embeddings_of_the_vocabulary(method, name):
   embedding = np.asarray(params['token_embedder']['embedding'])
   prompts = np.asarray(params['method'][name])
   if name == 'encoder_prompts':
-    # They are at the scale that hypernetworks expect, whatever that of the vocabulary.
+    # Their scale is the one that hypernetworks expect, and not that of the vocabulary.
     np.testing.assert_allclose(np.sqrt(np.mean(prompts**2)), 1.0, rtol=1e-5)
     ratios = np.linalg.norm(prompts, axis=-1)[..., None] / np.linalg.norm(embedding, axis=1)
     prompts = prompts / np.median(nearest(prompts, embedding, ratios))
   chosen = []
   for own in prompts:
-    # Not equal to the bit: XLA computes the table twice, once for the prompts.
+    # They are not equal to the bit: XLA computes the table twice, once for the prompts.
     near = [np.abs(embedding - row).max(axis=1) < 1e-5 for row in own]
     tokens = [int(np.flatnonzero(row)[0]) for row in near]
     assert len(set(tokens)) == len(tokens) and min(tokens) >= 3
@@ -160,7 +160,7 @@ def test_prompts_start_from_distinct_embeddings_of_the_vocabulary(method, name):
 
 
 def nearest(prompts, embedding, ratios):
-  """Of each prompt, the ratio of its norm to that of the embedding it points along."""
+  """Returns each prompt's ratio of norms to the embedding with the nearest direction."""
   unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
   along = np.argmax(unit(prompts) @ unit(embedding).T, axis=-1)
   return np.take_along_axis(ratios, along[..., None], axis=-1)
