@@ -1,6 +1,7 @@
 """The documents: links resolve, and the verbs, flags and files of their commands exist."""
 
 import importlib
+import json
 import pathlib
 import re
 import shlex
@@ -182,3 +183,14 @@ def test_modules_and_make_targets_of_commands_are_there():
       if not (path.with_suffix('.py').exists() or (path / '__main__.py').exists()):
         wrong.append(f'{page}: {words[2]}')
   assert not wrong
+
+
+def test_the_readme_counts_the_parameters_of_xxl(capsys):
+  files = [
+    f'--gin_file={name}.gin' for name in ('models/xxl', 'methods/hyperprompt_global')
+  ]
+  assert command.main(['params', *files, '--json']) == 0
+  counts = json.loads(capsys.readouterr().out)
+  text = ' '.join((ROOT / 'README.md').read_text().split())
+  assert f"adds {counts['task']:,} parameters to XXL's {counts['backbone']:,}" in text
+  assert f'for eight tasks, {100 * counts["ratio"]:.3f} %' in text
