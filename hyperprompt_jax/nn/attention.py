@@ -99,6 +99,17 @@ def _keys_and_values(keys: Keys, head_dim: int) -> tuple[Array, Array]:
   return key, scaled.astype(value.dtype)
 
 
+def _with_offset(bias: Array | None, prompts: Prompts | None) -> Array | None:
+  """Adds the prompts' logit offset `[h]`, by taking it off the bias of the tokens.
+
+  Softmax ignores a common shift of all logits.
+  """
+  if prompts is None or prompts.logit_offset is None:
+    return bias
+  assert bias is not None
+  return bias - prompts.logit_offset[:, None, None]
+
+
 class MultiHeadDotProductAttention(nn.Module):
   """T5's multi-head attention, with task prompts before its keys and values.
 
@@ -154,16 +165,12 @@ class MultiHeadDotProductAttention(nn.Module):
     query_segments = segments.ids.reshape(query.shape[:2])
     if key_segments is None:
       key_segments = query_segments
-    if prompts is not None and prompts.logit_offset is not None:
-      assert bias is not None
-      # Softmax ignores a common shift: tokens lose the offset that prompts are to gain.
-      bias = bias - prompts.logit_offset[:, None, None]
     inputs = AttentionInputs(
       query,
       query_segments,
       Keys(key, value, key_segments),
       None if prompts is None else prompts.for_rows(segments, self.dtype),
-      bias,
+      _with_offset(bias, prompts),
       head_dim=self.head_dim,
       causal=self.causal,
     )

@@ -157,32 +157,24 @@ def skip_step_on_spikes(
   scaling_factor: float = 6.0,
   max_consecutive_errors: int = 5,
 ) -> optax.GradientTransformationExtraArgs:
-  """Leaves out the steps in which the loss or the norm of the gradient leaps up.
+  """Skips the steps in which the loss or the norm of the gradient spikes.
 
   A step is skipped if either lies more than `scaling_factor` standard deviations above its
   mean over the last `interval` steps, or is not finite: parameters and the state of the
-  optimizer stay as they are, to the bit. The rule and its numbers are those of OLMo-core,
-  Levanter and MaxText. Until the history has half an interval, only what is not finite is
-  skipped.
+  optimizer keep their bits. The rule and its numbers are those of OLMo-core, Levanter and
+  MaxText. Until the history has half an interval, only non-finite steps are skipped.
 
   Args:
     optimizer: takes the other steps.
-    interval: steps that mean and standard deviation are of.
-    scaling_factor: standard deviations from the mean to the limit.
-    max_consecutive_errors: so many steps in a row may be skipped because they are not
+    interval: is the number of steps over which mean and standard deviation are taken.
+    scaling_factor: is the number of standard deviations from the mean to the limit.
+    max_consecutive_errors: limits the steps in a row that are skipped because they are not
       finite; the next one is taken (as by `optax.apply_if_finite`), which ends training.
 
   Raises:
-    UserError: if there is no such rule.
+    UserError: if a number is out of range.
   """
-  if interval < 2:
-    raise UserError(f'skip_step_on_spikes.interval must be at least 2, not {interval}')
-  for name, value in {
-    'scaling_factor': scaling_factor,
-    'max_consecutive_errors': max_consecutive_errors,
-  }.items():
-    if value < 0:
-      raise UserError(f'skip_step_on_spikes.{name} must be 0 or more, not {value}')
+  _check_spike_rule(interval, scaling_factor, max_consecutive_errors)
   inner = optax.with_extra_args_support(optimizer)
 
   def init(params):
@@ -191,24 +183,21 @@ def skip_step_on_spikes(
     return SkipStepState(inner.init(params), history, zero, zero, zero)
 
   def update(updates, state, params=None, *, value, **extra_args):
-    found = jnp.stack([value, optax.global_norm(updates)])
-    known = jnp.arange(interval) < state.recorded
-    mean = jnp.mean(state.history, axis=1, where=known)
-    deviation = jnp.std(state.history, axis=1, where=known, ddof=1)
-    limit = jnp.where(
-      state.recorded >= max(2, interval // 2), mean + scaling_factor * deviation, jnp.inf
-    )
-    finite = jnp.all(jnp.isfinite(found))
+    observed = jnp.stack([value, optax.global_norm(updates)])
+    limit = _spike_limit(state, interval, scaling_factor)
+    finite = jnp.all(jnp.isfinite(observed))
     not_finite = jnp.where(finite, 0, state.not_finite + 1)
-    skip = jnp.where(finite, jnp.any(found > limit), not_finite <= max_consecutive_errors)
-    # What leaps up is remembered, so that a new level is not skipped forever; but as the
-    # limit: as it is, it would raise the limit so far that the next would pass.
+    skip = jnp.where(
+      finite, jnp.any(observed > limit), not_finite <= max_consecutive_errors
+    )
+    # A spike is recorded, so that a new level is not skipped forever. It is recorded as the
+    # limit, since its own value would raise the limit so far that the next spike passed.
     slot = state.recorded % interval
-    history = state.history.at[:, slot].set(jnp.minimum(found, limit))
+    history = state.history.at[:, slot].set(jnp.minimum(observed, limit))
     updates, inner_state = inner.update(
       updates, state.inner_state, params, value=value, **extra_args
     )
-    # Added to a parameter, 0.0 would make 0.0 of -0.0; -0.0 changes nothing.
+    # Adding 0.0 to a parameter would turn -0.0 into 0.0; adding -0.0 changes nothing.
     updates = jax.tree.map(lambda x: jnp.where(skip, -0.0, x), updates)
     keep = lambda condition, old, new: jax.tree.map(
       lambda o, n: jnp.where(condition, o, n), old, new
@@ -222,6 +211,28 @@ def skip_step_on_spikes(
     )
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_spike_rule(
+  interval: int, scaling_factor: float, max_consecutive_errors: int
+) -> None:
+  if interval < 2:
+    raise UserError(f'skip_step_on_spikes.interval must be at least 2, not {interval}')
+  for name, value in {
+    'scaling_factor': scaling_factor,
+    'max_consecutive_errors': max_consecutive_errors,
+  }.items():
+    if value < 0:
+      raise UserError(f'skip_step_on_spikes.{name} must be 0 or more, not {value}')
+
+
+def _spike_limit(state: SkipStepState, interval: int, scaling_factor: float) -> jax.Array:
+  """Returns the largest loss and gradient norm that are no spike, `[2]`."""
+  known = jnp.arange(interval) < state.recorded
+  mean = jnp.mean(state.history, axis=1, where=known)
+  deviation = jnp.std(state.history, axis=1, where=known, ddof=1)
+  has_history = state.recorded >= max(2, interval // 2)
+  return jnp.where(has_history, mean + scaling_factor * deviation, jnp.inf)
 
 
 def as_saved(like: Any, saved: Any, sharding: jax.sharding.Sharding) -> Any:
