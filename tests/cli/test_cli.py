@@ -171,6 +171,7 @@ def test_every_gin_file_is_used_by_one_of_these_tests():
   tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
   tested.add('runs/peek.gin')
   tested.add('runs/plan.gin')  # by test_plan.py
+  tested.add('runs/super_glue.gin')  # by test_reproduce_paper.py
   # By test_t5x.py.
   tested |= {f't5x/{name}.gin' for name in ('model', 'finetune', 'eval', 'infer')}
   assert {str(p.relative_to(GIN)) for p in GIN.rglob('*.gin')} == tested
