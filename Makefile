@@ -33,13 +33,14 @@ fuzz: .venv/installed
 plan-all: .venv/installed
 	$(BIN)/python -m benchmarks.plan_all docs/reference/sizing.md
 
-# Every run of the study of interference that results.jsonl does not hold; about two hours.
+# Every run of the studies that has no result yet, on one core; hours, stop it at any time.
+# `make study STUDY='--minutes=60'` for less.
 study: .venv/installed
-	$(BIN)/python -m studies.interference.study
+	$(BIN)/python -m studies.run $(STUDY)
 
-# docs/study.md and its pictures, of the results.
+# docs/study.md, of the results.
 study-report: .venv/installed
-	$(BIN)/python -m studies.interference.report
+	$(BIN)/python -m studies.report
 
 # Tries kills, damaged checkpoints and broken disks for half an hour, and writes
 # docs/reference/reliability.md. Some disks need root and are left out otherwise.

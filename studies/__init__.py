@@ -1,0 +1,1 @@
+"""Studies of the claims of the paper: pre-registered, resumable, reported from results."""

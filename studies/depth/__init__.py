@@ -1,0 +1,1 @@
+"""Study B: attention on prompts over depth, from backbones of independent pretraining."""

@@ -1,1 +1,0 @@
-"""The interference study: tasks, runs, and the report of them."""

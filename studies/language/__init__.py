@@ -1,0 +1,1 @@
+"""Study C: twelve English tasks, from networks that were pretrained on their text."""

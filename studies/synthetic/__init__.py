@@ -1,0 +1,1 @@
+"""Study A: tasks that disagree about the same inputs, on finite data."""

@@ -1,0 +1,122 @@
+"""A lean training loop over arrays that are held in memory.
+
+A run is a handful of compiled calls: each scans over many steps, and gathers its batches
+by index on the device. Runs that differ by seed or learning rate share one program.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hyperprompt_jax.model import Model
+
+Rows = Mapping[str, np.ndarray]
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How a network is trained.
+
+  Attributes:
+    rate: Is the highest learning rate of Adam.
+    steps: Counts the steps.
+    batch_size: Counts the rows of a step.
+    method_rate: Multiplies the rate for the parameters that the method adds.
+    tuned: Is 'all', or 'method' to leave the backbone as it is.
+  """
+
+  rate: float
+  steps: int
+  batch_size: int
+  method_rate: float = 1.0
+  tuned: str = 'all'
+
+  def rates(self) -> np.ndarray:
+    """The rates of backbone and method, `[steps, 2]`: a linear rise, then a cosine."""
+    step = np.arange(1, self.steps + 1)
+    warm = max(1, self.steps // 20)
+    fall = 0.5 * (1 + np.cos(np.pi * np.clip((step - warm) / (self.steps - warm), 0, 1)))
+    rate = self.rate * np.where(step < warm, step / warm, 0.05 + 0.95 * fall)
+    backbone = rate if self.tuned == 'all' else 0 * rate
+    return np.stack([backbone, rate * self.method_rate], 1).astype(np.float32)
+
+
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
+
+
+def train(
+  model: Model,
+  params: Params,
+  rows: Rows,
+  order: np.ndarray,
+  rates: np.ndarray,
+  look: Callable[[int, Params], None],
+  looks: int = 8,
+) -> Params:
+  """Trains replicas of a network side by side, without dropout.
+
+  One small network leaves most of a core's time to the start of operations, so that
+  twenty of them take little longer than one.
+
+  Args:
+    model: Is the network with its method.
+    params: Are the parameters to start from; their leading axis is that of the replicas.
+    rows: Are all training rows of each replica.
+    order: Holds the rows of each step, `[replicas, steps, batch_size]`.
+    rates: Holds the learning rates of backbone and method, `[replicas, steps, 2]`.
+    look: Is called with the step and the parameters after every part of the training.
+    looks: Counts the parts, which are equally long.
+
+  Returns:
+    The trained parameters.
+  """
+  rows = {name: jnp.asarray(value) for name, value in rows.items()}
+  state = (params, jax.vmap(OPTIMIZER.init)(params))
+  steps = order.shape[1]
+  size = steps // looks
+  for start in range(0, size * looks, size):
+    part = slice(start, start + size)
+    state = _scan(model, state, rows, jnp.asarray(order[:, part]), rates[:, part])
+    look(start + size, state[0])
+  return state[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _scan(model: Model, state: Any, rows: Any, order: Any, rates: Any) -> Any:
+  """Takes the steps whose rows and rates are given."""
+
+  def mean_loss(params: Params, batch: Any) -> jax.Array:
+    loss, sums = model.loss(params, batch, None)
+    return loss / jnp.maximum(sums['tokens'], 1.0)
+
+  def update(state: Any, rows: Any, index: Any, rate: Any) -> Any:
+    params, moments = state
+    batch = {name: value[index] for name, value in rows.items()}
+    updates, moments = OPTIMIZER.update(jax.grad(mean_loss)(params, batch), moments)
+    scaled = {
+      name: jax.tree.map(lambda x, i=int(name == 'method'): -rate[i] * x, part)
+      for name, part in updates.items()
+    }
+    return optax.apply_updates(params, scaled), moments
+
+  def step(state: Any, inputs: Any) -> tuple[Any, None]:
+    return jax.vmap(update)(state, rows, *inputs), None
+
+  steps_first = (jnp.swapaxes(order, 0, 1), jnp.swapaxes(rates, 0, 1))
+  return jax.lax.scan(step, state, steps_first)[0]
+
+
+def epochs(rows: np.ndarray, recipe: Recipe, seed: int) -> np.ndarray:
+  """The rows of each step, `[steps, batch_size]`: every epoch is shuffled anew."""
+  random = np.random.default_rng(seed)
+  wanted = recipe.steps * recipe.batch_size
+  count = -(-wanted // len(rows))
+  order = np.concatenate([random.permutation(rows) for _ in range(count)])
+  return order[:wanted].reshape(recipe.steps, recipe.batch_size)
