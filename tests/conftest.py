@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items):
   """Runs the slow files first."""
 
   def rank(item):
-    name = item.path.relative_to(pathlib.Path(__file__).parent).as_posix()
+    name = os.path.relpath(item.path, pathlib.Path(__file__).parent)
     return SLOW_FILES.index(name) if name in SLOW_FILES else len(SLOW_FILES)
 
   items.sort(key=rank)

@@ -99,10 +99,10 @@ def _attention(model: Model, params: Params) -> dict[str, list[float]]:
   rows = tasks.rows(SHAPE, TEST_ROWS, TEST_SEED, TUNED)
   every = len(rows['task_ids']) // LOOKED_AT
   rows = {name: value[::every][:LOOKED_AT] for name, value in rows.items()}
-  found = _statistics(model, params, rows)
+  numbers = _statistics(model, params, rows)
   return {
-    'mass': rounded(np.mean(found.prompt_mass, axis=(1, 2))),
-    'entropy': rounded(np.mean(found.entropy, axis=(1, 2))),
+    'mass': rounded(np.mean(numbers.prompt_mass, axis=(1, 2))),
+    'entropy': rounded(np.mean(numbers.entropy, axis=(1, 2))),
   }
 
 

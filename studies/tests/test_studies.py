@@ -117,8 +117,8 @@ def test_replicas_learn_apart_and_only_what_is_tuned():
     looks=2,
   )
   assert looked == [2, 4]
-  moved = jax.tree.map(lambda a, b: jnp.any(a != b, axis=range(1, a.ndim)), start, end)
-  for name, part in moved.items():
+  changed = jax.tree.map(lambda a, b: jnp.any(a != b, axis=range(1, a.ndim)), start, end)
+  for name, part in changed.items():
     any_moved = np.any(jax.tree.leaves(part), axis=0)
     assert any_moved.tolist() == ([True, False] if name == 'method' else [False, True])
 
