@@ -194,3 +194,27 @@ def test_the_readme_counts_the_parameters_of_xxl(capsys):
   text = ' '.join((ROOT / 'README.md').read_text().split())
   assert f"adds {counts['task']:,} parameters to XXL's {counts['backbone']:,}" in text
   assert f'for eight tasks, {100 * counts["ratio"]:.3f} %' in text
+
+
+def test_every_name_of_paper_to_code_resolves():
+  text = (ROOT / 'docs' / 'paper_to_code.md').read_text()
+  names = re.findall(r'`(hyperprompt_(?:jax|tasks)[\w.]*)`', text)
+  assert len(names) > 25
+  for name in names:
+    resolve(name)
+  with pytest.raises(AttributeError):
+    resolve('hyperprompt_jax.methods.hyperprompt.NoSuchMethod')
+
+
+def resolve(name):
+  """Imports the longest module that a dotted name begins with, and gets the rest."""
+  parts, rest = name.split('.'), []
+  while True:
+    try:
+      value = importlib.import_module('.'.join(parts))
+      break
+    except ModuleNotFoundError:
+      rest.insert(0, parts.pop())
+  for attribute in rest:
+    value = getattr(value, attribute)
+  return value
