@@ -42,8 +42,10 @@ def identity_of(model: Model) -> dict[str, Any]:
   }
 
 
-def network_of(where: str, identity: Mapping[str, Any]) -> Config:
+def network_of(where: str, identity: Mapping[str, Any]) -> Config | None:
   """Rebuilds a network's configuration from a checkpoint's description.
+
+  A checkpoint that describes no network at all, as those of other programs may, gives None.
 
   Args:
     where: names the checkpoint, for messages.
@@ -57,6 +59,8 @@ def network_of(where: str, identity: Mapping[str, Any]) -> Config:
     for name, value in identity.items()
     if name.startswith(_NETWORK)
   }
+  if not values:
+    return None
   known = {field.name for field in dataclasses.fields(Config)} - set(FREE_FIELDS)
   try:
     return Config(**{name: values[name] for name in sorted(known)})

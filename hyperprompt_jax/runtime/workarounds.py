@@ -85,7 +85,7 @@ def skip_tensorstore_metrics() -> None:
   """Keeps Orbax from asking TensorStore for its metrics at every save.
 
   Libraries: Orbax 0.12, TensorStore 0.1.86. Orbax only logs the metrics, and TensorStore
-  never frees the lists that it returns. Reproduction: tests/checkpoints/test_manager.py
+  never frees the lists that it returns. Reproduction: tools/tests/test_saving.py
   without this call.
   Gain: a tenth of a MiB for each checkpoint.
   Remove when: that test passes without it.
@@ -101,7 +101,7 @@ def silence_abandoned_reads() -> None:
   Libraries: Orbax 0.12, asyncio of Python 3.11 to 3.13. When one of several reads fails,
   Orbax closes the event loop in which the others are running. They report that when they
   end or are collected, as late as the end of the process, so the filters stay in place.
-  Reproduction: tests/checkpoints/test_damage.py without this call.
+  Reproduction: tools/tests/test_damage.py without this call.
   Gain: a damaged checkpoint is reported in one line, in place of up to 60.
   Remove when: that test passes without it.
   """

@@ -21,6 +21,7 @@ def test_a_network_comes_back_from_json():
   described = json.loads(json.dumps(identity_of(model)))
   assert described == identity_of(model)
   rebuilt = network_of('/run/checkpoints/4', described)
+  assert rebuilt is not None and network_of('/run/checkpoints/4', {'SEED': 0}) is None
   assert dataclasses.replace(rebuilt, dropout_rate=0.0) == dataclasses.replace(
     model.config,
     **{
