@@ -273,6 +273,8 @@ class Checkpointer:
         training data.
     """
     run = self._open(step)
+    # First the network, whose differences have a table.
+    self._check_parameters(step, like.params, run)
     self._check_data(step, run, batches)
     self._base, self.initial_step = run.base, run.initial_step
     params = self._restore_params(step, like.params, run)
@@ -313,16 +315,8 @@ class Checkpointer:
     return self._restore_params(step, like, self._open(step))
 
   def _restore_params(self, step: int, like: Any, run: record.RunRecord) -> Any:
-    base, checkpoint = run.base, str(self.directory / str(step))
-    with reading(checkpoint):
-      own = by_path(self._manager.item_metadata(step)['params'].tree)
-    wanted = by_path(like)
-    frozen: Any = {}
-    if base:
-      with reading(where(self._model_dir, base), damage.PUT_BACK):
-        frozen = arranged(frozen_arrays(self._model_dir, base), wanted)
-    # The base may hold trainable parameters, too, with their values before training.
-    check_same_parameters(checkpoint, wanted=wanted, saved={**frozen, **own})
+    own, frozen = self._check_parameters(step, like, run)
+    base = run.base
     like_own, like_frozen = split_by(like, lambda path: '/'.join(path) in own)
     params = self._restore(step, params=ocp.args.StandardRestore(like_own)).params
     self._check_sums(step, run, 'params', params)
@@ -332,6 +326,26 @@ class Checkpointer:
         check_fingerprint(self._model_dir, base, by_path(unchanged).items())
         params = merge(params, unchanged)
     return params
+
+  def _check_parameters(
+    self, step: int, like: Any, run: record.RunRecord
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compares a checkpoint's parameters with the network's, by path and shape.
+
+    Returns:
+      Metadata of the checkpoint's own parameters, and its frozen ones, both by path.
+    """
+    checkpoint = str(self.directory / str(step))
+    with reading(checkpoint):
+      own = by_path(self._manager.item_metadata(step)['params'].tree)
+    wanted = by_path(like)
+    frozen: Any = {}
+    if run.base:
+      with reading(where(self._model_dir, run.base), damage.PUT_BACK):
+        frozen = arranged(frozen_arrays(self._model_dir, run.base), wanted)
+    # The base may hold trainable parameters, too, with their values before training.
+    check_same_parameters(checkpoint, wanted=wanted, saved={**frozen, **own})
+    return own, frozen
 
   def wait(self) -> None:
     """Waits until what is being saved is on disk; raises what went wrong with it."""

@@ -54,7 +54,7 @@ def test_a_checkpoint_of_another_network_is_listed_both_ways(mistake, copy, verb
     arguments = ['eval', f'--model_dir={copy}', *changed]
   text = mistake(arguments, table=True, progress=0 if verb == 'train' else 1)
   assert f'checkpoint {copy}/checkpoints/4 is of another network' in text
-  assert 'method/prompts: wanted absent, found [8, 2, 16]' in text
+  assert 'method/encoder_prompts: wanted absent, found [8, 2, 16]' in text
   assert 'decoder/layers/mlp/wo/kernel: wanted [1, 24, 16], found [1, 16, 16]' in text
   assert contents(copy) == before
 
