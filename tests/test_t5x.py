@@ -309,7 +309,7 @@ def test_any_other_difference_is_a_table(tmp_path, edit, message):
 
 def test_a_method_that_is_missing_or_dropped_where_none_may_be(tmp_path):
   backbone = published.t5x(tmp_path / 'backbone')
-  with pytest.raises(UserError, match='method/prompts: wanted'):
+  with pytest.raises(UserError, match='method/encoder_prompts: wanted'):
     restore(backbone, ours(published.CONFIG, tiny.hyperprompt()), 'none')
   more = {**published.arrays(), 'method/prompts': in_memory(np.zeros((4, 2, 16)))}
   with pytest.raises(UserError, match='method/prompts: wanted absent'):
