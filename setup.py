@@ -1,6 +1,7 @@
 """Packages hyperprompt_jax, hyperprompt_tasks and the gin files in one distribution."""
 
 import pathlib
+import re
 
 import setuptools
 
@@ -11,10 +12,15 @@ GIN_PACKAGES = {
   '.'.join(('hyperprompt_jax', *path.relative_to(HERE).parts)): str(path.relative_to(HERE))
   for path in (HERE / 'gin', *(p for p in (HERE / 'gin').rglob('*') if p.is_dir()))
 }
+VERSION = re.search(
+  r"^__version__ = '(.+)'$",
+  (HERE / 'hyperprompt_jax' / '__init__.py').read_text(encoding='utf-8'),
+  re.MULTILINE,
+)[1]
 
 setuptools.setup(
   name='hyperprompt-jax',
-  version='0.1.0',
+  version=VERSION,
   description='HyperPrompt: prompt-based task-conditioning of T5, in JAX and Flax.',
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
@@ -27,7 +33,10 @@ setuptools.setup(
     *GIN_PACKAGES,
   ],
   package_dir={'hyperprompt_tasks': 'tasks/hyperprompt_tasks', **GIN_PACKAGES},
-  package_data={name: ['*.gin'] for name in GIN_PACKAGES},
+  package_data={
+    'hyperprompt_jax': ['py.typed'],
+    **{name: ['*.gin'] for name in GIN_PACKAGES},
+  },
   install_requires=[
     'clu>=0.0.12',
     'etils[epath]>=1.14',

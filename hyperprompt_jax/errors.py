@@ -1,8 +1,10 @@
-"""The error that reports a user's mistake."""
+"""The error that reports a user's mistake, and the end that a signal asks for."""
 
+import difflib
 import re
 import reprlib
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _LONGEST = 1_000
@@ -41,3 +43,21 @@ def reason_of(error: Exception) -> str:
   """Returns the reason of an error, without TensorStore's whole specification."""
   first = (str(error).strip().splitlines() or [type(error).__name__])[0]
   return re.split(r' \[tensorstore_spec|; at |\[source loc', first)[0][:200].strip()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """Returns ` (did you mean …?)` with the known name that is most like `name`, or ``."""
+  matches = difflib.get_close_matches(name, sorted({*known} - {''}), n=1, cutoff=0.5)
+  return f' (did you mean {matches[0]}?)' if matches else ''
+
+
+class Interrupted(BaseException):
+  """Raised between two batches after a signal asked the process to end.
+
+  Attributes:
+    exit_status: is 128 plus the signal's number, as shells report it.
+  """
+
+  def __init__(self, number: int):
+    super().__init__(signal.Signals(number).name)
+    self.exit_status = 128 + number

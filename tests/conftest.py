@@ -73,6 +73,12 @@ def pytest_xdist_make_scheduler(config, log):
   return LoadFileScheduling(config, log)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def no_cache_of_the_users(tmp_path_factory):
+  """Commands keep what they compile, by default in a folder of the user's."""
+  os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
+
+
 @pytest.fixture(scope='session')
 def compile_once(tmp_path_factory):
   """Compiles each program once, although every start of a verb compiles its own."""

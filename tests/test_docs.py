@@ -66,12 +66,12 @@ def parse(monkeypatch):
   def stop(parser, words):
     raise Parsed(parser, words)
 
-  real = arguments.parse_arguments
-  monkeypatch.setattr(arguments, 'parse_arguments', stop)
+  real = arguments.Parser.parse
+  monkeypatch.setattr(arguments.Parser, 'parse', stop)
 
   def run(verb, words, whole):
     with pytest.raises(Parsed) as parsed:
-      importlib.import_module(f'hyperprompt_jax.cli.{verb}').main(words)
+      importlib.import_module(f'hyperprompt_jax.cli.{verb}').parse(words)
     parser, words = parsed.value.args
     if whole:
       real(parser, words)

@@ -1,6 +1,7 @@
 """Training runs that are small enough for tests, started by the command line."""
 
 import pathlib
+import re
 
 import hyperprompt_tasks
 from hyperprompt_tasks import builtin
@@ -35,6 +36,20 @@ BACKBONE = {
   'config.Config.num_decoder_layers': 1,
 }
 NETWORK = {**BACKBONE, 'methods.HyperPromptGlobal.prompt_length': 2}
+
+
+# The first words of the lines that a run prints before anything slow.
+HEADER = ('method', 'network', 'devices', 'tasks', 'steps', 'folder')
+
+
+def without_header(text: str) -> list[str]:
+  """The lines that a run printed, but its header and the phases that took seconds."""
+  is_phase = re.compile(r'[a-z ]+( …|: \d+\.\d s)').fullmatch
+  return [
+    line
+    for line in text.splitlines()
+    if not re.match(rf'({"|".join(HEADER)})  ', line) and not is_phase(line)
+  ]
 
 
 def train_arguments(

@@ -1,21 +1,45 @@
-"""Flags that verbs share, and gin bindings on the command line."""
+"""Flags that verbs share: gin files and bindings, plain flags of settings, and hosts.
+
+It imports neither JAX nor TensorFlow, so that mistakes in flags are told at once.
+"""
 
 import argparse
+import ast
+import dataclasses
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from typing_extensions import override
 
-from hyperprompt_jax.configuration.gin_files import BINDING_PREFIX, nearest
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.configuration import macros, static
+from hyperprompt_jax.configuration.setting import Setting, Settings
+from hyperprompt_jax.errors import UserError, nearest
+
+# The start of a command takes up to 20 more, and a lost host is to be told within a minute.
+_MEET_SECONDS = 40
+# The prefix of the attributes that hold the plain flags of settings.
+_MACRO = 'macro_'
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+  """The arguments of a verb.
+
+  Attributes:
+    flags: holds the verb's own flags.
+    bindings: holds the gin bindings, `NAME=VALUE`, of `--gin.` and plain flags.
+  """
+
+  flags: argparse.Namespace
+  bindings: Sequence[str]
 
 
 class Parser(argparse.ArgumentParser):
   """Parses a verb's flags; flags cannot be abbreviated, and errors are one line.
 
   Args:
-    verb: names the verb of the `hyperprompt` command.
-    description: is shown in its help.
+    verb: is the verb of the `hyperprompt` command.
+    description: is the text above the flags in the help.
   """
 
   def __init__(self, verb: str, description: str | None):
@@ -25,26 +49,121 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     raise UserError(f'{message}; see {self.prog} --help')
 
+  def parse(self, words: Sequence[str]) -> Parsed:
+    """Parses the words after the verb.
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds T5X's `--gin_file`; `parse_arguments` handles `--gin.NAME=VALUE`."""
-  parser.add_argument(
+    Raises:
+      UserError: for a flag that does not exist, or a value that a setting cannot have.
+    """
+    flags, rest = self.parse_known_args(words)
+    for word in rest:
+      if not word.startswith(static.BINDING_PREFIX) or '=' not in word:
+        known = [option for option in self._option_string_actions if len(option) > 2]
+        raise UserError(
+          f'unknown argument {word!r}{nearest(word.split("=")[0], known)}; '
+          'gin bindings are written --gin.NAME=VALUE'
+        )
+    bindings = [word.removeprefix(static.BINDING_PREFIX) for word in rest]
+    set_by_gin = {binding.partition('=')[0] for binding in bindings}
+    for macro, setting in macros.described().items():
+      text = getattr(flags, _MACRO + macro, None)
+      if text is None:
+        continue
+      if macro in set_by_gin:
+        raise UserError(f'{setting.flag} and --gin.{macro} both set {macro}: give one')
+      bindings.append(f'{macro}={_value(setting, text)!r}')
+    return Parsed(flags, bindings)
+
+
+def _value(setting: Setting, text: str) -> Any:
+  """Returns the value that a plain flag gives a setting; checks it."""
+  if text.startswith(('@', '%')) and not setting.takes_text:
+    return static.Reference(text)
+  value: Any = text
+  if not setting.takes_text or (text == 'None' and setting.default is None):
+    value = _literal(text)
+  if setting.macro == 'TASK_FEATURE_LENGTHS' and not isinstance(value, dict):
+    if not isinstance(value, tuple) or len(value) != 2:
+      raise UserError(f'{setting.flag} must be like 512,64, not {text!r}')
+    value = dict(zip(('inputs', 'targets'), value, strict=True))
+  setting.check(value, setting.flag)
+  return value
+
+
+def _literal(text: str) -> Any:
+  """Returns the value of a Python literal, or the text if it is none."""
+  try:
+    return ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
+  except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+    return text
+
+
+def add_settings(
+  parser: argparse.ArgumentParser, groups: Sequence[type[Settings]] = macros.GROUPS
+) -> None:
+  """Adds gin's flags, and a plain flag for each setting of some groups.
+
+  Args:
+    parser: is the parser of a verb.
+    groups: are the groups whose settings get flags, unless the verb has such a flag.
+  """
+  gin = parser.add_argument_group(
+    'gin',
+    '--gin.NAME=VALUE overrides any macro or parameter after all files and takes Python '
+    'literals: --gin.TRAIN_STEPS=100, --gin.config.Config.emb_dim=64, '
+    '--gin.MODEL_DIR="\'/tmp/run\'"',
+  )
+  gin.add_argument(
     '--gin_file',
     action='append',
     default=[],
     metavar='FILE',
-    help='a gin file in this folder or in the installed package (models/base.gin); '
-    'may be repeated; later files override earlier ones',
+    help='a gin file, of this folder or of the installed package (models/base.gin); it may '
+    'be repeated, and later files override earlier ones',
   )
-  parser.epilog = (
-    '--gin.NAME=VALUE overrides a macro (--gin.TRAIN_STEPS=100) or a parameter '
-    '(--gin.config.Config.emb_dim=64) after all files; strings take quotes of their own '
-    '(--gin.MODEL_DIR="\'/tmp/run\'")'
-  )
+  for group in groups:
+    first_line = (group.__doc__ or '').splitlines()[0]
+    flags = parser.add_argument_group(group.__name__, first_line.replace('%', '%%'))
+    for setting in group.described().values():
+      options = [f'--{name}' for name in (setting.alias, setting.macro.lower()) if name]
+      if not {*options} & {*parser._option_string_actions}:
+        flags.add_argument(
+          *options,
+          dest=_MACRO + setting.macro,
+          metavar=_metavar(setting),
+          help=setting.help.replace('%', '%%'),
+        )
 
 
-def add_cache_argument(parser: argparse.ArgumentParser) -> None:
-  """Adds T5X's flag for SeqIO's cache folders; `parse_arguments` registers them."""
+def _metavar(setting: Setting) -> str:
+  return {
+    'TASK_FEATURE_LENGTHS': 'INPUTS,TARGETS',
+    'METHOD': '@METHOD()',
+    'OPTIMIZER': '@OPTIMIZER()',
+  }.get(setting.macro, setting.type.replace(' or ', '|').upper())
+
+
+def add_run(
+  parser: argparse.ArgumentParser, groups: Sequence[type[Settings]], what: str = ''
+) -> None:
+  """Adds the flag that names a run, and those that override its configuration.
+
+  Args:
+    parser: is the parser of a verb.
+    groups: are the groups whose settings get flags.
+    what: is added to the help of the flag that names the run.
+  """
+  parser.add_argument(
+    '--model_dir',
+    required=True,
+    help=f'the folder of a training run; its configuration describes the model{what}',
+  )
+  add_settings(parser, groups)
+  add_cache(parser)
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+  """Adds T5X's flag for folders of SeqIO's caches; `use_cache` makes them known."""
   parser.add_argument(
     '--seqio_additional_cache_dirs',
     default='',
@@ -53,38 +172,39 @@ def add_cache_argument(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def parse_arguments(
-  parser: argparse.ArgumentParser, arguments: Sequence[str]
-) -> tuple[argparse.Namespace, list[str]]:
-  """Parses a verb's flags.
-
-  Returns:
-    The parser's own flags, and the gin bindings as `NAME=VALUE`.
-
-  Raises:
-    UserError: if a flag is neither.
-  """
-  flags, rest = parser.parse_known_args(arguments)
-  for argument in rest:
-    if not argument.startswith(BINDING_PREFIX) or '=' not in argument:
-      known = [option for option in parser._option_string_actions if len(option) > 2]
-      raise UserError(
-        f'unknown argument {argument!r}{nearest(argument.split("=")[0], known)}; '
-        'gin bindings are written --gin.NAME=VALUE'
-      )
-  if cache_dirs := getattr(flags, 'seqio_additional_cache_dirs', ''):
+def use_cache(flags: argparse.Namespace) -> None:
+  """Makes the folders of SeqIO's caches known to SeqIO."""
+  if flags.seqio_additional_cache_dirs:
     import seqio  # takes seconds
 
-    seqio.add_global_cache_dirs(cache_dirs.split(','))
-  return flags, [argument.removeprefix(BINDING_PREFIX) for argument in rest]
+    seqio.add_global_cache_dirs(flags.seqio_additional_cache_dirs.split(','))
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that name a run and override its configuration."""
-  parser.add_argument(
-    '--model_dir',
-    required=True,
-    help='the folder of a training run, whose config.gin describes the model',
+def add_hosts(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags by which several hosts meet; see `runtime.distributed`."""
+  group = parser.add_argument_group(
+    'several hosts',
+    'on TPU VMs and under srun of Slurm hosts find each other: none of these is needed',
   )
-  add_arguments(parser)
-  add_cache_argument(parser)
+  group.add_argument(
+    '--coordinator_address',
+    metavar='HOST:PORT',
+    help='the address of the first host and a free port there',
+  )
+  group.add_argument('--process_count', type=int, metavar='N', help='the number of hosts')
+  group.add_argument(
+    '--process_index', type=int, metavar='I', help='the number of this host, from 0'
+  )
+  group.add_argument(
+    '--meet_seconds',
+    type=int,
+    default=_MEET_SECONDS,
+    metavar='N',
+    help='the time to wait until all hosts are there (default: %(default)s)',
+  )
+  group.add_argument(
+    '--device_count',
+    type=int,
+    metavar='N',
+    help='end at once unless all hosts together have this number of devices',
+  )

@@ -1,5 +1,10 @@
-"""The `hyperprompt` command: one verb for each module that it runs."""
+"""The `hyperprompt` command: one verb for each module that it runs.
 
+A verb's module has `parse`, which returns the parsed words and imports neither TensorFlow
+nor JAX; `NEEDS`, the modules that the verb is about to use; and `run`.
+"""
+
+import contextlib
 import importlib
 import logging
 import os
@@ -8,10 +13,11 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from hyperprompt_jax.runtime import libtpu, workarounds
+import hyperprompt_jax
+from hyperprompt_jax.errors import Interrupted, UserError, nearest
+from hyperprompt_jax.runtime import compilation_cache, libtpu, workarounds
 
-# What each verb does. The module of a verb bears its name, and is imported when the verb is
-# run: the help must not wait for TensorFlow and JAX.
+# The purpose of each verb, whose module bears its name.
 VERBS = {
   'demo': 'train on a built-in mixture on a CPU, in minutes',
   'train': 'train, evaluate and checkpoint; goes on where it stopped',
@@ -21,12 +27,22 @@ VERBS = {
   'convert': 'checkpoints from and to T5X and Hugging Face',
   'plan': 'what a step needs on a TPU slice, without a TPU',
   'params': 'parameters of a model and of what a method adds',
+  'config': 'every setting, a resolved configuration, or how two runs differ',
 }
-# The others read data, and wait some seconds for it.
-WITHOUT_TENSORFLOW = ('params',)
 
-USAGE = 'usage: hyperprompt VERB [--help] [flags]\n\n' + '\n'.join(
-  f'  {verb:8}{text}' for verb, text in VERBS.items()
+USAGE = '\n'.join(
+  (
+    'usage: hyperprompt VERB [--help] [flags]',
+    '       hyperprompt --version',
+    '',
+    *(f'  {verb:8}{text}' for verb, text in VERBS.items()),
+    '',
+    'exit status:',
+    '  0    success',
+    '  1    a failure that may pass, such as a lost host: start the same command again',
+    '  2    a mistake or a loss that is not finite: do not restart, change something',
+    '  130  ended by Ctrl-C, 143 by SIGTERM; training has saved its state: start it again',
+  )
 )
 
 INTERRUPTED_STATUS = 130
@@ -40,46 +56,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(USAGE)
     return 0 if arguments else 2
   verb, *rest = arguments
+  if verb == '--version':
+    print(f'hyperprompt {hyperprompt_jax.__version__}')
+    return 0
   if verb not in VERBS:
-    return _mistake(f'there is no verb {verb!r}; there are {", ".join(VERBS)}')
+    return _mistake(
+      f'there is no verb {verb!r}{nearest(verb, VERBS)}; there are {", ".join(VERBS)}'
+    )
   workarounds.limit_malloc_arenas()
   _quieten_libraries()
-  from hyperprompt_jax.runtime.interrupts import Interrupted
-
   try:
-    with workarounds.imports_without_collection():
-      if verb not in WITHOUT_TENSORFLOW:
-        with workarounds.without_tensorflow_notes():
-          import tensorflow  # noqa: F401
-      module = importlib.import_module(f'hyperprompt_jax.cli.{verb}')
-    try:
-      module.main(rest)
-      sys.stdout.flush()
-      _wait_for_all()
-    except _mistakes() as error:
-      return _end(_mistake(str(error)))
-    except Exception as error:
-      hosts = _hosts()
-      if not (hosts and hosts.describe()):
-        raise
-      hosts.end_if_lost(error)
-      traceback.print_exc()
-      return _end(1)
+    return _run(verb, rest)
   except Interrupted as interrupted:
     return interrupted.exit_status
   except KeyboardInterrupt:
     return INTERRUPTED_STATUS
   except BrokenPipeError:
-    # Who reads our output (`| head`) has had enough; Python must not write more at its end.
+    # The reader of our output (`| head`) has closed it; Python must not write to it at its
+    # own end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return BROKEN_PIPE_STATUS
+
+
+def _run(verb: str, words: Sequence[str]) -> int:
+  """Parses a verb's words, loads what it needs, and runs it."""
+  module = importlib.import_module(f'hyperprompt_jax.cli.{verb}')
+  try:
+    parsed = module.parse(words)
+    _load(module.NEEDS)
+    module.run(parsed)
+    sys.stdout.flush()
+    _wait_for_all()
+  except _mistakes() as error:
+    return _end(_mistake(str(error)))
+  except Exception as error:
+    hosts = _hosts()
+    if not (hosts and hosts.describe()):
+      raise
+    hosts.end_if_lost(error)
+    traceback.print_exc()
+    return _end(1)
   return 0
+
+
+def _load(names: Sequence[str]) -> None:
+  """Imports modules, after the arguments have been parsed: they take seconds."""
+  with workarounds.imports_without_collection():
+    for name in names:
+      quiet = name == 'tensorflow'
+      with workarounds.without_tensorflow_notes() if quiet else contextlib.nullcontext():
+        importlib.import_module(name)
+  if 'jax' in sys.modules:
+    compilation_cache.enable()
 
 
 def _mistakes() -> tuple[type[Exception], ...]:
   """The errors of users' mistakes; those of tasks too, if the verb has imported them."""
-  from hyperprompt_jax.errors import UserError
-
   tasks = sys.modules.get('hyperprompt_tasks')
   if tasks is None:
     return (UserError,)

@@ -8,13 +8,10 @@ import json
 from collections.abc import Sequence
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.evaluation import intervals
-from hyperprompt_jax.evaluation.comparison import compare, markdown, rows
-from hyperprompt_jax.runtime.files import whole_file, writing_output
 
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt eval --compare`."""
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words of `hyperprompt eval --compare`."""
   parser = arguments.Parser('eval --compare', __doc__)
   parser.add_argument(
     '--compare',
@@ -31,7 +28,16 @@ def main(words: Sequence[str]) -> None:
   )
   parser.add_argument('--csv', metavar='FILE', help='also write the numbers to a file')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
-  flags, _ = arguments.parse_arguments(parser, words)
+  return parser.parse(words)
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt eval --compare`."""
+  from hyperprompt_jax.evaluation import intervals
+  from hyperprompt_jax.evaluation.comparison import compare, markdown, rows
+  from hyperprompt_jax.runtime.files import whole_file, writing_output
+
+  flags = parsed.flags
   methods = compare(flags.compare, flags.step)
   scores = rows(methods)
   if flags.csv:

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 
-from hyperprompt_jax.checkpoints.convert import HUGGING_FACE, T5X, convert
 from hyperprompt_jax.cli import arguments
 from hyperprompt_jax.errors import UserError
 
+NEEDS = ('tensorflow', 'hyperprompt_jax.checkpoints.convert')
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt convert`."""
+
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words after the verb."""
   parser = arguments.Parser('convert', __doc__)
   parser.add_argument(
     '--input',
@@ -20,7 +21,7 @@ def main(words: Sequence[str]) -> None:
   )
   parser.add_argument('--output', required=True, help='folder to write; must not exist')
   parser.add_argument(
-    '--to', required=True, choices=(T5X, HUGGING_FACE), help='the format to write'
+    '--to', required=True, choices=('t5x', 'huggingface'), help='the format to write'
   )
   parser.add_argument(
     '--vocab_size',
@@ -38,11 +39,22 @@ def main(words: Sequence[str]) -> None:
     help="leave out the method's parameters",
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
-  flags, bindings = arguments.parse_arguments(parser, words)
-  if bindings:
-    raise UserError(f'convert takes no gin bindings, but --gin.{bindings[0]} was given')
-  if flags.vocab_size is not None and flags.vocab_size < 1:
-    raise UserError(f'--vocab_size must be a positive integer, not {flags.vocab_size}')
+  parsed = parser.parse(words)
+  if parsed.bindings:
+    raise UserError(
+      f'convert takes no gin bindings, but --gin.{parsed.bindings[0]} was given'
+    )
+  vocab_size = parsed.flags.vocab_size
+  if vocab_size is not None and vocab_size < 1:
+    raise UserError(f'--vocab_size must be a positive integer, not {vocab_size}')
+  return parsed
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt convert`."""
+  from hyperprompt_jax.checkpoints.convert import convert
+
+  flags = parsed.flags
   report = convert(
     flags.input,
     flags.output,

@@ -10,16 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-import hyperprompt_tasks
-from hyperprompt_jax.checkpoints import AVERAGE
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import gin_files
-from hyperprompt_jax.evaluation import summary
+from hyperprompt_jax.configuration import macros, static
 from hyperprompt_jax.runtime import terminal
-from hyperprompt_jax.training import train
+from hyperprompt_jax.training.settings import CheckpointSettings
 
+NEEDS = ('tensorflow', 'matplotlib', 'hyperprompt_jax.training.train')
+# The name that an average of scores has beside the tasks'.
+AVERAGE = 'average'
 MIXTURE = 'hp_builtin'
 METHODS = {'mtl': 'MTL', 'hyperprompt_global': 'HyperPrompt'}
 
@@ -43,22 +41,23 @@ def demo(
   """Trains each method, or resumes the runs in `output_dir`.
 
   Args:
-    output_dir: receives a run's folder for each method, and the picture.
-    files: are gin files that follow the demo's own.
+    output_dir: gets a run's folder for each method, and the picture.
+    files: are gin files besides the demo's own.
     bindings: are gin bindings for all methods.
 
   Returns:
     `chance` and, for each method, `scores` by task (x 100, at the last step), both with
     an `average`; and the path of the picture, `curves`.
   """
+  import hyperprompt_tasks
+  from hyperprompt_jax.configuration import gin_files
+  from hyperprompt_jax.evaluation import summary
+  from hyperprompt_jax.training import train
+
   scores: dict[str, summary.ScoresByStep] = {}
   for method, label in METHODS.items():
     terminal.stderr_console().print(f'\n{label}: methods/{method}.gin')
-    model_dir = str(pathlib.Path(output_dir) / method)
-    gin_files.parse(
-      ['models/tiny.gin', f'methods/{method}.gin', 'runs/demo.gin', *files],
-      [f'MODEL_DIR={model_dir!r}', *_BINDINGS[method], *bindings],
-    )
+    gin_files.parse(*_composed(output_dir, method, files, bindings))
     scores[method] = summary.scores_by_step(gin_files.call(train.train))
   chance = {
     task: hyperprompt_tasks.chance(task) for task in hyperprompt_tasks.task_list(MIXTURE)
@@ -73,12 +72,25 @@ def demo(
   }
 
 
+def _composed(
+  output_dir: str, method: str, files: Sequence[str], bindings: Sequence[str]
+) -> tuple[list[str], list[str]]:
+  """Returns the gin files and bindings of one method's run."""
+  model_dir = str(pathlib.Path(output_dir) / method)
+  return (
+    ['models/tiny.gin', f'methods/{method}.gin', 'runs/demo.gin', *files],
+    [f'MODEL_DIR={model_dir!r}', *_BINDINGS[method], *bindings],
+  )
+
+
 def _draw(
-  scores: Mapping[str, summary.ScoresByStep],
+  scores: Mapping[str, Mapping[int, Mapping[str, float]]],
   chance: Mapping[str, float],
   path: pathlib.Path,
 ) -> None:
   """Draws the scores over the steps: one panel for each task and one for the average."""
+  import matplotlib
+
   matplotlib.use('Agg')
   import matplotlib.pyplot as plt
 
@@ -108,10 +120,9 @@ def _draw(
   plt.close(figure)
 
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt demo`."""
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words after the verb, and checks the configuration that they compose."""
   parser = arguments.Parser('demo', __doc__)
-  arguments.add_arguments(parser)
   parser.add_argument(
     '--output_dir',
     default='runs/demo',
@@ -119,9 +130,21 @@ def main(words: Sequence[str]) -> None:
     '(default: %(default)s)',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
-  flags, bindings = arguments.parse_arguments(parser, words)
+  # The demonstration names the folders of its runs itself.
+  groups = [group for group in macros.GROUPS if group is not CheckpointSettings]
+  arguments.add_settings(parser, groups)
+  parsed = parser.parse(words)
+  for method in METHODS:
+    flags = parsed.flags
+    static.check(*_composed(flags.output_dir, method, flags.gin_file, parsed.bindings))
+  return parsed
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt demo`."""
+  flags = parsed.flags
   started = time.monotonic()
-  report = demo(flags.output_dir, flags.gin_file, bindings)
+  report = demo(flags.output_dir, flags.gin_file, parsed.bindings)
   if flags.json:
     print(json.dumps(report))
     return

@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.cli import arguments, compare
-from hyperprompt_jax.configuration import gin_files
-from hyperprompt_jax.evaluation import runs
-from hyperprompt_jax.evaluation.evaluate import BEST_PER_TASK, evaluate
-from hyperprompt_jax.runtime import distributed, terminal
+from hyperprompt_jax.configuration import run_folder
+from hyperprompt_jax.configuration.objects import ObjectSettings
+from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
+
+NEEDS = ('tensorflow', 'hyperprompt_jax.evaluation.evaluate')
+RUN_FILE = 'runs/eval.gin'
 
 
 def _print(report: Mapping[str, Any]) -> None:
   checkpoints = report['checkpoints']
   tasks = sorted({task for c in checkpoints for task in c['scores']})
-  best = report.get(BEST_PER_TASK)
+  best = report.get('best_per_task')
   show = lambda value: '-' if value is None else f'{value:.2f}'
   rows = [
     [
@@ -40,14 +43,13 @@ def _print(report: Mapping[str, Any]) -> None:
       print(f'step {checkpoint["step"]}  {task}  {values}')
 
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt eval`."""
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words after the verb, and checks the configuration that they compose."""
   if any(word.split('=')[0] == '--compare' for word in words):
-    compare.main(words)
-    return
+    return compare.parse(words)
   parser = arguments.Parser('eval', __doc__)
-  arguments.add_run_arguments(parser)
-  distributed.add_arguments(parser)
+  arguments.add_run(parser, (DataSettings, EvaluationSettings, ObjectSettings))
+  arguments.add_hosts(parser)
   parser.add_argument(
     '--step',
     default='latest',
@@ -62,9 +64,25 @@ def main(words: Sequence[str]) -> None:
     help='instead of --model_dir: folders of runs whose methods are compared over seeds; '
     "--step is 'best' (the default), 'best_per_task' or 'latest'; --csv=FILE",
   )
-  flags, bindings = arguments.parse_arguments(parser, words)
+  parsed = parser.parse(words)
+  run_folder.check(parsed.flags.model_dir, RUN_FILE, parsed.flags.gin_file, parsed.bindings)
+  return parsed
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt eval`."""
+  if parsed.flags.compare:
+    compare.run(parsed)
+    return
+  from hyperprompt_jax.configuration import gin_files
+  from hyperprompt_jax.evaluation import runs
+  from hyperprompt_jax.evaluation.evaluate import evaluate
+  from hyperprompt_jax.runtime import distributed
+
+  flags = parsed.flags
+  arguments.use_cache(flags)
   distributed.start(flags)
-  runs.configure(flags.model_dir, 'runs/eval.gin', flags.gin_file, bindings)
+  runs.configure(flags.model_dir, RUN_FILE, flags.gin_file, parsed.bindings)
   distributed.check_agreement(f'--step={flags.step}')
   report = gin_files.call(evaluate, choice=flags.step)
   if flags.json:

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.configuration import run_folder
+from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import runs
-from hyperprompt_jax.evaluation.infer import infer, submit
-from hyperprompt_jax.runtime import distributed, terminal
+from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.training.settings import DataSettings
+
+NEEDS = ('tensorflow', 'hyperprompt_jax.evaluation.infer')
+RUN_FILE = 'runs/infer.gin'
 
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt infer`."""
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words after the verb, and checks the configuration that they compose."""
   parser = arguments.Parser('infer', __doc__)
-  arguments.add_run_arguments(parser)
-  distributed.add_arguments(parser)
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument(
     '--input', help='JSONL whose lines have "task", of the model\'s list, and "inputs"'
@@ -30,14 +31,30 @@ def main(words: Sequence[str]) -> None:
   parser.add_argument(
     '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
   )
-  flags, bindings = arguments.parse_arguments(parser, words)
+  arguments.add_run(parser, (DataSettings, ObjectSettings))
+  arguments.add_hosts(parser)
+  parsed = parser.parse(words)
+  flags = parsed.flags
+  if flags.submission and flags.split not in (None, 'test'):
+    raise UserError(f'--split={flags.split}: --submission is of the test split')
+  run_folder.check(flags.model_dir, RUN_FILE, flags.gin_file, parsed.bindings)
+  return parsed
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt infer`."""
+  from hyperprompt_jax.configuration import gin_files
+  from hyperprompt_jax.evaluation import runs
+  from hyperprompt_jax.evaluation.infer import infer, submit
+  from hyperprompt_jax.runtime import distributed
+
+  flags = parsed.flags
+  arguments.use_cache(flags)
   distributed.start(flags)
-  runs.configure(flags.model_dir, 'runs/infer.gin', flags.gin_file, bindings)
+  runs.configure(flags.model_dir, RUN_FILE, flags.gin_file, parsed.bindings)
   distributed.check_agreement(f'--step={flags.step}', f'--input={flags.input}')
   console = terminal.stderr_console()
   if flags.submission:
-    if flags.split not in (None, 'test'):
-      raise UserError(f'--split={flags.split}: --submission is of the test split')
     strange = gin_files.call(submit, output=flags.output, step=flags.step)
     for name, number in strange.items():
       if number:

@@ -9,19 +9,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.configuration import paths, static
+from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.inspection.parameter_count import SIZES, TASKS, Counts, count, draw
 from hyperprompt_jax.runtime import terminal
 
+NEEDS = ('hyperprompt_jax.inspection.parameter_count',)
+RUN_FILE = 'runs/params.gin'
 
-def _count_files(files: Sequence[str], bindings: Sequence[str], num_tasks: int) -> Counts:
-  """Counts what gin files of a model and a method compose."""
-  gin_files.parse([*files, 'runs/params.gin'], bindings)
+
+def _count_files(files: Sequence[str], bindings: Sequence[str], num_tasks: int) -> Any:
+  """Counts the parameters of a model and a method that gin files compose."""
+  from hyperprompt_jax.configuration import gin_files
+  from hyperprompt_jax.inspection.parameter_count import count
+
+  gin_files.parse([*files, RUN_FILE], bindings)
   return gin_files.call(count, num_tasks=num_tasks)
 
 
-def _row(size: str, method: str, counts: Counts, family: str = 'default') -> dict[str, Any]:
+def _row(size: str, method: str, counts: Any, family: str = 'default') -> dict[str, Any]:
   return {
     'size': size,
     'method': method,
@@ -39,9 +45,9 @@ def _row(size: str, method: str, counts: Counts, family: str = 'default') -> dic
 
 def _name(files: Sequence[str], folder: str, otherwise: int) -> str:
   """The stem of the gin file from a folder, or of the first or last of all files."""
-  paths = [pathlib.Path(file) for file in files]
-  within = [path for path in paths if path.parent.name == folder]
-  return (within[-1] if within else paths[otherwise]).stem
+  named = [pathlib.Path(file) for file in files]
+  within = [path for path in named if path.parent.name == folder]
+  return (within[-1] if within else named[otherwise]).stem
 
 
 def _rows(
@@ -51,9 +57,9 @@ def _rows(
   if not everything:
     counts = _count_files(files, bindings, num_tasks)
     return [_row(_name(files, 'models', 0), _name(files, 'methods', -1), counts)]
-  methods = sorted(
-    path.stem for path in (gin_files.gin_directory() / 'methods').glob('*.gin')
-  )
+  from hyperprompt_jax.inspection.parameter_count import SIZES
+
+  methods = sorted(path.stem for path in (paths.gin_directory() / 'methods').glob('*.gin'))
   rows = []
   for size in SIZES:
     for method in methods:
@@ -86,6 +92,8 @@ def _matched(
 
 
 def _print(rows: Sequence[Mapping[str, Any]], num_tasks: int) -> None:
+  from hyperprompt_jax.inspection.parameter_count import TASKS
+
   terminal.print_table(
     f'Parameters with {num_tasks} conditioned task(s)',
     ('size', 'method', 'family', 'backbone', 'task', 'per task', 'task / backbone'),
@@ -119,16 +127,15 @@ def _percent(ratio: float) -> str:
   return f'{100 * ratio:.3f} %'
 
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt params`."""
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words after the verb, and checks the configuration that they compose."""
   parser = arguments.Parser('params', __doc__)
-  arguments.add_arguments(parser)
   parser.add_argument(
     '--all',
     action='store_true',
-    help=f'a row for each of the sizes {", ".join(SIZES)} and each method, at the widths '
-    'of its gin file and at those that match the budget of the size; otherwise '
-    'name a --gin_file of models/ and one of methods/',
+    help='a row for each published size and each method, at the widths of its gin file and '
+    'at those that match the budget of the size; otherwise name a --gin_file of models/ '
+    'and one of methods/',
   )
   parser.add_argument(
     '--num_tasks',
@@ -140,8 +147,19 @@ def main(words: Sequence[str]) -> None:
   parser.add_argument(
     '--plot', metavar='FILE', help='draw task / backbone for 1 to 64 tasks (PNG, SVG, PDF)'
   )
-  flags, bindings = arguments.parse_arguments(parser, words)
-  rows = _rows(flags.gin_file, bindings, flags.num_tasks, everything=flags.all)
+  arguments.add_settings(parser, (ObjectSettings,))
+  parsed = parser.parse(words)
+  if not parsed.flags.all:
+    static.check([*parsed.flags.gin_file, RUN_FILE], parsed.bindings)
+  return parsed
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt params`."""
+  from hyperprompt_jax.inspection.parameter_count import draw
+
+  flags = parsed.flags
+  rows = _rows(flags.gin_file, parsed.bindings, flags.num_tasks, everything=flags.all)
   if flags.plot:
     draw(rows, flags.plot)
   if flags.json:

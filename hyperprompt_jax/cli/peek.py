@@ -6,22 +6,26 @@ and the similarity of tasks: as numbers (CSV, JSON), pictures (PNG, SVG) and one
 
 import json
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Any
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.configuration import run_folder
+from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import runs
-from hyperprompt_jax.inspection import files
-from hyperprompt_jax.inspection.peek import Peek, peek
 from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.training.settings import DataSettings
+
+NEEDS = (
+  'tensorflow',
+  'hyperprompt_jax.inspection.peek',
+  'hyperprompt_jax.inspection.files',
+)
+RUN_FILE = 'runs/peek.gin'
 
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt peek`."""
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words after the verb, and checks the configuration that they compose."""
   parser = arguments.Parser('peek', __doc__)
-  arguments.add_run_arguments(parser)
   parser.add_argument(
     '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
   )
@@ -32,19 +36,34 @@ def main(words: Sequence[str]) -> None:
   )
   parser.add_argument('--output', help='folder to write (default: MODEL_DIR/peek/STEP)')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
-  flags, bindings = arguments.parse_arguments(parser, words)
+  arguments.add_run(parser, (DataSettings, ObjectSettings))
+  parsed = parser.parse(words)
+  for model_dir in (parsed.flags.model_dir, parsed.flags.baseline):
+    if model_dir is not None:
+      run_folder.check(model_dir, RUN_FILE, parsed.flags.gin_file, parsed.bindings)
+  return parsed
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt peek`."""
+  from hyperprompt_jax.configuration import gin_files
+  from hyperprompt_jax.evaluation import runs
+  from hyperprompt_jax.inspection import files
+  from hyperprompt_jax.inspection.peek import peek
+
+  flags = parsed.flags
   peeks = []
   for model_dir, step in (
     (flags.model_dir, flags.step),
     (flags.baseline, flags.baseline_step),
   ):
     if model_dir is not None:
-      runs.configure(model_dir, 'runs/peek.gin', flags.gin_file, bindings)
+      runs.configure(model_dir, RUN_FILE, flags.gin_file, parsed.bindings)
       peeks.append(gin_files.call(peek, choice=step, num_examples=flags.num_examples))
   if len(peeks) == 2:
     _check_comparable(*peeks)
   output = flags.output or f'{flags.model_dir}/peek/{peeks[0].step}'
-  reports = [inspected.report() for inspected in peeks]
+  reports = [one.report() for one in peeks]
   written = files.write(output, reports)
   if flags.json:
     baseline = reports[1] if len(reports) == 2 else None
@@ -54,15 +73,15 @@ def main(words: Sequence[str]) -> None:
     print(f'{written[0]} and {len(written) - 1} more files beside it')
 
 
-def _print(peeks: Sequence[Peek]) -> None:
+def _print(peeks: Sequence[Any]) -> None:
   columns = ['layer']
-  for inspected in peeks:
-    columns += [f'{inspected.name}: mass', 'entropy']
+  for one in peeks:
+    columns += [f'{one.name}: mass', 'entropy']
   rows = []
   for layer in range(len(peeks[0].look.entropy)):
     row = [str(layer)]
-    for inspected in peeks:
-      mass, entropy = inspected.look.prompt_mass[layer], inspected.look.entropy[layer]
+    for one in peeks:
+      mass, entropy = one.look.prompt_mass[layer], one.look.entropy[layer]
       row += [f'{mass.mean():.4f}', f'{entropy.mean():.3f}']
     rows.append(row)
   terminal.print_table(
@@ -72,7 +91,9 @@ def _print(peeks: Sequence[Peek]) -> None:
   )
 
 
-def _check_comparable(one: Peek, other: Peek) -> None:
+def _check_comparable(one: Any, other: Any) -> None:
+  import numpy as np
+
   if one.look.entropy.shape != other.look.entropy.shape or not np.array_equal(
     one.look.bins, other.look.bins
   ):

@@ -11,17 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.configuration import static
+from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.methods import MultiTaskLearning
-from hyperprompt_jax.planning import steps, tables
-from hyperprompt_jax.planning.plan import Plan
-from hyperprompt_jax.planning.planner import Planner, added_share, say_where
-from hyperprompt_jax.planning.steps import Batch
-from hyperprompt_jax.planning.sweep import Mesh
-from hyperprompt_jax.planning.topology import Slice
 from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.training.settings import OptimisationSettings
 
+NEEDS = ('tensorflow', 'hyperprompt_jax.planning.planner')
+RUN_FILE = 'runs/plan.gin'
 SIZES = {
   'batch_size': (128, 'rows over all chips'),
   'inputs_length': (512, 'tokens of an input'),
@@ -34,7 +31,6 @@ SIZES = {
 
 def _parser() -> arguments.Parser:
   parser = arguments.Parser('plan', __doc__)
-  arguments.add_arguments(parser)
   parser.add_argument(
     '--topology',
     help='a slice such as v4:2x2x2, v5e:4x4, v5p:4x4x4 or v6e:8x8; with --sweep, a '
@@ -46,7 +42,7 @@ def _parser() -> arguments.Parser:
     help='find the smallest slice that the step fits on, and its best meshes, in one '
     'generation (--topology=v5p) or in all; or the best meshes of one slice',
   )
-  parser.add_argument('--step', choices=(steps.TRAIN, steps.DECODE), default=steps.TRAIN)
+  parser.add_argument('--step', choices=('train', 'decode'), default='train')
   for name, (default, text) in SIZES.items():
     parser.add_argument(
       f'--{name}', type=int, default=default, help=f'{text} (default: %(default)s)'
@@ -57,22 +53,38 @@ def _parser() -> arguments.Parser:
     help='compile mtl, too, and show what the method adds to it',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
+  arguments.add_settings(parser, (OptimisationSettings, ObjectSettings))
   return parser
 
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt plan`."""
-  flags, bindings = arguments.parse_arguments(_parser(), words)
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words after the verb, and checks the configuration that they compose."""
+  parsed = _parser().parse(words)
+  flags = parsed.flags
   for name in SIZES:
     if getattr(flags, name) < 1:
       raise UserError(f'--{name} must be a positive integer, not {getattr(flags, name)}')
-  mesh = Mesh(flags.num_partitions, flags.fsdp)
-  if flags.sweep and (flags.share or mesh != Mesh(1, 1)):
+  if flags.sweep and (flags.share or (flags.num_partitions, flags.fsdp) != (1, 1)):
     raise UserError('--sweep chooses the mesh: leave out --num_partitions, --fsdp, --share')
   if not flags.sweep and flags.topology is None:
     raise UserError('name a slice, --topology=v4:2x2x2, or let --sweep find one')
-  gin_files.parse([*flags.gin_file, 'runs/plan.gin'], bindings)
+  static.check([*flags.gin_file, RUN_FILE], parsed.bindings)
+  return parsed
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt plan`."""
+  from hyperprompt_jax.configuration import gin_files
+  from hyperprompt_jax.planning import tables
+  from hyperprompt_jax.planning.planner import Planner
+  from hyperprompt_jax.planning.steps import Batch
+  from hyperprompt_jax.planning.sweep import Mesh
+  from hyperprompt_jax.planning.topology import Slice
+
+  flags = parsed.flags
+  gin_files.parse([*flags.gin_file, RUN_FILE], parsed.bindings)
   planner: Planner = gin_files.call(Planner)
+  mesh = Mesh(flags.num_partitions, flags.fsdp)
   batch = Batch(flags.batch_size, flags.inputs_length, flags.targets_length)
   with terminal.stages() as progress:
     if flags.sweep:
@@ -83,7 +95,7 @@ def main(words: Sequence[str]) -> None:
       where = Slice.parse(flags.topology)
       plan, share = _plan_and_share(planner, where, mesh, batch, flags, progress)
   if flags.sweep and flags.json:
-    print(json.dumps({'plans': [plan.report() for plan in plans]}))
+    print(json.dumps({'plans': [one.report() for one in plans]}))
   elif flags.sweep:
     tables.print_sweep(plans)
   elif flags.json:
@@ -93,13 +105,17 @@ def main(words: Sequence[str]) -> None:
 
 
 def _plan_and_share(
-  planner: Planner,
-  where: Slice,
-  mesh: Mesh,
-  batch: Batch,
+  planner: Any,
+  where: Any,
+  mesh: Any,
+  batch: Any,
   flags: Any,
   progress: Callable[[str], None],
-) -> tuple[Plan, Mapping[str, float] | None]:
+) -> tuple[Any, Mapping[str, float] | None]:
+  """Plans a step, and if asked the same step without the method."""
+  from hyperprompt_jax.methods import MultiTaskLearning
+  from hyperprompt_jax.planning.planner import added_share, say_where
+
   given = (where, mesh, batch, flags.step, flags.num_tasks)
   plan = planner.plan(*given, functools.partial(say_where, progress, where.name))
   if not (flags.share and plan.fits):

@@ -2,23 +2,40 @@
 
 from collections.abc import Sequence
 
-import hyperprompt_tasks
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import gin_files
-from hyperprompt_jax.evaluation import summary
-from hyperprompt_jax.runtime import distributed
-from hyperprompt_jax.training.train import train_configured
+from hyperprompt_jax.configuration import static
+from hyperprompt_jax.errors import UserError
+
+NEEDS = ('tensorflow', 'hyperprompt_jax.training.train')
 
 
-def main(words: Sequence[str]) -> None:
-  """`hyperprompt train`."""
+def parse(words: Sequence[str]) -> arguments.Parsed:
+  """Parses the words after the verb, and checks the configuration that they compose."""
   parser = arguments.Parser('train', __doc__)
-  arguments.add_arguments(parser)
-  arguments.add_cache_argument(parser)
-  distributed.add_arguments(parser)
-  flags, bindings = arguments.parse_arguments(parser, words)
-  distributed.start(flags)
-  gin_files.parse(flags.gin_file, bindings)
+  arguments.add_settings(parser)
+  arguments.add_cache(parser)
+  arguments.add_hosts(parser)
+  parsed = parser.parse(words)
+  if not parsed.flags.gin_file:
+    raise UserError(
+      'train needs gin files of a size, a method and a run: --gin_file=models/tiny.gin '
+      '--gin_file=methods/hyperprompt_global.gin --gin_file=runs/finetune.gin'
+    )
+  static.check(parsed.flags.gin_file, parsed.bindings)
+  return parsed
+
+
+def run(parsed: arguments.Parsed) -> None:
+  """`hyperprompt train`."""
+  import hyperprompt_tasks
+  from hyperprompt_jax.configuration import gin_files
+  from hyperprompt_jax.evaluation import summary
+  from hyperprompt_jax.runtime import distributed
+  from hyperprompt_jax.training.train import train_configured
+
+  arguments.use_cache(parsed.flags)
+  distributed.start(parsed.flags)
+  gin_files.parse(parsed.flags.gin_file, parsed.bindings)
   distributed.check_agreement()
   records = train_configured()
   mixture = gin_files.parameter('settings.DataSettings.mixture_or_task_name')

@@ -1,4 +1,4 @@
-"""Checks of gin's bindings: missing macros, circles, and values of the wrong type."""
+"""The values that gin has bound: circles among them, and values of the wrong type."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,14 +10,6 @@ from hyperprompt_jax.errors import shown
 from hyperprompt_jax.runtime.workarounds import gin_bindings, gin_function
 
 _MACRO = 'gin.macro'
-
-
-def undefined_macros() -> list[str]:
-  """Returns the names of macros that are used and never set."""
-  macro = gin.get_configurable(_MACRO)
-  references = gin.config.iterate_references(gin_bindings(), to=macro)
-  used = {reference.config_key[0] for reference in references}
-  return sorted(used - defined_macros())
 
 
 def defined_macros() -> set[str]:

@@ -31,7 +31,6 @@ class ObjectSettings(Settings):
     'a schedule.',
     1e-3,
     at_least=0,
-    at_most=1000,
   )
   method_learning_rate: float | Callable[..., Any] = setting(
     'METHOD_LEARNING_RATE',
@@ -39,7 +38,6 @@ class ObjectSettings(Settings):
     'LEARNING_RATE.',
     1e-3,
     at_least=0,
-    at_most=1000,
   )
   weight_decay_rate: float = setting(
     'WEIGHT_DECAY_RATE',

@@ -7,6 +7,7 @@ these fields. This module imports neither JAX nor TensorFlow.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from hyperprompt_jax.configuration.types import describe, fits
@@ -24,9 +25,9 @@ class Range:
   Attributes:
     at_least: is the smallest value.
     at_most: is the largest value.
-    above: is smaller than all values.
-    below: is larger than all values.
-    choices: holds all the values; it is empty if there is a range or no limit.
+    above: is a bound below all values.
+    below: is a bound above all values.
+    choices: All the values that there are; empty if there is a range or no limit.
   """
 
   at_least: float | None = None
@@ -57,7 +58,9 @@ class Range:
       'at most': self.at_most,
       'below': self.below,
     }
-    return ' and '.join(f'{name} {x}' for name, x in bounds.items() if x is not None)
+    parts = [f'{name} {x}' for name, x in bounds.items() if x is not None]
+    is_bounded = self.at_most is not None or self.below is not None
+    return ' and '.join(parts if is_bounded else [*parts, 'finite'])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,37 +68,69 @@ class Setting:
   """The description of one setting.
 
   Attributes:
-    macro: is the name that gin files and the command line use; T5X's where T5X has one.
-    meaning: holds one or two sentences for the help.
-    range: limits the values; None sets no limit.
+    macro: The name that gin files and the command line use; T5X's where T5X has one.
+    meaning: explains it in one or two sentences.
+    alias: is a shorter name of the flag than the macro's.
+    range: The values that it can have; None for no limit.
+    also: checks further and raises a UserError; None for no further check.
     hint: is the annotated type.
-    default: is the value if none is set.
-    is_required: says whether there is no default, so that a value must be set.
+    default: The value if none is set.
+    is_required: Whether there is no default, and a value must be set.
   """
 
   macro: str
   meaning: str
+  alias: str = ''
   range: Range | None = None
+  also: Callable[[Any], None] | None = None
   hint: Any = None
   default: Any = None
   is_required: bool = False
 
-  def check(self, value: Any) -> None:
-    """Raises a UserError if the setting cannot have this value."""
+  @property
+  def flag(self) -> str:
+    """The flag of the command line that sets it."""
+    return f'--{self.alias or self.macro.lower()}'
+
+  def check(self, value: Any, name: str = '') -> None:
+    """Checks a value.
+
+    Args:
+      value: is the value to check.
+      name: The name that the error gives the setting; empty for the macro.
+
+    Raises:
+      UserError: If the setting cannot have this value.
+    """
+    name = name or self.macro
     if not fits(value, self.hint):
-      raise UserError(f'{self.macro} must be of type {self.type}, not {shown(value)}')
+      raise UserError(f'{name} must be of type {self.type}, not {shown(value)}')
+    if self.also:
+      self.also(value)
     if self.range is None or value is None or callable(value) or value in self.range:
       return
     optional = ', or None' if fits(None, self.hint) else ''
     kind = '' if self.range.choices else 'an integer ' if self._is_whole else 'a number '
-    raise UserError(
-      f'{self.macro} must be {kind}{self.range}{optional}, not {shown(value)}'
-    )
+    raise UserError(f'{name} must be {kind}{self.range}{optional}, not {shown(value)}')
+
+  @property
+  def help(self) -> str:
+    """The meaning with the range and the default, for the help."""
+    notes = []
+    if self.range and not self.range.choices:
+      notes.append(str(self.range))
+    notes.append('required' if self.is_required else f'default: {self.default}')
+    return f'{self.meaning} ({"; ".join(notes)})'
 
   @property
   def type(self) -> str:
     """The name of the type."""
-    return describe(self.hint)
+    return 'reference' if self.hint is Any else describe(self.hint)
+
+  @property
+  def takes_text(self) -> bool:
+    """Whether its values are texts."""
+    return self.hint is not Any and fits('', self.hint)
 
   @property
   def _is_whole(self) -> bool:
@@ -103,21 +138,30 @@ class Setting:
 
 
 def setting(
-  macro: str, meaning: str, default: Any = dataclasses.MISSING, **bounds: Any
+  macro: str,
+  meaning: str,
+  default: Any = dataclasses.MISSING,
+  alias: str = '',
+  also: Callable[[Any], None] | None = None,
+  **bounds: Any,
 ) -> Any:
   """A field of a group of settings.
 
   Args:
     macro: is the name that gin files and the command line use.
-    meaning: holds one or two sentences for the help.
-    default: is the value if none is set; without it, one must be set.
-    **bounds: are the attributes of a `Range`, if there are limits.
+    meaning: is one or two sentences for the help.
+    default: The value if none is set; without it, one must be set.
+    alias: is a shorter name of the flag than the macro's.
+    also: checks further and raises a UserError.
+    **bounds: The attributes of a `Range`, if there are limits.
   """
   is_required = default is dataclasses.MISSING
   described = Setting(
     macro,
     meaning,
+    alias,
     Range(**bounds) if bounds else None,
+    also,
     default=None if is_required else default,
     is_required=is_required,
   )

@@ -32,9 +32,9 @@ def fits(value: Any, hint: Any, unknown: tuple[type, ...] = ()) -> bool:
   """Whether a value may be of a type; True where this cannot be known.
 
   Args:
-    value: is checked.
+    value: is the value to check.
     hint: is the annotated type.
-    unknown: lists classes whose values stand for others, and so fit every type.
+    unknown: Values of these classes stand for others, so they fit every type.
   """
   if hint is Any or isinstance(value, unknown):
     return True

@@ -13,8 +13,9 @@ import numpy as np
 from etils import epath
 
 from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.configuration import run_folder
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import intervals, runs, summary
+from hyperprompt_jax.evaluation import intervals, summary
 from hyperprompt_jax.runtime import reporting
 
 CHOICES = ('best', 'best_per_task', 'latest')
@@ -28,8 +29,8 @@ class Method:
   """Runs that differ in nothing but their seed.
 
   Attributes:
-    name: of the method, and where several have it, of the first run's folder.
-    scores: by seed.
+    name: is that of the method; where several have it, it includes the first run's folder.
+    scores: holds the scores by seed.
   """
 
   name: str
@@ -37,7 +38,7 @@ class Method:
 
   def values(self, task: str) -> dict[int, float]:
     """The scores of a task, by seed, of the runs that have one."""
-    return {seed: of[task] for seed, of in sorted(self.scores.items()) if task in of}
+    return {seed: run[task] for seed, run in sorted(self.scores.items()) if task in run}
 
   def beats(self, other: 'Method', task: str) -> bool:
     """Whether the interval of the difference, paired by seed, lies above zero."""
@@ -52,8 +53,8 @@ def compare(folders: Sequence[str], choice: str = 'best') -> list[Method]:
 
   Args:
     folders: MODEL_DIRs; of single-task runs, the folder that theirs are in.
-    choice: 'best', the step of the highest average; 'best_per_task', each task's own best
-      step, and the mean of these (T5's convention); or 'latest'.
+    choice: is 'best', the step of the highest average; 'best_per_task', each task's own
+      best step, and the mean of these (T5's convention); or 'latest'.
 
   Raises:
     UserError: if a folder is that of no run, or has no scores yet; or if two runs of a
@@ -66,26 +67,26 @@ def compare(folders: Sequence[str], choice: str = 'best') -> list[Method]:
   for folder in folders:
     config, records = _read(folder)
     seed, kind = _seed_and_kind(config)
-    of = groups.setdefault(kind, {})
-    if seed in of:
+    group = groups.setdefault(kind, {})
+    if seed in group:
       raise UserError(
-        f'{of[seed][0]} and {folder} are runs of the same configuration and seed, {seed}: '
-        'name one of them'
+        f'{group[seed][0]} and {folder} are runs of the same configuration and seed, '
+        f'{seed}: name one of them'
       )
-    of[seed] = folder, _chosen(folder, records, choice)
+    group[seed] = folder, _chosen(folder, records, choice)
     names[kind] = _method(config)
-  found = []
-  for kind, of in groups.items():
-    first, _ = next(iter(of.values()))
+  methods = []
+  for kind, group in groups.items():
+    first, _ = next(iter(group.values()))
     shared = list(names.values()).count(names[kind]) > 1
     name = f'{names[kind]} ({pathlib.Path(first).name})' if shared else names[kind]
-    found.append(Method(name, {seed: scores for seed, (_, scores) in of.items()}))
-  return found
+    methods.append(Method(name, {seed: scores for seed, (_, scores) in group.items()}))
+  return methods
 
 
 def tasks_of(methods: Sequence[Method]) -> list[str]:
   """All tasks that have a score, and AVERAGE at the end."""
-  tasks = {task for method in methods for of in method.scores.values() for task in of}
+  tasks = {task for method in methods for run in method.scores.values() for task in run}
   return [*sorted(tasks - {AVERAGE}), AVERAGE]
 
 
@@ -100,13 +101,13 @@ def best(methods: Sequence[Method], task: str) -> Method | None:
 
 def rows(methods: Sequence[Method]) -> list[dict[str, Any]]:
   """A row for each method and task: `mean` and `std` over `seeds`, and whether `best`."""
-  found = []
+  table = []
   for task in tasks_of(methods):
     winner = best(methods, task)
     for method in methods:
       values = list(method.values(task).values())
       if values:
-        found.append(
+        table.append(
           {
             'method': method.name,
             'task': task,
@@ -116,7 +117,7 @@ def rows(methods: Sequence[Method]) -> list[dict[str, Any]]:
             'best': method is winner,
           }
         )
-  return found
+  return table
 
 
 def markdown(methods: Sequence[Method]) -> str:
@@ -138,13 +139,13 @@ def markdown(methods: Sequence[Method]) -> str:
 def _read(folder: str) -> tuple[str, list[dict[str, float]]]:
   """The configuration and the records of a run, or of the single-task runs in a folder."""
   path = epath.Path(folder)
-  if (path / runs.CONFIG_FILE).is_file():
+  if (path / run_folder.CONFIG_FILE).is_file():
     records = reporting.read_metrics(path / reporting.METRICS_FILE)
-    return (path / runs.CONFIG_FILE).read_text(), records
-  parts = sorted(path.glob(f'*/{runs.CONFIG_FILE}')) if path.is_dir() else []
+    return (path / run_folder.CONFIG_FILE).read_text(), records
+  parts = sorted(path.glob(f'*/{run_folder.CONFIG_FILE}')) if path.is_dir() else []
   if not parts:
     raise UserError(
-      f'{folder} is no folder of a training run: it has no {runs.CONFIG_FILE}'
+      f'{folder} is no folder of a training run: it has no {run_folder.CONFIG_FILE}'
     )
   of_tasks = {
     part.parent.name: reporting.read_metrics(part.parent / reporting.METRICS_FILE)
@@ -166,9 +167,11 @@ def _chosen(folder: str, records: Sequence[Mapping[str, float]], choice: str) ->
         f'{folder} has no average score yet: --step=latest compares what it has'
       )
     return scores[step]
-  tasks = sorted({task for of in scores.values() for task in of} - {AVERAGE})
-  of_tasks = {task: max(of[task] for of in scores.values() if task in of) for task in tasks}
-  averaged = any(AVERAGE in of for of in scores.values())
+  tasks = sorted({task for run in scores.values() for task in run} - {AVERAGE})
+  of_tasks = {
+    task: max(run[task] for run in scores.values() if task in run) for task in tasks
+  }
+  averaged = any(AVERAGE in run for run in scores.values())
   mean = {AVERAGE: sum(of_tasks.values()) / len(of_tasks)} if averaged else {}
   return {**of_tasks, **mean}
 
@@ -181,5 +184,5 @@ def _seed_and_kind(config: str) -> tuple[int, str]:
 
 
 def _method(config: str) -> str:
-  found = re.search(r'^METHOD = @(?:\w+\.)*(\w+)\(\)$', config, re.MULTILINE)
-  return found[1] if found else 'unknown'
+  match = re.search(r'^METHOD = @(?:\w+\.)*(\w+)\(\)$', config, re.MULTILINE)
+  return match[1] if match else 'unknown'

@@ -25,10 +25,10 @@ def evaluate(
   """Evaluates checkpoints on the validation splits of a mixture.
 
   Args:
-    run: The run that has the checkpoints.
-    data: The mixture, its lengths and batches; its task list must be the run's.
-    evaluation: How much is evaluated, and how.
-    choice: A step, 'latest', 'best', 'all', or 'best_per_task'.
+    run: is the run that has the checkpoints.
+    data: describes the mixture, its lengths and batches; its task list must be the run's.
+    evaluation: sets how much is evaluated, and how.
+    choice: is a step, 'latest', 'best', 'all', or 'best_per_task'.
 
   Returns:
     `checkpoints`, a list of `step`, `average`, `scores`, `metrics` and `losses` each;
@@ -91,8 +91,8 @@ def _report(step: int, results: Results) -> dict[str, Any]:
     'scores': dict(results.scores),
     # JSON has no word for a correlation of equal predictions, which is not a number.
     'metrics': {
-      task: {name: None if math.isnan(value) else value for name, value in of.items()}
-      for task, of in results.metrics.items()
+      task: {name: None if math.isnan(value) else value for name, value in metrics.items()}
+      for task, metrics in results.metrics.items()
     },
     'losses': dict(results.losses),
   }

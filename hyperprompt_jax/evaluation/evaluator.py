@@ -28,9 +28,9 @@ class Results:
   """What an evaluation found.
 
   Attributes:
-    metrics: by SeqIO task and metric.
+    metrics: holds the metrics by SeqIO task and name.
     losses: mean loss of a target token, by SeqIO task.
-    scores: by conditioned task: the mean of its metrics.
+    scores: holds the mean of its metrics, by conditioned task.
     average: mean of the scores; None if one is missing.
   """
 
@@ -41,7 +41,9 @@ class Results:
 
   def scalars(self) -> dict[str, float]:
     """All of it as flat names: `TASK/METRIC`, `TASK/loss`, `score/TASK`, `average`."""
-    flat = {f'{task}/{k}': v for task, of in self.metrics.items() for k, v in of.items()}
+    flat = {
+      f'{task}/{k}': v for task, numbers in self.metrics.items() for k, v in numbers.items()
+    }
     flat |= {f'{task}/loss': loss for task, loss in self.losses.items()}
     flat |= {f'score/{task}': score for task, score in self.scores.items()}
     return flat | ({} if self.average is None else {AVERAGE: self.average})
@@ -56,13 +58,13 @@ class Evaluator:
   """Evaluates parameters on the validation splits of a mixture.
 
   Args:
-    model: The network.
-    partitioner: The device mesh; the caller has activated it.
-    data: The mixture, whose tasks with a validation split and metrics are evaluated. Its
-      lengths cut longer inputs, as in training, and limit the generated answers.
-    evaluation: How much is evaluated, and how.
-    log_dir: The folder in which SeqIO writes predictions and metrics; None for none.
-    between_batches: Called before each batch; it may raise to end the evaluation.
+    model: is the network.
+    partitioner: is the device mesh; the caller has activated it.
+    data: describes the mixture, whose tasks with a validation split and metrics are
+      evaluated. Its lengths cut longer inputs, as in training, and limit the answers.
+    evaluation: sets how much is evaluated, and how.
+    log_dir: is the folder in which SeqIO writes predictions and metrics; None for none.
+    between_batches: is called before each batch; it may raise to end the evaluation.
   """
 
   def __init__(
@@ -129,8 +131,8 @@ class Evaluator:
     """Evaluates one state of the parameters.
 
     Args:
-      params: of the network.
-      step: that they are of, for the files in `log_dir`.
+      params: are the network's parameters.
+      step: is their training step, for the files in `log_dir`.
     """
     params = self._gather(params)
     # The hypernetworks run here, once; decoding only reads what they made.
@@ -143,7 +145,7 @@ class Evaluator:
         step=step,
         predict_fn=functools.partial(self._predict_all, params, conditioning),
       )
-      metrics = {task: _numbers(of) for task, of in future.result().items()}
+      metrics = {task: _numbers(values) for task, values in future.result().items()}
     return Results(
       metrics=metrics,
       losses=losses,
@@ -166,8 +168,8 @@ class Evaluator:
     results: list[tuple[int, list[int]]] = []
     labels = self._labels_of(dataset)
     examples = list(dataset.as_numpy_iterator())
-    tokens_of = lambda of: int(np.count_nonzero(of['encoder_input_tokens']))
-    lengths = [tokens_of(of) for _, of in examples]
+    count = lambda example: int(np.count_nonzero(example['encoder_input_tokens']))
+    lengths = [count(example) for _, example in examples]
     for rows in datasets.rows_by_length(lengths, self._batch_size):
       self._between_batches()
       indices = [int(examples[row][0]) for row in rows]
@@ -246,7 +248,7 @@ def _labels(task: seqio.Task) -> np.ndarray | None:
       raise UserError(
         f'RANK_LABELS=True: VOCABULARY cannot say the label {label!r} of {task.name}'
       )
-  found = np.zeros((len(tokens), 1 + max(map(len, tokens))), np.int32)
+  padded = np.zeros((len(tokens), 1 + max(map(len, tokens))), np.int32)
   for row, ids in enumerate(tokens):
-    found[row, : len(ids) + 1] = [*ids, vocabulary.eos_id]
-  return found
+    padded[row, : len(ids) + 1] = [*ids, vocabulary.eos_id]
+  return padded

@@ -15,9 +15,8 @@ import rich.progress
 import seqio
 
 import hyperprompt_tasks
-from hyperprompt_jax.configuration.gin_files import nearest
 from hyperprompt_jax.data import datasets, features
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.errors import UserError, nearest
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.runtime import distributed, files, terminal
 from hyperprompt_jax.training.settings import DataSettings
@@ -43,14 +42,14 @@ def infer(
   where they are known. It appears whole, when the last example is done.
 
   Args:
-    run: The run that has the checkpoint.
-    data: The batches' size, and the lengths, which cut longer inputs and limit the
+    run: is the run that has the checkpoint.
+    data: gives the batches' size, and the lengths, which cut longer inputs and limit the
       generated answers.
-    output: The file to write.
-    step: A step, 'latest' or 'best'.
-    input_file: JSONL with a conditioned `task` and its text, `inputs`, on each line.
-    task_name: A SeqIO task, in place of `input_file`.
-    split: The split of `task_name`.
+    output: is the file to write.
+    step: is a step, 'latest' or 'best'.
+    input_file: is JSONL with a conditioned `task` and its text, `inputs`, on each line.
+    task_name: is a SeqIO task, in place of `input_file`.
+    split: is the split of `task_name`.
 
   Returns:
     The number of predictions.
@@ -87,10 +86,10 @@ def submit(
   """Writes the zip that the server of SuperGLUE or GLUE takes.
 
   Args:
-    run: The run that has the checkpoint.
-    data: The benchmark's mixture, its lengths and batches.
-    output: The zip to write; it appears whole, when all is done.
-    step: A step, 'latest' or 'best'.
+    run: is the run that has the checkpoint.
+    data: describes the benchmark's mixture, its lengths and batches.
+    output: is the zip to write; it appears whole, when all is done.
+    step: is a step, 'latest' or 'best'.
 
   Returns:
     By file, how many answers were none of its labels, and were written as its first.
@@ -115,7 +114,8 @@ def submit(
     with zipfile.ZipFile(whole, 'w', zipfile.ZIP_DEFLATED) as zipped:
       for file in answer_files:
         inputs = [
-          (int(of[features.TASK_IDS][0]), of['inputs'].tolist()) for of in examples[file]
+          (int(example[features.TASK_IDS][0]), example['inputs'].tolist())
+          for example in examples[file]
         ]
         answers = zip(examples[file], predict(inputs, file.name), strict=True)
         contents, strange[file.name] = submissions.contents(file, list(answers))

@@ -14,5 +14,5 @@ def bounds(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float('nan'), float('nan')
   if np.ptp(values) == 0:
     return float(values[0]), float(values[0])
-  found = stats.ttest_1samp(values, 0.0).confidence_interval(LEVEL)
-  return float(found.low), float(found.high)
+  interval = stats.ttest_1samp(values, 0.0).confidence_interval(LEVEL)
+  return float(interval.low), float(interval.high)

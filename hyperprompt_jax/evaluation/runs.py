@@ -8,15 +8,13 @@ from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints import AVERAGE, Checkpointer
-from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.configuration import gin_files, run_folder
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.model import Model, check_vocabulary
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import reporting
 from hyperprompt_jax.training.train_step import abstract_params
-
-CONFIG_FILE = 'config.gin'
 
 
 def configure(
@@ -25,27 +23,17 @@ def configure(
   """Parses a run's own configuration, then what a verb adds to it.
 
   Args:
-    model_dir: the run's folder.
-    run_file: the verb's own gin file.
-    files: the user's further gin files.
-    bindings: the user's bindings.
+    model_dir: is the run's folder.
+    run_file: is the verb's own gin file.
+    files: are the user's further gin files.
+    bindings: are the user's bindings.
 
   Raises:
     UserError: if the folder is not that of a run, or anything does not parse.
   """
   if reason := hyperprompt_tasks.unreachable(model_dir):
     raise UserError(f'--model_dir={model_dir} cannot be reached: {reason}')
-  config = epath.Path(model_dir) / CONFIG_FILE
-  if not config.is_file():
-    parts = sorted(str(path.parent) for path in config.parent.glob(f'*/{CONFIG_FILE}'))
-    if parts:
-      raise UserError(
-        f'{model_dir} holds a run for each task: name one of {", ".join(parts)}'
-      )
-    raise UserError(f'{model_dir} is no folder of a training run: it has no {CONFIG_FILE}')
-  # The folder may have been moved since it was trained.
-  moved = f'MODEL_DIR={model_dir!r}'
-  gin_files.parse([str(config.absolute()), run_file, *files], [moved, *bindings])
+  gin_files.parse(*run_folder.composed(model_dir, run_file, files, bindings))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +41,10 @@ class Run:
   """A run's model, and where its checkpoints are.
 
   Attributes:
-    model: the network.
-    model_dir: the run's folder.
-    vocabulary: 'bytes' or a SentencePiece file.
-    partitioner: the device mesh to restore onto.
+    model: is the network.
+    model_dir: is the run's folder.
+    vocabulary: is 'bytes' or a SentencePiece file.
+    partitioner: is the device mesh to restore onto.
   """
 
   model: Model

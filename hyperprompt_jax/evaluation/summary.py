@@ -35,7 +35,7 @@ def merge(
   """Puts the evaluations of single-task runs together, as if they were of one run.
 
   Args:
-    records_by_task: of each run's `metrics.jsonl`, by conditioned task.
+    records_by_task: are the records of each run's `metrics.jsonl`, by conditioned task.
 
   Returns:
     A record for each step that was evaluated, with an average where all tasks have a
@@ -72,8 +72,8 @@ def print_summary(
   """Prints, for each task, its metrics at the best single checkpoint and its best score.
 
   Args:
-    records: of `metrics.jsonl`.
-    groups: for each conditioned task, the `(SeqIO task, metric)` that its score means.
+    records: are those of `metrics.jsonl`.
+    groups: gives the `(SeqIO task, metric)` pairs whose mean is a conditioned task's score.
   """
   scores = scores_by_step(records)
   if not scores:

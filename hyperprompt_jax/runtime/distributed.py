@@ -41,36 +41,6 @@ _LOST = re.compile(
 _PACKAGES = ('hyperprompt-jax', 'jax', 'jaxlib', 'flax', 'optax')
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that describe the hosts."""
-  group = parser.add_argument_group(
-    'several hosts',
-    'on TPU VMs and under srun of Slurm hosts find each other: none of these is needed',
-  )
-  group.add_argument(
-    '--coordinator_address',
-    metavar='HOST:PORT',
-    help='address and a free port of the first host',
-  )
-  group.add_argument('--process_count', type=int, metavar='N', help='number of hosts')
-  group.add_argument(
-    '--process_index', type=int, metavar='I', help='number of this host, counted from 0'
-  )
-  group.add_argument(
-    '--meet_seconds',
-    type=int,
-    default=_MEET_SECONDS,
-    metavar='N',
-    help='seconds to wait for all hosts to start (default: %(default)s)',
-  )
-  group.add_argument(
-    '--device_count',
-    type=int,
-    metavar='N',
-    help='end at once unless all hosts together have this number of devices',
-  )
-
-
 def start(flags: argparse.Namespace) -> None:
   """Joins the other hosts, if there are any. It must be called before JAX is used.
 

@@ -9,20 +9,10 @@ from contextlib import contextmanager
 import jax
 from jax.experimental import multihost_utils
 
+from hyperprompt_jax.errors import Interrupted
+
 # All runs of this process share the counter: hosts agree on the number of a future check.
 _checks = itertools.count()
-
-
-class Interrupted(BaseException):
-  """Raised between two batches after a signal asked the process to end.
-
-  Attributes:
-    exit_status: is 128 plus the signal's number, as shells report it.
-  """
-
-  def __init__(self, number: int):
-    super().__init__(signal.Signals(number).name)
-    self.exit_status = 128 + number
 
 
 class Interrupts:

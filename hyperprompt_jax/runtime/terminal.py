@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,6 +15,8 @@ import rich.table
 import rich.text
 
 _silent = False
+# A phase that takes no longer is not reported.
+_QUIET_SECONDS = 1.0
 
 
 def keep_for_results(silent: bool) -> None:
@@ -34,6 +37,32 @@ def keep_for_results(silent: bool) -> None:
 def stderr_console() -> rich.console.Console:
   """Returns the console for progress and messages; standard output is for results."""
   return rich.console.Console(stderr=True, soft_wrap=True, highlight=False, quiet=_silent)
+
+
+def say(text: str) -> None:
+  """Prints a line on standard error, as it is."""
+  stderr_console().print(rich.text.Text(text))
+
+
+@contextlib.contextmanager
+def phase(name: str, message: Callable[[str], None] | None = None) -> Iterator[None]:
+  """Reports a phase that takes over a second: its name then, and its time at the end.
+
+  Args:
+    name: names the phase, such as 'compiling the training step'.
+    message: prints a line; None prints on standard error.
+  """
+  message, started = message or say, time.monotonic()
+  timer = threading.Timer(_QUIET_SECONDS, message, (f'{name} …',))
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+  took = time.monotonic() - started
+  if took > _QUIET_SECONDS:
+    message(f'{name}: {took:.1f} s')
 
 
 class Progress:

@@ -50,13 +50,14 @@ class TrainingLoop:
       self._evaluate_if_due(state, step)
       while step < self.last_step:
         self.interrupts.check()
-        state, sums = self.train_step(state, self._next_batch())
+        if compiled:
+          state, sums = self.train_step(state, self._next_batch())
+        else:
+          state, sums = self._first_step(state)
+          self.progress.restart(step + 1)
+          compiled = True
         pending.append(sums)
         step += 1
-        if not compiled:
-          jax.block_until_ready(sums)
-          self.progress.restart(step)
-          compiled = True
         if self._due(step, self.log_period) or self._at_boundary(step):
           self._report(step, pending)
         self._evaluate_if_due(state, step)
@@ -92,6 +93,13 @@ class TrainingLoop:
     features.check_task_ids(batch, self.task_list)
     return self.partitioner.put(batch)
 
+  def _first_step(self, state: TrainState) -> tuple[TrainState, Any]:
+    """Takes the step that reads the first batch and compiles the program."""
+    with terminal.phase('reading the first batch', self.progress.message):
+      batch = self._next_batch()
+    with terminal.phase('compiling the training step', self.progress.message):
+      return jax.block_until_ready(self.train_step(state, batch))
+
   def _report(self, step: int, pending: list[Any]) -> None:
     """Writes the means over the pending steps; refuses to go on from what is no number."""
     if not pending:
@@ -102,8 +110,8 @@ class TrainingLoop:
       if not step_metrics.is_finite(sums):
         raise UserError(self._not_finite(number, sums))
       if sums.get('skipped'):
-        said = step_metrics.describe(sums, self.task_list)
-        self.progress.message(f'step {number} skipped: {said}')
+        numbers = step_metrics.describe(sums, self.task_list)
+        self.progress.message(f'step {number} skipped: {numbers}')
     taken = [sums for sums in steps if not sums.get('skipped')]
     scalars = step_metrics.means(taken, self.task_list)
     skipped = int(steps[-1].get('skipped_steps', 0))

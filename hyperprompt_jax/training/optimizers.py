@@ -136,7 +136,7 @@ class SkipStepState(NamedTuple):
   """State of `skip_step_on_spikes`.
 
   Attributes:
-    inner_state: of the optimizer inside.
+    inner_state: is the state of the optimizer inside.
     history: `[2, interval]` float32, losses and gradient norms of the last steps in which
       both were finite.
     recorded: int32 scalar, how many steps the history has ever taken up.
@@ -239,9 +239,9 @@ def as_saved(like: Any, saved: Any, sharding: jax.sharding.Sharding) -> Any:
   """What to restore of a checkpoint, whose run may have skipped steps where this does not.
 
   Args:
-    like: shapes, dtypes and shardings of the state that is wanted.
-    saved: what the checkpoint has, a tree of whatever has shapes and dtypes.
-    sharding: of what an optimizer that skips steps has besides.
+    like: gives the shapes, dtypes and shardings of the state that is wanted.
+    saved: is the tree of the checkpoint, of leaves with shapes and dtypes.
+    sharding: is that of the arrays that an optimizer which skips steps adds.
 
   Returns:
     Shapes, dtypes and shardings; `as_wanted` makes the state of what is restored.
@@ -250,8 +250,8 @@ def as_saved(like: Any, saved: Any, sharding: jax.sharding.Sharding) -> Any:
   if not (isinstance(saved, Mapping) and 'skipped_steps' in saved):
     return inner
   rest: Any = {
-    name: jax.ShapeDtypeStruct(tuple(of.shape), of.dtype, sharding=sharding)
-    for name, of in saved.items()
+    name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=sharding)
+    for name, leaf in saved.items()
     if name != 'inner_state'
   }
   return SkipStepState(inner, **rest)
@@ -261,7 +261,7 @@ def as_wanted(restored: Any, like: Any) -> Any:
   """The state for this run's optimizer, which may begin or cease to skip steps.
 
   Args:
-    restored: the checkpoint's state.
+    restored: is the checkpoint's state.
     like: shapes, dtypes and shardings of the state that is wanted.
   """
   skipped = isinstance(restored, SkipStepState)

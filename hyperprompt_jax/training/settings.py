@@ -21,17 +21,38 @@ LAST_TASK = 'last_task'
 NONE = 'none'
 
 
+def _check_lengths(lengths: Mapping[str, int]) -> None:
+  """Refuses anything but a length in range for both `inputs` and `targets`."""
+  if set(lengths) != {'inputs', 'targets'} or not all(
+    0 < length <= LONGEST for length in lengths.values()
+  ):
+    raise UserError(
+      "TASK_FEATURE_LENGTHS must be like {'inputs': 512, 'targets': 64}, each length "
+      f'from 1 to {LONGEST}, not {shown(dict(lengths))}'
+    )
+
+
+def _check_model_dir(model_dir: str) -> None:
+  """Refuses an empty name."""
+  if not model_dir:
+    raise UserError('MODEL_DIR is empty: name a folder for the run')
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSettings(Settings):
   """The data, and how batches are made of them."""
 
   mixture_or_task_name: str = setting(
-    'MIXTURE_OR_TASK_NAME', 'The SeqIO mixture or task, which has a task list.'
+    'MIXTURE_OR_TASK_NAME',
+    'The SeqIO mixture or task, which has a task list.',
+    alias='mixture',
   )
   task_feature_lengths: Mapping[str, int] = setting(
     'TASK_FEATURE_LENGTHS',
     "The lengths of 'inputs' and 'targets' in tokens, each from 1 to "
     f'{LONGEST}; longer texts are cut.',
+    alias='lengths',
+    also=_check_lengths,
   )
   vocabulary: str = setting(
     'VOCABULARY', "'bytes', a SentencePiece file, or a folder of a Hugging Face model."
@@ -70,6 +91,7 @@ class DataSettings(Settings):
     'RANDOM_SEED',
     'The seed of initialisation, dropout, shuffling and mixing.',
     0,
+    alias='seed',
     at_least=0,
     at_most=2**32 - 1,  # JAX drops the bits above
   )
@@ -77,13 +99,6 @@ class DataSettings(Settings):
   def __post_init__(self):
     super().__post_init__()
     lengths = self.task_feature_lengths
-    if set(lengths) != {'inputs', 'targets'} or not all(
-      0 < length <= LONGEST for length in lengths.values()
-    ):
-      raise UserError(
-        "TASK_FEATURE_LENGTHS must be like {'inputs': 512, 'targets': 64}, each length "
-        f'from 1 to {LONGEST}, not {shown(dict(lengths))}'
-      )
     if self.batch_size * max(lengths.values()) > LARGEST:
       raise UserError(
         f'BATCH_SIZE={self.batch_size} rows of {max(lengths.values())} tokens '
@@ -129,7 +144,7 @@ class OptimisationSettings(Settings):
     """The step at which training ends.
 
     Args:
-      initial_step: The number of steps of the initial checkpoint.
+      initial_step: is the number of steps of the initial checkpoint.
 
     Raises:
       UserError: If there is no step to train, or more than a counter of 32 bits holds.
@@ -223,6 +238,7 @@ class InitialCheckpoint(Settings):
     'A T5X checkpoint, a Hugging Face folder, or a MODEL_DIR; None starts from random '
     'parameters.',
     None,
+    alias='init',
   )
   fresh: str = setting(
     'FRESH_PARAMETERS',
@@ -245,13 +261,14 @@ class CheckpointSettings(Settings):
   """Where and when checkpoints are saved, which are kept, and what a run starts from.
 
   Attributes:
-    retention: Which checkpoints are kept.
-    initial: The checkpoint that a run starts from.
+    retention: selects the checkpoints that are kept.
+    initial: is the checkpoint that a run starts from.
   """
 
   model_dir: str = setting(
     'MODEL_DIR',
     "The run's folder, which gets checkpoints, metrics, configuration and predictions.",
+    also=_check_model_dir,
   )
   period: int = setting(
     'CHECKPOINT_PERIOD',
@@ -262,11 +279,6 @@ class CheckpointSettings(Settings):
   )
   retention: Retention = Retention()
   initial: InitialCheckpoint = InitialCheckpoint()
-
-  def __post_init__(self):
-    super().__post_init__()
-    if not self.model_dir:
-      raise UserError('MODEL_DIR is empty: name a folder for the run')
 
 
 @dataclasses.dataclass(frozen=True)

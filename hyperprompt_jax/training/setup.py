@@ -18,16 +18,17 @@ from hyperprompt_jax.checkpoints import (
   open_initial,
 )
 from hyperprompt_jax.checkpoints.identity import identity_of
+from hyperprompt_jax.configuration import run_folder
 from hyperprompt_jax.data import datasets, report
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import runs, summary
+from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.evaluation.evaluator import Evaluator
 from hyperprompt_jax.model import Model, check_vocabulary
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed, files, reporting, terminal
 from hyperprompt_jax.runtime.files import writing
 from hyperprompt_jax.runtime.interrupts import Interrupts
-from hyperprompt_jax.training import settings, trainable
+from hyperprompt_jax.training import header, settings, trainable
 from hyperprompt_jax.training.loop import TrainingLoop
 from hyperprompt_jax.training.train_step import (
   abstract_state,
@@ -41,10 +42,10 @@ class Start:
   """The point from which a run goes on.
 
   Attributes:
-    state: The state of training.
-    checkpointer: The run's checkpoints.
-    scores: The scores of each evaluated step, which the checkpointer reads.
-    notice: A line for the user that says where the run goes on; empty if it is fresh.
+    state: is the state of training.
+    checkpointer: holds the run's checkpoints.
+    scores: holds the scores of each evaluated step, which the checkpointer reads.
+    notice: is a line for the user that says where the run goes on; empty if it is fresh.
   """
 
   state: TrainState
@@ -123,6 +124,18 @@ class Setup:
     self.optimisation.last_step(initial.step if initial else 0)
     return initial
 
+  def print_header(self) -> None:
+    """Says what the run is about to do."""
+    for line in header.lines(
+      self.model,
+      self.partitioner,
+      self.data,
+      self.optimisation,
+      self.evaluation,
+      self.checkpoints,
+    ):
+      terminal.say(line)
+
   def batches(self) -> datasets.TrainingBatches:
     """The training data from the start."""
     data = self.data
@@ -170,8 +183,8 @@ class Setup:
     """Restores the last checkpoint with its position in the data, or makes a fresh state.
 
     Args:
-      batches: The training data from the start.
-      initial: The checkpoint that a fresh run starts from.
+      batches: are the training data from the start.
+      initial: is the checkpoint that a fresh run starts from.
     """
     model_dir = self.checkpoints.model_dir
     scores: summary.ScoresByStep = {}
@@ -239,9 +252,9 @@ class Setup:
     """The loop of training, after the configuration has been written to MODEL_DIR.
 
     Args:
-      start: The point from which the run goes on.
-      batches: The training data at that point.
-      interrupts: The signals that end the run.
+      start: is the point from which the run goes on.
+      batches: are the training data at that point.
+      interrupts: notices the signals that end the run.
     """
     model_dir, step = self.checkpoints.model_dir, int(start.state.step)
     last_step = self._last_step(start.checkpointer)
@@ -288,4 +301,4 @@ def _write_config(model_dir: str) -> None:
   if not distributed.is_first():
     return
   with writing(model_dir):
-    files.write_whole(epath.Path(model_dir) / runs.CONFIG_FILE, gin.config_str())
+    files.write_whole(epath.Path(model_dir) / run_folder.CONFIG_FILE, gin.config_str())

@@ -10,7 +10,7 @@ from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.runtime import run_lock, terminal
+from hyperprompt_jax.runtime import distributed, run_lock, terminal
 from hyperprompt_jax.runtime.interrupts import Interrupts
 from hyperprompt_jax.training import settings
 from hyperprompt_jax.training.setup import Setup
@@ -34,15 +34,15 @@ def train(
   with the same parameters, bit for bit, as one that is not.
 
   Args:
-    model: The network and its losses.
-    optimizer: The optimizer, which turns gradients into updates.
-    partitioner: The device mesh.
-    data: The data and their batches.
-    optimisation: How long training takes, and which parameters it changes.
-    evaluation: When and how much is evaluated.
-    checkpoints: The run's folder, when checkpoints are saved there, which are kept, and
-      what the run starts from.
-    logs: How often and how much the run reports.
+    model: is the network and its losses.
+    optimizer: is the optimizer, which turns gradients into updates.
+    partitioner: is the device mesh.
+    data: describes the data and their batches.
+    optimisation: sets how long training takes, and which parameters it changes.
+    evaluation: sets when and how much is evaluated.
+    checkpoints: names the run's folder, and sets when checkpoints are saved there, which
+      are kept, and what the run starts from.
+    logs: sets how often and how much the run reports.
 
   Returns:
     The records of the run's `metrics.jsonl`.
@@ -57,14 +57,20 @@ def train(
   )
   setup.check()
   initial = setup.open_initial()
+  if distributed.is_first():
+    setup.print_header()
   interrupts = Interrupts()
   with partitioner.activate(), interrupts.handled(), contextlib.ExitStack() as stack:
-    batches = setup.batches()
+    with terminal.phase('opening the training data'):
+      batches = setup.batches()
     setup.make_folder()
     # Before Orbax removes what it takes for the rest of an unfinished checkpoint.
     stack.enter_context(run_lock.held(checkpoints.model_dir))
-    start = setup.start_or_resume(batches, initial)
-    loop = stack.enter_context(contextlib.closing(setup.loop(start, batches, interrupts)))
+    with terminal.phase('making or restoring the parameters'):
+      start = setup.start_or_resume(batches, initial)
+    with terminal.phase('opening the validation data'):
+      loop = setup.loop(start, batches, interrupts)
+    stack.enter_context(contextlib.closing(loop))
     if start.notice:
       loop.progress.message(start.notice)
     loop.run(start.state)

@@ -40,10 +40,10 @@ def abstract_state(
   Trainable parameters are spread over all devices; see `make_train_step`.
 
   Args:
-    model: The network.
-    optimizer: The optimizer; it has a state for the trainable parameters alone.
-    partitioner: The device mesh.
-    trainable: The parameters that training changes.
+    model: is the network.
+    optimizer: is the optimizer; it has a state for the trainable parameters alone.
+    partitioner: is the device mesh.
+    trainable: selects the parameters that training changes.
   """
   params = model.param_shapes()
   trainable_shapes = trainable.split(params)[0]
@@ -78,12 +78,12 @@ def initial_state(
   """The state that training starts with, made where `like` places it.
 
   Args:
-    model: The network.
-    optimizer: The optimizer; its state is fresh.
-    like: Shapes, dtypes and shardings.
-    seed: The seed of random parameters.
-    trainable: The parameters that training changes.
-    initial: The checkpoint that gives all parameters it has, and the step to count from;
+    model: is the network.
+    optimizer: is the optimizer; its state is fresh.
+    like: gives the shapes, dtypes and shardings.
+    seed: is the seed of random parameters.
+    trainable: selects the parameters that training changes.
+    initial: is the checkpoint that gives all parameters it has, and the step to count from;
       None for random parameters and step 0.
   """
 
@@ -120,13 +120,13 @@ def make_train_step(
   layers use it: bfloat16 halves the communication, the memory and the reads.
 
   Args:
-    model: The network.
-    optimizer: The optimizer.
-    partitioner: The device mesh.
-    like: Shapes and shardings of the state.
-    seed: The seed of dropout.
-    num_microbatches: The number of parts in which a batch is processed.
-    trainable: The parameters that training changes; the others have no gradient.
+    model: is the network.
+    optimizer: is the optimizer.
+    partitioner: is the device mesh.
+    like: gives the shapes and shardings of the state.
+    seed: is the seed of dropout.
+    num_microbatches: is the number of parts in which a batch is processed.
+    trainable: selects the parameters that training changes; the others have no gradient.
 
   Returns:
     Maps a state and a batch `[b, ...]` to the next state and the sums that

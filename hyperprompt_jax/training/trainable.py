@@ -28,8 +28,8 @@ class TrainableParameters:
   """The parameters that training changes; `resolve` makes it of a choice.
 
   Attributes:
-    choice: One of the choices of `OptimisationSettings.trainable`.
-    task_axes: For each parameter with an axis of tasks, the number of that axis.
+    choice: is one of the choices of `OptimisationSettings.trainable`.
+    task_axes: gives the number of the axis of tasks, for each parameter that has one.
   """
 
   choice: str = ALL
@@ -89,8 +89,8 @@ def resolve(axes: Params, choice: str) -> TrainableParameters:
   """The parameters of a network that a choice trains.
 
   Args:
-    axes: The logical axes of the network's parameters (`Model.param_axes`).
-    choice: One of the choices of `OptimisationSettings.trainable`.
+    axes: are the logical axes of the network's parameters (`Model.param_axes`).
+    choice: is one of the choices of `OptimisationSettings.trainable`.
 
   Raises:
     UserError: If there is no such choice, or it leaves nothing to train.

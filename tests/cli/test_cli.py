@@ -58,6 +58,8 @@ def test_the_help_loads_neither_tensorflow_nor_jax():
   usage, loaded = out.rstrip('\n').rsplit('\n', 1)
   assert loaded == '[]'
   assert all(verb in usage for verb in command.VERBS)
+  for status in (0, 1, 2, 130, 143):
+    assert re.search(rf'\b{status}\b', usage.split('exit status:')[1])
 
 
 @pytest.mark.parametrize('verb', sorted(command.VERBS))
@@ -169,7 +171,7 @@ def test_every_gin_file_is_used_by_one_of_these_tests():
   tested |= {'models/t5_1_1.gin', 'runs/finetune.gin', 'runs/run.gin'}
   tested |= {'runs/prompt_tuning.gin', 'runs/settings.gin'}
   tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
-  tested.add('runs/peek.gin')
+  tested |= {'runs/peek.gin', 'runs/settings.gin'}
   tested.add('runs/plan.gin')  # by test_plan.py
   tested.add('runs/super_glue.gin')  # by test_reproduce_paper.py
   # By test_t5x.py.

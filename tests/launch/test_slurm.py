@@ -13,9 +13,10 @@ SCRIPT = HERE.parents[1] / 'launch/slurm.sh'
 # The start of each verb, and the places that the processes have got.
 MEET = """
 import argparse, os, sys
+from hyperprompt_jax.cli import arguments
 from hyperprompt_jax.runtime import distributed
 parser = argparse.ArgumentParser()
-distributed.add_arguments(parser)
+arguments.add_hosts(parser)
 distributed.start(parser.parse_args(sys.argv[2:]))
 import jax
 place = f'{jax.process_index()} of {jax.process_count()}: {jax.local_device_count()}'

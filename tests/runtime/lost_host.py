@@ -10,6 +10,7 @@ import sys
 import types
 
 from hyperprompt_jax import cli
+from hyperprompt_jax.cli import arguments
 from hyperprompt_jax.runtime import distributed
 
 
@@ -21,11 +22,14 @@ def run(when: str, *meet: str) -> None:
     *meet: are flags of `distributed.start`; the last is `--process_index`.
   """
 
-  def verb(rest):
+  def parse(words):
     parser = argparse.ArgumentParser()
-    distributed.add_arguments(parser)
+    arguments.add_hosts(parser)
+    return parser.parse_args(words)
+
+  def verb(flags):
     lose_at('the start')
-    distributed.start(parser.parse_args(rest))
+    distributed.start(flags)
     distributed.wait_for_all('both are here')
     distributed.wait_until_all(lambda: lose_at('a save') or when != 'a save')
     lose_at('the end')
@@ -34,5 +38,7 @@ def run(when: str, *meet: str) -> None:
     if when == moment and meet[-1].endswith('=1'):
       os.kill(os.getpid(), signal.SIGKILL)
 
-  sys.modules['hyperprompt_jax.cli.train'] = types.SimpleNamespace(main=verb)
+  sys.modules['hyperprompt_jax.cli.train'] = types.SimpleNamespace(
+    NEEDS=(), parse=parse, run=verb
+  )
   sys.exit(cli.main(['train', '--meet_seconds=4', *meet]))

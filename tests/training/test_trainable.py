@@ -94,7 +94,7 @@ def test_a_run_that_goes_on_and_eval_read_the_base(run, tmp_path, capsys):
 def one_line(capsys, arguments, progress=0):
   capsys.readouterr()
   assert cli.main(arguments) == 2
-  lines = capsys.readouterr().err.splitlines()[progress:]
+  lines = tiny_run.without_header(capsys.readouterr().err)[progress:]
   assert len(lines) == 1 and lines[0].startswith('hyperprompt: '), lines
   return lines[0]
 
@@ -123,7 +123,11 @@ def test_a_run_does_not_go_on_with_another_choice(run, capsys):
   ('tuned', 'more', 'message'),
   [
     ('some', (), "'task_and_layer_norms', 'last_task', not 'some'"),
-    ('task', ('--gin_file=methods/mtl.gin',), "'task' leaves nothing to train"),
+    (
+      'task',
+      ('--gin.METHOD=@methods.MultiTaskLearning()',),
+      "'task' leaves nothing to train",
+    ),
   ],
 )
 def test_a_choice_that_cannot_be(tmp_path, capsys, tuned, more, message):

@@ -18,7 +18,7 @@ def mistake(capfd):
     out, err = capfd.readouterr()
     assert out == ''
     assert 'Traceback' not in err
-    lines = err.splitlines()[progress:]
+    lines = tiny_run.without_header(err)[progress:]
     if not table:
       assert len(lines) == 1, err
     assert lines[0].startswith('hyperprompt: ')

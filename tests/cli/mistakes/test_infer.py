@@ -72,7 +72,7 @@ def test_an_output_that_cannot_be_written(mistake, trained, tmp_path, output):
     (['--task=hp_builtin'], 'is a mixture: choose one task of it, hp_builtin_copy,'),
     (['--task=hp_builtin_copy', '--split=test'], 'no split test; it has train, valid'),
     (['--task=hp_builtin_copy', '--step=3'], '--step=3: there is no such checkpoint'),
-    (['--task=hp_builtin_copy', '--gin.BATCH_SIZE=0'], 'BATCH_SIZE must be a positive'),
+    (['--task=hp_builtin_copy', '--gin.BATCH_SIZE=0'], 'BATCH_SIZE must be an integer'),
   ],
 )  # fmt: skip
 def test_a_task_that_infer_cannot_take(mistake, trained, tmp_path, flags, message):

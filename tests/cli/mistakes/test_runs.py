@@ -44,18 +44,28 @@ def test_the_best_of_a_run_without_scores(mistake, copy, step):
   assert 'score' in mistake(['eval', f'--model_dir={copy}', f'--step={step}'])
 
 
-@pytest.mark.parametrize('verb', ['train', 'eval'])
-def test_a_checkpoint_of_another_network_is_listed_both_ways(mistake, copy, verb):
+OTHER_NETWORK = [
+  '--gin.METHOD=@methods.MultiTaskLearning()',
+  '--gin.config.Config.mlp_dim=24',
+]
+
+
+def test_a_checkpoint_of_another_network_is_listed_both_ways(mistake, copy):
   before = contents(copy)
-  changed = ['--gin_file=methods/mtl.gin', '--gin.config.Config.mlp_dim=24']
-  if verb == 'train':
-    arguments = tiny_run.train_arguments(copy, *changed)
-  else:
-    arguments = ['eval', f'--model_dir={copy}', *changed]
-  text = mistake(arguments, table=True, progress=0 if verb == 'train' else 1)
+  arguments = ['eval', f'--model_dir={copy}', *OTHER_NETWORK]
+  text = mistake(arguments, table=True, progress=1)
   assert f'checkpoint {copy}/checkpoints/4 is of another network' in text
   assert 'method/encoder_prompts: wanted absent, found [8, 2, 16]' in text
   assert 'decoder/layers/mlp/wo/kernel: wanted [1, 24, 16], found [1, 16, 16]' in text
+  assert contents(copy) == before
+
+
+def test_a_run_does_not_go_on_with_another_network(mistake, copy):
+  before = contents(copy)
+  line = mistake(tiny_run.train_arguments(copy, *OTHER_NETWORK))
+  assert (
+    f'checkpoint {copy}/checkpoints/4 was trained with config.Config.mlp_dim=16' in line
+  )
   assert contents(copy) == before
 
 
@@ -77,7 +87,7 @@ def test_a_checkpoint_of_another_task_list(mistake, trained):
 
 
 def test_a_mixture_of_another_task_list_than_the_models(mistake, trained):
-  other = "--gin.evaluate.evaluate.mixture_or_task_name='hp_super_glue_cb_v102'"
+  other = "--gin.settings.DataSettings.mixture_or_task_name='hp_super_glue_cb_v102'"
   line = mistake(['eval', f'--model_dir={trained}', other])
   assert 'hp_super_glue_cb_v102 is of the task list boolq,' in line
 

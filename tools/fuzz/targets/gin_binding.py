@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 
+from hyperprompt_jax.cli import arguments
 from hyperprompt_jax.configuration import gin_files
 from tools.fuzz.case import Target
 from tools.fuzz.targets.gin_file import RUN
@@ -17,6 +18,7 @@ SEEDS = (
   b'--gin.EVAL_PERIOD=%BATCH_SIZE\x00--gin.BATCH_SIZE=%EVAL_PERIOD',
   b'--gin.x/config.Config.emb_dim=None',
   b'--gin_file=models/tiny.gin\x00--gin.VOCABULARY="bytes"',
+  b'--train_steps=3\x00--lengths=8,8\x00--model_dir=/run\x00--optimizer=@optax.adamw()',
 )
 WORDS = (
   *(b'--gin.', b'--gin_file=', b'%TRAIN_STEPS', b'@config.Config()', b'={[]: 1}', b'='),
@@ -26,14 +28,14 @@ WORDS = (
 
 def _run(case: bytes, folder: pathlib.Path) -> None:
   del folder
-  parser = gin_files.Parser('train', None)
-  gin_files.add_arguments(parser)
-  arguments = [os.fsdecode(part) for part in case.split(b'\x00')]
+  parser = arguments.Parser('train', None)
+  arguments.add_settings(parser)
+  words = [os.fsdecode(part) for part in case.split(b'\x00')]
   try:
-    flags, bindings = gin_files.parse_arguments(parser, arguments)
+    parsed = parser.parse(words)
   except SystemExit:  # --help
     return
-  gin_files.parse([str(RUN), *flags.gin_file], bindings)
+  gin_files.parse([str(RUN), *parsed.flags.gin_file], parsed.bindings)
 
 
 argparse.ArgumentParser.print_help = lambda *_: None  # type: ignore[method-assign]
