@@ -31,7 +31,10 @@ from benchmarks import results
 from benchmarks.works import METHOD
 from hyperprompt_jax.checkpoints import Checkpointer
 from hyperprompt_jax.configuration import gin_files
-from hyperprompt_jax.data import datasets, features
+from hyperprompt_jax.data import features, stream
+from hyperprompt_jax.data.access import Access, training_batches
+from hyperprompt_jax.data.cache import Cache, default_directory
+from hyperprompt_jax.data.indexed import BatchSettings
 from hyperprompt_jax.evaluation.evaluator import Evaluator
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
@@ -154,15 +157,13 @@ def input_seconds(
   name: str, *, pack: bool = False, use_cached: bool = False, batches: int = 60
 ) -> float:
   """Returns the seconds that one idle host needs for a batch of training data."""
-  data = datasets.TrainingBatches(
+  data = stream.StreamedBatches(
     name,
-    LENGTHS,
+    BatchSettings(LENGTHS, BATCH_SIZE, seed=0, pack=pack),
     Partitioner(),
-    batch_size=BATCH_SIZE,
     num_shards=1,
-    seed=0,
     use_cached=use_cached,
-    pack=pack,
+    tasks={},
   )
   for _ in itertools.islice(data, 20):  # fills the shuffle buffers
     pass
@@ -218,14 +219,9 @@ def checkpoint_seconds(name: str, size: str) -> dict[str, float]:
   """Returns the seconds that a save stalls training, its whole seconds and its bytes."""
   task_list = hyperprompt_tasks.task_list(name)
   model, optimizer, partitioner = network(size, task_list), adafactor(), Partitioner()
-  batches = datasets.TrainingBatches(
-    name,
-    LENGTHS,
-    partitioner,
-    batch_size=8,
-    num_shards=1,
-    seed=0,
-    use_cached=False,
+  access = Access(LENGTHS, cache=Cache(default_directory()))
+  batches = training_batches(
+    name, BatchSettings(LENGTHS, 8, seed=0), access, partitioner, 1
   )
   with partitioner.activate(), tempfile.TemporaryDirectory() as folder:
     like = abstract_state(model, optimizer, partitioner)

@@ -1,8 +1,11 @@
 """Fixtures that several test files share: a trained run, and compiled programs."""
 
+import atexit
 import gc
 import os
 import pathlib
+import shutil
+import tempfile
 from importlib import metadata
 
 # `hyperprompt` sets this too, but TensorFlow may be loaded before a test runs it.
@@ -15,6 +18,11 @@ os.environ.setdefault(
   + ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
   * metadata.version('jaxlib').startswith('0.10.'),
 )
+
+# Examples are materialised once for all tests and workers, away from the user's own cache.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  os.environ['HYPERPROMPT_DATA_CACHE'] = tempfile.mkdtemp(prefix='hyperprompt-test-data-')
+  atexit.register(shutil.rmtree, os.environ['HYPERPROMPT_DATA_CACHE'], ignore_errors=True)
 
 import pytest
 

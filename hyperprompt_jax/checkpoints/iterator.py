@@ -1,71 +1,66 @@
 """An Orbax handler for the position in the training data."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import orbax.checkpoint as ocp
-import tensorflow as tf
 from etils import epath
 
-# tf.data iterators by the number of their shard.
-Readers = Mapping[int, Iterator]
 
-
-class Shards(Protocol):
-  """Training data that is read in shards.
+class TrainingData(Protocol):
+  """Endless training batches that write their position into a checkpoint.
 
   Attributes:
-    num_shards: counts the shards over all hosts.
-    readers: are those that this host reads.
-    own: are those of the readers whose position this host saves; one host saves each shard.
+    num_shards: is the number of shards over all hosts that the position depends on.
+    number: is the number of batches that have been read; None if they are not counted.
   """
 
-  num_shards: int
+  @property
+  def num_shards(self) -> int: ...  # noqa: D102
 
   @property
-  def readers(self) -> Readers: ...  # noqa: D102
+  def number(self) -> int | None: ...  # noqa: D102
 
-  @property
-  def own(self) -> Readers: ...  # noqa: D102
+  def record(self) -> Mapping[str, Any]:
+    """What a run that goes on must share with its start, JSON by name."""
+
+  def save(self, directory: epath.Path) -> None:
+    """Writes this host's part of the position under a folder."""
+
+  def restore(self, directory: epath.Path) -> None:
+    """Moves to the position that was saved under a folder."""
 
 
 class IteratorHandler(ocp.CheckpointHandler):
-  """Writes iterators' whole state, shuffle buffers included, a file for each shard.
+  """Lets the training data write and read their own position.
 
   So a resumed run reads the very examples that the unbroken one would have read, at no
   cost that grows with the steps done, and on as many hosts as there are then. Saving is
-  synchronous: training moves the iterators on as soon as `save` returns.
+  synchronous: training moves on as soon as `save` returns.
   """
 
   def save(self, directory: epath.Path, args: 'IteratorSave') -> None:
-    """Writes the states under `directory`."""
-    for shard, reader in args.readers.items():
-      tf.train.Checkpoint(iterator=reader).write(_prefix(directory, shard))
+    """Writes the position under `directory`."""
+    args.data.save(directory)
 
-  def restore(self, directory: epath.Path, args: 'IteratorRestore') -> Readers:
-    """Moves `args.readers` to the saved positions, and returns them."""
-    for shard, reader in args.readers.items():
-      checkpoint = tf.train.Checkpoint(iterator=reader)
-      checkpoint.read(_prefix(directory, shard)).assert_consumed()
-    return args.readers
-
-
-def _prefix(directory: epath.Path, shard: int) -> str:
-  return str(directory / f'shard_{shard}')
+  def restore(self, directory: epath.Path, args: 'IteratorRestore') -> TrainingData:
+    """Moves `args.data` to the saved position, and returns them."""
+    args.data.restore(directory)
+    return args.data
 
 
 @ocp.args.register_with_handler(IteratorHandler, for_save=True)
 @dataclasses.dataclass
 class IteratorSave(ocp.args.CheckpointArgs):
-  """What to save: the iterators whose position no other host saves."""
+  """The training data whose position is saved."""
 
-  readers: Readers
+  data: TrainingData
 
 
 @ocp.args.register_with_handler(IteratorHandler, for_restore=True)
 @dataclasses.dataclass
 class IteratorRestore(ocp.args.CheckpointArgs):
-  """What to restore into: fresh iterators of the same data."""
+  """The training data to restore into, from their start."""
 
-  readers: Readers
+  data: TrainingData

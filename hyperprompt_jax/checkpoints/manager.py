@@ -25,12 +25,13 @@ from hyperprompt_jax.checkpoints.iterator import (
   IteratorHandler,
   IteratorRestore,
   IteratorSave,
-  Shards,
+  TrainingData,
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.source import frozen_arrays
 from hyperprompt_jax.checkpoints.storage import check_folder
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
+from hyperprompt_jax.data.identity import differences
 from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.runtime import distributed, terminal, workarounds
 from hyperprompt_jax.runtime.files import writing
@@ -189,12 +190,12 @@ class Checkpointer:
       with writing(self._model_dir):
         self._base = write_base(self._model_dir, frozen)
 
-  def save(self, state: TrainState, batches: Shards) -> None:
+  def save(self, state: TrainState, batches: TrainingData) -> None:
     """Begins to save a step; returns when state and data may be moved on."""
     params, _ = self._trainable.split(state.params)
     run = record.RunRecord(
       self._task_list,
-      self._data,
+      {**self._data, **batches.record()},
       batches.num_shards,
       self.initial_step,
       self._base,
@@ -204,7 +205,7 @@ class Checkpointer:
       params=ocp.args.StandardSave(params),
       optimizer=ocp.args.StandardSave(state.opt_state),
       run=ocp.args.JsonSave(run.to_json()),
-      data=IteratorSave(batches.own),
+      data=IteratorSave(batches),
     )
     with writing(self.directory):
       self._manager.save(int(state.step), args=items, force=True)
@@ -218,7 +219,7 @@ class Checkpointer:
         return self._read_run(step).num_data_shards
     return self._read_run(steps[-1]).num_data_shards if steps else None
 
-  def restore_latest(self, like: TrainState, batches: Shards) -> TrainState:
+  def restore_latest(self, like: TrainState, batches: TrainingData) -> TrainState:
     """Restores the last step that is intact.
 
     Of a run on one host, damaged ones after it are moved to `MODEL_DIR/damaged`, with a
@@ -260,7 +261,7 @@ class Checkpointer:
       f'now {target}, and the run goes on from step {intact}, the last intact one'
     )
 
-  def restore(self, step: int, like: TrainState, batches: Shards) -> TrainState:
+  def restore(self, step: int, like: TrainState, batches: TrainingData) -> TrainState:
     """Restores a run: its state, and its position in the data, into `batches`.
 
     Args:
@@ -281,9 +282,10 @@ class Checkpointer:
     items = self._restore(
       step,
       optimizer=ocp.args.StandardRestore(self._optimizer_to_restore(step, like)),
-      data=IteratorRestore(batches.readers),
+      data=IteratorRestore(batches),
     )
     self._check_sums(step, run, 'optimizer', items.optimizer)
+    self._check_position(step, run, batches)
     opt_state = optimizers.as_wanted(items.optimizer, like.opt_state)
     restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
     return TrainState(restored_step, params, opt_state)
@@ -383,9 +385,10 @@ class Checkpointer:
       )
     return run
 
-  def _check_data(self, step: int, run: record.RunRecord, batches: Shards) -> None:
+  def _check_data(self, step: int, run: record.RunRecord, batches: TrainingData) -> None:
     saved = {**run.data, 'NUM_DATA_SHARDS': run.num_data_shards}
-    wanted = {**self._data, 'NUM_DATA_SHARDS': batches.num_shards}
+    wanted = {**self._data, **batches.record(), 'NUM_DATA_SHARDS': batches.num_shards}
+    tasks = wanted.pop('TASKS', {})
     for name, value in wanted.items():
       if saved.get(name) != value:
         raise UserError(
@@ -393,6 +396,22 @@ class Checkpointer:
           f'{shown(saved.get(name))}; this run has {value!r}: keep the old value, or train '
           'in another folder'
         )
+    if tasks and (changes := list(differences(saved.get('TASKS'), tasks))):
+      more = f' (and {len(changes) - 1} more)' if len(changes) > 1 else ''
+      raise UserError(
+        f'checkpoint {self.directory / str(step)} was trained on other data: '
+        f'{changes[0]}{more}; put back what the run began with, or train in another folder'
+      )
+
+  def _check_position(
+    self, step: int, run: record.RunRecord, batches: TrainingData
+  ) -> None:
+    if batches.number not in (None, step - run.initial_step):
+      raise DamagedError(
+        str(self.directory / str(step)),
+        damage.DELETE,
+        f'data: its position is that of step {run.initial_step + batches.number}',
+      )
 
   def _check_sums(self, step: int, run: record.RunRecord, item: str, restored: Any) -> None:
     if run.sums is not None and (changed := differing(restored, run.sums[item])):

@@ -28,6 +28,7 @@ VERBS = {
   'plan': 'what a step needs on a TPU slice, without a TPU',
   'params': 'parameters of a model and of what a method adds',
   'config': 'every setting, a resolved configuration, or how two runs differ',
+  'data': 'the cache of examples; the batch of a step in words',
 }
 
 USAGE = '\n'.join(

@@ -29,11 +29,12 @@ from hyperprompt_jax.data.tail import (
   values_of,
 )
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.runtime import distributed, terminal
 from hyperprompt_tasks import sources
 
 _ROWS = 512  # of a batch that is transformed at once
 _COMPARED = 16
+_TOLD_SECONDS = 5
 # SeqIO seeds preprocessors by a global variable while a pipeline is constructed.
 _constructing = threading.Lock()
 
@@ -57,7 +58,7 @@ class Request:
   Attributes:
     split: names the split.
     lengths: gives the lengths of `inputs` and `targets`, which preprocessors of some tasks
-      depend on.
+      depend on; it is empty where nothing is cut.
     use_cached: says whether SeqIO's own cache of the task is read in place of its source.
     whole: says whether every feature is kept, as evaluation needs them, and not tokens
       alone.
@@ -197,7 +198,7 @@ def _progress(total: int) -> Iterator[Callable[[int, bool], None]]:
         bar.update(shown, advance=int(whole), examples=count)
 
     yield more
-  if (seconds := time.monotonic() - start) > 1:
+  if (seconds := time.monotonic() - start) > _TOLD_SECONDS and distributed.is_first():
     console.print(f'cached {count:,} examples of {total} tasks in {seconds:.0f} s')
 
 
@@ -303,7 +304,7 @@ def _pipeline(plan: _Plan, front: Sequence[Any], seed: int) -> tf.data.Dataset:
   if len(front) == len(task.preprocessors):
     # Whatever SeqIO checks of a task, it checks here.
     return task.get_dataset(
-      dict(request.lengths) if depends_on_lengths(task) else None,
+      _lengths(plan),
       split=request.split,
       shuffle=False,
       seed=seed,
@@ -316,8 +317,13 @@ def _pipeline(plan: _Plan, front: Sequence[Any], seed: int) -> tf.data.Dataset:
     return task._preprocess_dataset(
       dataset,
       [step for step in front if not isinstance(step, seqio.CacheDatasetPlaceholder)],
-      sequence_length=dict(request.lengths) if depends_on_lengths(task) else None,
+      sequence_length=_lengths(plan),
     )
+
+
+def _lengths(plan: _Plan) -> dict[str, int] | None:
+  """The lengths, where preprocessors depend on them."""
+  return dict(plan.request.lengths) or None if depends_on_lengths(plan.task) else None
 
 
 def _check_repeatable(plan: _Plan, front: Sequence[Any]) -> None:

@@ -73,14 +73,15 @@ class Layout:
     examples: is the number of examples.
     digest: is a digest of the bytes of the file.
     size: is the number of its bytes.
-    columns: says of each feature whether it is text and where its arrays are: the values,
-      then the ends of the parts, the finest first.
+    columns: says of each feature whether it is text, which type its values had before they
+      were narrowed, and where its arrays are: the values, then the ends of the parts, the
+      finest first.
   """
 
   examples: int
   digest: str
   size: int
-  columns: Mapping[str, tuple[bool, tuple[_Place, ...]]]
+  columns: Mapping[str, tuple[bool, str, tuple[_Place, ...]]]
 
   def to_json(self) -> dict[str, Any]:
     """The layout as JSON."""
@@ -94,8 +95,8 @@ class Layout:
       TypeError, ValueError, KeyError: if it is none.
     """
     columns = {
-      name: (bool(text), tuple(_Place(**place) for place in places))
-      for name, (text, places) in value['columns'].items()
+      name: (bool(text), str(dtype), tuple(_Place(**place) for place in places))
+      for name, (text, dtype, places) in value['columns'].items()
     }
     return cls(int(value['examples']), str(value['digest']), int(value['size']), columns)
 
@@ -128,7 +129,7 @@ class Writer:
   def write(self, path: str) -> Layout:
     """Writes the file, and returns where things are in it."""
     digest = hashlib.blake2b(digest_size=16)
-    columns: dict[str, tuple[bool, tuple[_Place, ...]]] = {}
+    columns: dict[str, tuple[bool, str, tuple[_Place, ...]]] = {}
     with open(path, 'xb') as file:
 
       def put(data: bytes) -> None:
@@ -143,7 +144,7 @@ class Writer:
           places.append(_Place(file.tell(), array.count, dtype.name))
           for part in array.parts():
             put(part.astype(dtype).tobytes())
-        columns[name] = (column.text, tuple(places))
+        columns[name] = (column.text, column.arrays[0].dtype.name, tuple(places))
       file.flush()
       os.fsync(file.fileno())
       size = file.tell()
@@ -232,7 +233,7 @@ class Columns:
       )
     self._arrays = {
       name: [_array(whole, place) for place in places]
-      for name, (_, places) in layout.columns.items()
+      for name, (*_, places) in layout.columns.items()
     }
 
   def __len__(self) -> int:
@@ -275,7 +276,7 @@ class Columns:
 
   def values(self, feature: str, rows: np.ndarray) -> Values:
     """A feature of some rows."""
-    text, _ = self.layout.columns[feature]
+    text, dtype, _ = self.layout.columns[feature]
     flat, *ends = self._arrays[feature]
     lengths: list[np.ndarray] = []
     index = rows
@@ -284,7 +285,7 @@ class Columns:
       start = np.where(index > 0, of_level[index - 1], 0).astype(np.int64)
       lengths.insert(0, end - start)
       index = spans(start, end - start)
-    return Values(flat[index], tuple(lengths), text)
+    return Values(flat[index].astype(dtype), tuple(lengths), text)
 
   def _span(self, feature: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ends = self._arrays[feature][1]

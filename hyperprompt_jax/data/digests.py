@@ -55,7 +55,7 @@ class Identity:
   @property
   def key(self) -> str:
     """A digest of them all."""
-    return _digest(dataclasses.astuple(self))
+    return of_value(dataclasses.astuple(self))
 
 
 def identity(
@@ -78,10 +78,10 @@ def identity(
   preprocessors = [_described(step, set(), 0) for step in task.preprocessors]
   return Identity(
     rows=_rows(source, split, known),
-    definition=_digest((features, preprocessors, use_cached, also)),
-    vocabulary=_digest(
+    definition=of_value((features, preprocessors, use_cached, also)),
+    vocabulary=of_value(
       {
-        name: _vocabulary(feature.vocabulary)
+        name: known.vocabulary(feature.vocabulary)
         for name, feature in task.output_features.items()
       }
     ),
@@ -90,7 +90,7 @@ def identity(
 
 
 class FileDigests:
-  """Digests of files, kept with their sizes and times so that each is read once.
+  """Digests of vocabularies and files; a file is read once, as long as it stays as it is.
 
   Args:
     path: the file that they are kept in; None keeps none.
@@ -106,12 +106,21 @@ class FileDigests:
       except (OSError, ValueError):  # another version's, or damaged: files are read again
         self._known = {}
     self._changed = False
+    # With the object itself, so that no other has its id.
+    self._vocabularies: dict[int, tuple[Any, Any]] = {}
+
+  def vocabulary(self, vocab: seqio.Vocabulary) -> Any:
+    """Describes what decides the ids that a vocabulary gives."""
+    vocab = vocabulary.in_use(vocab)
+    if id(vocab) not in self._vocabularies:
+      self._vocabularies[id(vocab)] = vocab, _vocabulary(vocab)
+    return self._vocabularies[id(vocab)][1]
 
   def digest(self, path: str) -> str:
     """The digest of a file's contents, or of its size where it is not on this machine."""
     if re.match(r'\w+://', path):
       status = tf.io.gfile.stat(path)
-      return _digest((path, status.length, status.mtime_nsec))
+      return of_value((path, status.length, status.mtime_nsec))
     path = os.path.abspath(path)
     now = os.stat(path)
     signature = [now.st_size, now.st_mtime_ns, now.st_ino]
@@ -134,13 +143,15 @@ def _rows(source: seqio.DataSource, split: str, known: FileDigests) -> str:
   """The digest of a split's rows: of their files, or of what is in memory, or of code."""
   paths = _paths(source, split)
   if paths:
-    return _digest([(os.path.basename(path), known.digest(path)) for path in sorted(paths)])
+    return of_value(
+      [(os.path.basename(path), known.digest(path)) for path in sorted(paths)]
+    )
   if isinstance(source, sources.ColumnSource) and source.in_memory:
     digest = hashlib.blake2b(digest_size=16)
     for part in _column_bytes(source.columns(split)):
       digest.update(part)
     return digest.hexdigest()
-  return _digest((split, _described(vars(source), set(), 0)))
+  return of_value((split, _described(vars(source), set(), 0)))
 
 
 def _paths(source: seqio.DataSource, split: str) -> list[str]:
@@ -186,7 +197,7 @@ def _vocabulary(vocab: Any) -> Any:
 
 def _packages() -> str:
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-  return _digest((_FORMAT, sys.version_info[:2], versions))
+  return of_value((_FORMAT, sys.version_info[:2], versions))
 
 
 def _described(value: Any, seen: set[int], depth: int) -> Any:
@@ -259,6 +270,7 @@ def _is_of_a_project(value: Any) -> bool:
   return isinstance(inner, types.FunctionType) and not _is_installed(inner)
 
 
-def _digest(value: Any) -> str:
+def of_value(value: Any) -> str:
+  """The digest of plain values, the same in every process."""
   text = json.dumps(value, sort_keys=True, default=str)
   return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

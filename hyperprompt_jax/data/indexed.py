@@ -7,6 +7,7 @@ position in the data is the number of the next draw.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import queue
 import threading
@@ -105,12 +106,18 @@ class Batches:
     )
     return Placed(start, drawn[: len(row)], row)
 
-  def start_of(self, number: int) -> int:
-    """The draw that a batch begins with; packed, all batches before it are placed."""
+  def start_of(self, number: int, known: tuple[int, int] = (0, 0)) -> int:
+    """The draw that a batch begins with.
+
+    Args:
+      number: is that of the batch, from 0.
+      known: is the number of a batch before it and the draw that it begins with; with
+        packed rows, the batches between the two are placed.
+    """
     if not self.settings.pack:
       return number * self.settings.batch_size
-    start = 0
-    for _ in range(number):
+    first, start = known
+    for _ in range(number - first):
       start = self.at(start).end
     return start
 
@@ -236,11 +243,25 @@ class IndexedBatches(Iterator[dict[str, np.ndarray]]):
   Args:
     batches: makes the batches.
     own: marks the rows that this host fills, bool `[rows]`.
+    tasks: describes the tasks, for the checkpoints; see `identity.described`.
     saves: says whether this host saves the position.
+
+  Attributes:
+    number: is the number of batches that have been read.
   """
 
-  def __init__(self, batches: Batches, own: np.ndarray, *, saves: bool):
+  num_shards = 1  # the position depends on none
+
+  def __init__(
+    self,
+    batches: Batches,
+    own: np.ndarray,
+    *,
+    tasks: Mapping[str, Any] | None = None,
+    saves: bool,
+  ):
     self.batches = batches
+    self._tasks = dict(tasks or {})
     self._own = own
     self._saves = saves
     self.number = 0  # of the next batch
@@ -255,11 +276,14 @@ class IndexedBatches(Iterator[dict[str, np.ndarray]]):
     self.number += 1
     return batch
 
+  def record(self) -> dict[str, Any]:
+    """What a run that goes on must share with its start, JSON by name."""
+    return {'READING': 'by index', 'TASKS': self._tasks}
+
   def save(self, directory: epath.Path) -> None:
     """Writes the position under a folder, if this host is to."""
     if self._saves:
-      position = {'batches': self.number, 'draws': self._start}
-      files.write_whole(directory / FILE, json.dumps(position))
+      files.write_whole(directory / FILE, json.dumps(_position(self.number, self._start)))
 
   def restore(self, directory: epath.Path) -> None:
     """Moves to a position that was saved.
@@ -268,9 +292,9 @@ class IndexedBatches(Iterator[dict[str, np.ndarray]]):
       OSError, ValueError: if there is none, or it is damaged.
     """
     position = json.loads((directory / FILE).read_text())
-    number, start = (position[name] for name in ('batches', 'draws'))
-    if not (type(number) is int and type(start) is int and 0 <= number <= start):
-      raise ValueError(f'{FILE} holds no position')
+    number, start = position['batches'], position['draws']
+    if type(number) is not int or position != _position(number, start):
+      raise ValueError(f'{FILE} does not hold the position that it had')
     self.close()
     self.number, self._start = number, start
 
@@ -279,6 +303,12 @@ class IndexedBatches(Iterator[dict[str, np.ndarray]]):
     if self._reader:
       self._reader.close()
     self._reader = None
+
+
+def _position(number: int, start: int) -> dict[str, Any]:
+  """The JSON of a position, with a digest of it."""
+  digest = hashlib.sha256(f'{number} {start}'.encode()).hexdigest()[:16]
+  return {'batches': number, 'draws': start, 'digest': digest}
 
 
 class _Reader:

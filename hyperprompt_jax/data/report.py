@@ -2,17 +2,20 @@
 
 import collections
 import dataclasses
-import functools
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import rich.box
 import rich.table
 import seqio
 from etils import epath
 
 import hyperprompt_tasks
-from hyperprompt_jax.data import datasets
+from hyperprompt_jax.data.access import Access, members
+from hyperprompt_jax.data.examples import Examples
+from hyperprompt_jax.data.splits import open_splits
 from hyperprompt_jax.runtime import terminal
 from hyperprompt_jax.runtime.files import write_whole, writing
 
@@ -47,80 +50,91 @@ class TaskData:
   validation: 'TaskData | None' = None
 
 
-def look(
-  name: str, lengths: datasets.Lengths, num_examples: int, use_cached: bool
-) -> dict[str, TaskData]:
+def look(name: str, access: Access, num_examples: int) -> dict[str, TaskData]:
   """Reads the first examples of each trained task, and of its validation split.
 
   A task is trained if its rate in the mixture is not 0.
 
   Args:
     name: names a task or mixture.
-    lengths: are the lengths of `inputs` and `targets` in training.
+    access: says how examples are had, and their lengths in training.
     num_examples: is the most examples to read of each task.
-    use_cached: tells whether to read SeqIO's cache.
   """
-  provider = seqio.get_mixture_or_task(name)
-  tasks = [task for task in seqio.get_subtasks(provider) if 'train' in task.splits]
-  if isinstance(provider, seqio.Mixture):
-    tasks = [task for task in tasks if provider.get_rate(task)]
-  read = functools.partial(
-    _look, lengths=lengths, num_examples=num_examples, use_cached=use_cached
-  )
+  tasks = list(members(name, 'train'))
+  validated = [task for task in tasks if 'validation' in task.splits]
+  opened = {
+    'train': open_splits(tasks, 'train', access, whole=False),
+    'validation': open_splits(validated, 'validation', access),
+  }
+
+  def read(task: seqio.Task, split: str) -> TaskData:
+    examples = _examples(task, split, access, opened[split].get(task.name))
+    first = list(itertools.islice(examples, num_examples + 1))
+    is_whole = len(first) <= num_examples and not access.use_cached
+    rows = task.num_input_examples(split) if is_whole else None
+    return _counted(task, first[:num_examples], rows, access.lengths)
+
   return {
     task.name: dataclasses.replace(
       read(task, 'train'),
-      validation=read(task, 'validation') if 'validation' in task.splits else None,
+      validation=read(task, 'validation') if task in validated else None,
     )
     for task in tasks
   }
 
 
-def _look(
+def _examples(
+  task: seqio.Task, split: str, access: Access, opened: Examples | None
+) -> Iterator[Mapping[str, np.ndarray]]:
+  """The uncut tokens of a split's examples, from the cache or from SeqIO."""
+  if opened is None:
+    dataset = task.get_dataset(
+      sequence_length=None, split=split, shuffle=False, use_cached=access.use_cached
+    )
+    yield from dataset.as_numpy_iterator()
+    return
+  for row in range(len(opened)):
+    yield {
+      feature: opened.columns.vectors(feature, np.array([row]))[0]
+      for feature in access.lengths
+    }
+
+
+def _counted(
   task: seqio.Task,
-  split: str,
-  lengths: datasets.Lengths,
-  num_examples: int,
-  use_cached: bool,
+  examples: Sequence[Mapping[str, np.ndarray]],
+  rows: int | None,
+  lengths: Mapping[str, int],
 ) -> TaskData:
-  # Without a sequence length, SeqIO cuts nothing.
-  dataset = task.get_dataset(
-    sequence_length=None, split=split, shuffle=False, use_cached=use_cached
-  )
-  cut: collections.Counter[str] = collections.Counter()
-  cut_tokens: collections.Counter[str] = collections.Counter()
-  tokens: collections.Counter[str] = collections.Counter()
-  unknown: collections.Counter[str] = collections.Counter()
+  """Counts the tokens and labels of some examples."""
+  vocabularies = {
+    name: feature.vocabulary for name, feature in task.output_features.items()
+  }
   known = hyperprompt_tasks.labels(task.name) or ()
   labels = collections.Counter(dict.fromkeys(known, 0))
-  examples, rows = 0, None
-  for example in dataset.take(num_examples + 1).as_numpy_iterator():
-    if examples == num_examples:
-      break
-    examples += 1
-    for feature, limit in lengths.items():
-      length = len(example[feature])
-      tokens[feature] += length
-      unknown_id = task.output_features[feature].vocabulary.unk_id
-      unknown[feature] += int((example[feature] == unknown_id).sum())
-      cut[feature] += length > limit
-      cut_tokens[feature] += max(0, length - limit)
-    if known:
-      labels[example['targets_pretokenized'].decode('utf-8')] += 1
-  else:  # these are all examples of the task
-    rows = None if use_cached else task.num_input_examples(split)
+  if known:
+    decode = vocabularies['targets'].decode
+    labels.update(decode(example['targets'].tolist()) for example in examples)
+  sizes = {name: [len(example[name]) for example in examples] for name in lengths}
   return TaskData(
-    examples,
+    len(examples),
     rows,
-    cut=dict(cut),
-    cut_tokens=dict(cut_tokens),
-    tokens=dict(tokens),
-    unknown=dict(unknown),
+    cut={name: sum(n > limit for n in sizes[name]) for name, limit in lengths.items()},
+    cut_tokens={
+      name: sum(max(0, n - limit) for n in sizes[name]) for name, limit in lengths.items()
+    },
+    tokens={name: sum(sizes[name]) for name in lengths},
+    unknown={
+      name: sum(
+        int((example[name] == vocabularies[name].unk_id).sum()) for example in examples
+      )
+      for name in lengths
+    },
     labels=dict(labels),
   )
 
 
-def show(data: Mapping[str, TaskData], lengths: datasets.Lengths) -> None:
+def show(data: Mapping[str, TaskData], lengths: Mapping[str, int]) -> None:
   """Prints a table of the tasks' data on standard error."""
   table = rich.table.Table(box=rich.box.SIMPLE)
   numbers = ('examples', 'inputs cut', 'tokens lost', 'targets cut', 'unknown tokens')

@@ -50,6 +50,9 @@ def _on_batches(preprocessor: Any, task: seqio.Task) -> Transform | None:
     return lambda rows: seqio.preprocessors.append_eos_after_trim_impl(
       dict(rows), features, None
     )
+  if function is preprocessors.check_labels:
+    function(None, features, **keywords)
+    return lambda rows: rows
   if function is preprocessors.add_task_ids:
     ids = tf.constant([[keywords['task_id']]], tf.int32)
     return lambda rows: {**rows, 'task_ids': tf.repeat(ids, _num_rows(rows), 0)}

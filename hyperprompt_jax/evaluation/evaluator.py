@@ -14,7 +14,8 @@ from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints import AVERAGE
-from hyperprompt_jax.data import datasets, features
+from hyperprompt_jax.data import datasets, features, splits
+from hyperprompt_jax.data.access import Access
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
@@ -82,33 +83,14 @@ class Evaluator:
     self._partitioner = partitioner
     self._batch_size = data.batch_size
     self._between_batches = between_batches
-    self._losses = (
-      datasets.validation_datasets(
-        data.mixture_or_task_name,
-        data.task_feature_lengths,
-        batch_size=data.batch_size,
-        num_batches=evaluation.steps,
-        use_cached=data.use_cached,
-      )
-      if evaluation.steps
-      else {}
-    )
-    writes = log_dir is not None and distributed.is_first()
-    if log_dir and writes:
-      with writing(log_dir):
-        epath.Path(log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
-    self._evaluator = seqio.Evaluator(
-      data.mixture_or_task_name,
-      feature_converter=features.ConditionedEncDecFeatureConverter(),
-      eval_split='validation',
-      use_cached=data.use_cached,
-      sequence_length=dict(data.task_feature_lengths),
-      num_examples=evaluation.num_examples,
-      logger_cls=[_Logger] if writes else [],
-      log_dir=log_dir if writes else None,
+    self._evaluation = evaluation
+    self._log_dir = log_dir if distributed.is_first() else None
+    self._access = Access.from_settings(data)
+    self._eval_tasks = seqio.evaluation.get_valid_eval_tasks(
+      seqio.get_subtasks(seqio.get_mixture_or_task(self._name)), 'validation'
     )
     self._labels = (
-      {task.name: _labels(task) for task in self._evaluator.eval_tasks}
+      {task.name: _labels(task) for task in self._eval_tasks}
       if evaluation.rank_labels
       else {}
     )
@@ -127,6 +109,37 @@ class Evaluator:
     )
     self._rank = jax.jit(model.rank, out_shardings=everywhere)
 
+  @functools.cached_property
+  def _losses(self) -> Mapping[str, tf.data.Dataset]:
+    """The batches for the loss of each task, opened when they are first needed."""
+    if not self._evaluation.steps:
+      return {}
+    return datasets.validation_datasets(
+      self._name,
+      self._access,
+      batch_size=self._batch_size,
+      num_batches=self._evaluation.steps,
+    )
+
+  @functools.cached_property
+  def _evaluator(self) -> seqio.Evaluator:
+    """SeqIO's evaluator, which reads the validation splits when it is made."""
+    if self._log_dir:
+      with writing(self._log_dir):
+        epath.Path(self._log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
+    opened = splits.open_splits(self._eval_tasks, 'validation', self._access)
+    with splits.read_by_seqio(opened):
+      return seqio.Evaluator(
+        self._name,
+        feature_converter=features.ConditionedEncDecFeatureConverter(),
+        eval_split='validation',
+        use_cached=self._access.use_cached,
+        sequence_length=dict(self._access.lengths),
+        num_examples=self._evaluation.num_examples,
+        logger_cls=[_Logger] if self._log_dir else [],
+        log_dir=self._log_dir,
+      )
+
   def evaluate(self, params: Any, step: int) -> Results:
     """Evaluates one state of the parameters.
 
@@ -139,7 +152,7 @@ class Evaluator:
     conditioning = self._condition(params)
     losses = {name: self._mean_loss(params, ds) for name, ds in self._losses.items()}
     metrics: Mapping[str, Mapping[str, float]] = {}
-    if self._evaluator.eval_tasks:
+    if self._eval_tasks:
       future, _ = self._evaluator.evaluate(
         compute_metrics=True,
         step=step,

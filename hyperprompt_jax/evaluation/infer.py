@@ -1,6 +1,7 @@
 """`hyperprompt infer`: predictions for a file, a SeqIO task, or a benchmark's server."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -15,7 +16,8 @@ import rich.progress
 import seqio
 
 import hyperprompt_tasks
-from hyperprompt_jax.data import datasets, features
+from hyperprompt_jax.data import datasets, features, splits
+from hyperprompt_jax.data.access import Access
 from hyperprompt_jax.errors import UserError, nearest
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.runtime import distributed, files, terminal
@@ -63,7 +65,7 @@ def infer(
     examples = _read_jsonl(input_file, run.model.task_list, vocabulary)
   elif task_name is not None:
     run.check_task_list(task_name)
-    examples = list(_read_task(task_name, split, run.model.task_list))
+    examples = list(_read_task(task_name, split, run.model.task_list, data))
   else:
     raise UserError('nothing to predict for: give --input or --task')
   chosen = run.step(step)
@@ -105,7 +107,7 @@ def submit(
   chosen = run.step(step)
   examples = {}
   for file in answer_files:
-    examples[file] = list(_examples(file.task, 'test', run.model.task_list))
+    examples[file] = list(_examples(file.task, 'test', run.model.task_list, data))
     # All of them before the first is answered, which may take an hour.
     submissions.check_rows(file, len(examples[file]))
   strange = {}
@@ -217,10 +219,12 @@ def _parse_line(where: str, line: bytes) -> dict[str, Any]:
   return record
 
 
-def _read_task(name: str, split: str, task_list: Sequence[str]) -> Iterator[Example]:
+def _read_task(
+  name: str, split: str, task_list: Sequence[str], data: DataSettings
+) -> Iterator[Example]:
   """The examples of a SeqIO task's split, in its order."""
   text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
-  for example in _examples(name, split, task_list):
+  for example in _examples(name, split, task_list, data):
     task_id = int(example[features.TASK_IDS][0])
     record = {'task': task_list[task_id], 'inputs': text(example, 'inputs')}
     if 'targets_pretokenized' in example:
@@ -229,7 +233,7 @@ def _read_task(name: str, split: str, task_list: Sequence[str]) -> Iterator[Exam
 
 
 def _examples(
-  name: str, split: str, task_list: Sequence[str]
+  name: str, split: str, task_list: Sequence[str], data: DataSettings
 ) -> Iterator[Mapping[str, Any]]:
   """A SeqIO task's split, in its order, as SeqIO gives it."""
   datasets.check_mixture(name, split)
@@ -239,9 +243,9 @@ def _examples(
       f'--task {name} is a mixture: choose one task of it, '
       f'{", ".join(task.name for task in members)}'
     )
-  dataset = seqio.TaskRegistry.get(name).get_dataset(
-    sequence_length=None, split=split, shuffle=False
-  )
+  access = dataclasses.replace(Access.from_settings(data), use_cached=False)
+  task = seqio.TaskRegistry.get(name)
+  dataset = splits.datasets([task], split, access, None)[name]
   for example in dataset.as_numpy_iterator():
     features.check_task_ids(example, task_list)
     yield example

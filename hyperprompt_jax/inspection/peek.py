@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from hyperprompt_jax.data import datasets
+from hyperprompt_jax.data.access import Access
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.inspection.look import Look, look
@@ -68,10 +69,9 @@ def peek(
   run.checkpointer().check_task_list(step)
   splits = datasets.validation_datasets(
     name,
-    data.task_feature_lengths,
+    Access.from_settings(data),
     batch_size=batch_size,
     num_batches=-(-num_examples // batch_size),
-    use_cached=data.use_cached,
   )
 
   def batches() -> Iterator[Mapping[str, np.ndarray]]:

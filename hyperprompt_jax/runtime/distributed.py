@@ -235,8 +235,20 @@ def wait_until_all(done: Callable[[], bool]) -> None:
 
 def text_of_first_host(text: str) -> str:
   """Returns the first host's text on all hosts."""
+  return gather(text)[0]
+
+
+def gather(text: str) -> list[str]:
+  """Returns the texts of all hosts, by host."""
+  if jax.process_count() == 1:
+    return [text]
   # The point is added and removed because an empty array cannot be gathered.
-  return text if jax.process_count() == 1 else _gather(f'.{text}')[0][1:]
+  return [marked[1:] for marked in _gather(f'.{text}')]
+
+
+def process_index() -> int:
+  """Returns the number of this host, from 0."""
+  return jax.process_index()
 
 
 def describe() -> str:

@@ -9,7 +9,7 @@ import jax
 
 from hyperprompt_jax.checkpoints import Checkpointer, TrainState
 from hyperprompt_jax.data import features
-from hyperprompt_jax.data.datasets import TrainingBatches
+from hyperprompt_jax.data.access import TrainingBatches
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.evaluation.evaluator import Evaluator
@@ -78,6 +78,7 @@ class TrainingLoop:
 
   def close(self) -> None:
     """Waits for the last checkpoint, and closes files."""
+    self.batches.close()
     self.checkpointer.close()
     self.metrics.close()
     self.progress.close()

@@ -79,10 +79,26 @@ class DataSettings(Settings):
     "Whether SeqIO's cache is read in place of the sources of the tasks.",
     False,
   )
+  cache: str | None = setting(
+    'DATA_CACHE',
+    'The folder in which the examples of tasks are materialised, once for all runs. '
+    "'default' is what HYPERPROMPT_DATA_CACHE names, or the user's folder for caches; None "
+    'reads every task as a stream through SeqIO.',
+    'default',
+  )
+  cache_gigabytes: float = setting(
+    'DATA_CACHE_GIGABYTES',
+    'The size of that folder in gigabytes (10^9 bytes); what was used longest ago makes '
+    'room.',
+    50.0,
+    above=0,
+    at_most=10**6,
+  )
   num_data_shards: int | None = setting(
     'NUM_DATA_SHARDS',
-    'The number of parts in which the data are read; it divides BATCH_SIZE. None keeps '
-    'the number that the run began with, which is one for each group of hosts.',
+    'The number of parts in which a stream is read; it divides BATCH_SIZE. None keeps '
+    'the number that the run began with, which is one for each group of hosts. Examples '
+    'that are read by index need no parts.',
     None,
     at_least=1,
     at_most=LARGEST_BATCH,

@@ -19,7 +19,9 @@ from hyperprompt_jax.checkpoints import (
 )
 from hyperprompt_jax.checkpoints.identity import identity_of
 from hyperprompt_jax.configuration import run_folder
-from hyperprompt_jax.data import datasets, report
+from hyperprompt_jax.data import access, datasets, report, stream
+from hyperprompt_jax.data.access import TrainingBatches
+from hyperprompt_jax.data.indexed import BatchSettings
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.evaluation.evaluator import Evaluator
@@ -136,22 +138,22 @@ class Setup:
     ):
       terminal.say(line)
 
-  def batches(self) -> datasets.TrainingBatches:
+  def batches(self) -> TrainingBatches:
     """The training data from the start."""
     data = self.data
     num_shards = data.num_data_shards
     if num_shards is None:
       num_shards = self._num_data_shards()
-    return datasets.TrainingBatches(
+    stream.check_shards(data.batch_size, num_shards)
+    batches = BatchSettings(
+      data.task_feature_lengths, data.batch_size, data.seed, data.pack, data.max_segments
+    )
+    return access.training_batches(
       data.mixture_or_task_name,
-      data.task_feature_lengths,
+      batches,
+      access.Access.from_settings(data),
       self.partitioner,
-      batch_size=data.batch_size,
-      num_shards=num_shards,
-      seed=data.seed,
-      use_cached=data.use_cached,
-      pack=data.pack,
-      max_segments=data.max_segments,
+      num_shards,
     )
 
   def _num_data_shards(self) -> int:
@@ -163,7 +165,7 @@ class Setup:
       ) as checkpointer:
         if number := checkpointer.num_data_shards():
           return number
-    return datasets.default_num_shards(self.partitioner, self.data.batch_size)
+    return stream.default_num_shards(self.partitioner, self.data.batch_size)
 
   def make_folder(self) -> None:
     """Makes MODEL_DIR, and checks that it can be written and that all hosts share it."""
@@ -177,9 +179,7 @@ class Setup:
       raise UserError(f'MODEL_DIR {folder} cannot be written: {error}') from error
     distributed.check_shared(folder)
 
-  def start_or_resume(
-    self, batches: datasets.TrainingBatches, initial: Initial | None
-  ) -> Start:
+  def start_or_resume(self, batches: TrainingBatches, initial: Initial | None) -> Start:
     """Restores the last checkpoint with its position in the data, or makes a fresh state.
 
     Args:
@@ -240,14 +240,13 @@ class Setup:
     """Reports how many of the first examples are cut, and how labels are spread."""
     data, number = self.data, self.logs.data_report_examples
     if number and distributed.is_first():
-      tasks = report.look(
-        data.mixture_or_task_name, data.task_feature_lengths, number, data.use_cached
-      )
+      source = access.Access.from_settings(data)
+      tasks = report.look(data.mixture_or_task_name, source, number)
       report.show(tasks, data.task_feature_lengths)
       report.write(tasks, self.checkpoints.model_dir)
 
   def loop(
-    self, start: Start, batches: datasets.TrainingBatches, interrupts: Interrupts
+    self, start: Start, batches: TrainingBatches, interrupts: Interrupts
   ) -> TrainingLoop:
     """The loop of training, after the configuration has been written to MODEL_DIR.
 

@@ -57,6 +57,11 @@ class Mixture(seqio.Mixture):
     **kwargs: Any,
   ) -> Any:
     """Returns the mixed dataset; see seqio.Mixture."""
+    self.warn_of_absent_data(split)
+    return super().get_dataset(sequence_length, split, *args, **kwargs)
+
+  def warn_of_absent_data(self, split: str) -> None:
+    """Warns about members that would be drawn from if their data were there."""
     absent = [
       task
       for task in self.tasks
@@ -70,7 +75,6 @@ class Mixture(seqio.Mixture):
         split,
         ', '.join(task.name for task in absent),
       )
-    return super().get_dataset(sequence_length, split, *args, **kwargs)
 
 
 def add_task(

@@ -241,7 +241,7 @@ class BenchmarkSource(ColumnSource):
     self._versions = [
       TfdsSource(benchmark, name.format(config), splits) for name in benchmark.builders
     ]
-    self._loaded: tuple[tuple[str, str], Columns] | None = None
+    self._loaded: tuple[tuple[str, str, int, int], Columns] | None = None
 
   @property
   @override
@@ -304,8 +304,12 @@ class BenchmarkSource(ColumnSource):
     path = self._format.path(folder, split)
     # SeqIO asks for the rows and then twice for their number, so the last file is kept.
     # One file can hold two splits of MRPC.
-    if self._loaded is None or self._loaded[0] != (path, split):
-      self._loaded = ((path, split), _to_columns(self._format.read(path, split)))
+    status = tf.io.gfile.stat(path) if tf.io.gfile.exists(path) else None
+    # A file that has been edited meanwhile is read again.
+    version = (status.length, status.mtime_nsec) if status else (0, 0)
+    key = (path, split, *version)
+    if self._loaded is None or self._loaded[0] != key:
+      self._loaded = (key, _to_columns(self._format.read(path, split)))
     return self._loaded[1]
 
   def _tfds(self) -> TfdsSource:
@@ -346,22 +350,12 @@ def _in_order(
     seed: The orders are drawn from this seed.
   """
   numbers = tf.data.Dataset.range(size)
-  parallel = preprocessors.PARALLEL_CALLS
-  if not shuffle:
-    return numbers.map(row, num_parallel_calls=parallel)
-  # The permutation is computed, because a shuffle buffer of a whole split would be part of
-  # every checkpoint of the iterator. Each epoch draws two new numbers to seed it.
-  seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-  return (
-    seeds.batch(2, drop_remainder=True)
-    .take(1)
-    .flat_map(
-      lambda pair: numbers.map(
-        lambda number: row(tf.random.experimental.index_shuffle(number, pair, size - 1)),
-        num_parallel_calls=parallel,
-      )
-    )
-  )
+  if shuffle:
+    # Numbers, not rows: the buffer is part of every checkpoint of the iterator. An order
+    # that is computed from seeds of its own is not restored right where the maps behind it
+    # have read past the end of an epoch.
+    numbers = numbers.shuffle(size, seed=seed, reshuffle_each_iteration=True)
+  return numbers.map(row, num_parallel_calls=preprocessors.PARALLEL_CALLS)
 
 
 def _num_rows(columns: Columns) -> int:

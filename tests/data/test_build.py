@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import sentencepiece
 import seqio
 import tensorflow as tf
 
@@ -120,9 +121,30 @@ SUPER_GLUE = [
 ]
 
 
+@pytest.fixture(scope='module')
+def sentencepiece_model(tmp_path_factory):
+  """A SentencePiece model that can write the labels, trained on the tests' own rows."""
+  prefix = tmp_path_factory.mktemp('vocabulary') / 'pieces'
+  labels = ['True False choice1 choice2 entailment not_entailment contradiction neutral']
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter([*map(json.dumps, OFFICIAL.values()), *labels] * 5),
+    model_prefix=str(prefix),
+    vocab_size=150,
+    hard_vocab_limit=False,
+    minloglevel=2,
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+  )
+  return f'{prefix}.model'
+
+
 @pytest.mark.parametrize('name', SUPER_GLUE)
-def test_super_glue_is_what_seqio_makes_of_it(name, tmp_path, monkeypatch):
-  hyperprompt_tasks.use_vocabulary(str(SENTENCEPIECE))
+def test_super_glue_is_what_seqio_makes_of_it(
+  name, sentencepiece_model, tmp_path, monkeypatch
+):
+  hyperprompt_tasks.use_vocabulary(sentencepiece_model)
   for folder, rows in OFFICIAL.items():
     for file in ('train.jsonl', 'val.jsonl'):
       (tmp_path / 'files').mkdir(exist_ok=True)

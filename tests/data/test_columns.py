@@ -71,7 +71,7 @@ def test_token_ids_take_two_bytes(tmp_path):
   writer.append({'inputs': Values(np.full(1000, 32_099, np.int32), (np.full(10, 100),))})
   layout = writer.write(str(tmp_path / 'file'))
   writer.close()
-  assert [place.dtype for place in layout.columns['inputs'][1]] == ['uint16', 'uint16']
+  assert [place.dtype for place in layout.columns['inputs'][2]] == ['uint16', 'uint16']
   assert layout.size < 2100
 
 

@@ -10,7 +10,7 @@ import seqio
 import tensorflow as tf
 
 import hyperprompt_tasks
-from hyperprompt_jax.data import datasets, features
+from hyperprompt_jax.data import access, cache, datasets, features, indexed, stream
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_tasks import builtin
@@ -21,15 +21,14 @@ LENGTHS = {'inputs': 12, 'targets': 5}
 
 def batches(name, lengths=None, batch_size=32, seed=0, num_shards=1, **options):
   """Training batches on all devices."""
-  return datasets.TrainingBatches(
+  lengths = lengths or {'inputs': 18, 'targets': 8}
+  return stream.StreamedBatches(
     name,
-    lengths or {'inputs': 18, 'targets': 8},
+    indexed.BatchSettings(lengths, batch_size, seed, **options),
     Partitioner(),
-    batch_size=batch_size,
     num_shards=num_shards,
-    seed=seed,
     use_cached=False,
-    **options,
+    tasks={},
   )
 
 
@@ -142,7 +141,7 @@ def test_hosts_that_share_rows_read_the_same_and_one_saves_its_position(monkeypa
   hyperprompt_tasks.use_vocabulary('bytes')
   rows = {host: frozenset({range(32)}) for host in (0, 1)}
   monkeypatch.setattr(Partitioner, 'rows_of_hosts', lambda self, batch_size: rows)
-  assert datasets.default_num_shards(Partitioner(), 32) == 1
+  assert stream.default_num_shards(Partitioner(), 32) == 1
   first = batches('hp_builtin_first')
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
   second = batches('hp_builtin_first')
@@ -221,15 +220,22 @@ def test_a_mixture_without_the_split_is_named():
     datasets.check_mixture('hp_builtin', 'test')
 
 
-def test_validation_batches_come_in_order_and_no_more_than_asked_for():
+@pytest.mark.parametrize('is_cached', [False, True])
+def test_validation_batches_come_in_order_and_no_more_than_asked_for(is_cached, tmp_path):
   hyperprompt_tasks.use_vocabulary('bytes')
+  lengths = {'inputs': 18, 'targets': 8}
   batches = datasets.validation_datasets(
     tiny_run.TWO_TASKS,
-    {'inputs': 18, 'targets': 8},
+    access.Access(lengths, cache=cache.Cache(str(tmp_path)) if is_cached else None),
     batch_size=50,
     num_batches=2,
-    use_cached=False,
   )
+  first = next(batches['hp_builtin_copy'].as_numpy_iterator())
+  task = seqio.TaskRegistry.get('hp_builtin_copy')
+  rows = task.get_dataset(lengths, 'validation', shuffle=False).take(50)
+  for tokens, row in zip(first['decoder_target_tokens'], rows, strict=True):
+    assert tokens[tokens > 0].tolist() == row['targets'].numpy().tolist()
+  assert bool(cache.Cache(str(tmp_path)).entries()) == is_cached
   assert set(batches) == {'hp_builtin_copy', 'hp_builtin_first'}
   rows = [len(b['task_ids']) for b in batches['hp_builtin_copy'].as_numpy_iterator()]
   assert rows == [50, 50]

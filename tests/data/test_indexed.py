@@ -150,7 +150,7 @@ def test_the_position_of_any_number_of_tasks_is_small(tmp_path):
 
 @pytest.mark.parametrize(
   'position',
-  [{}, {'batches': 1}, {'batches': -1, 'draws': 3}, {'batches': 3, 'draws': 1}, [], 'x'],
+  [{}, {'batches': 1}, {'batches': 3, 'draws': 6, 'digest': '0123456789abcdef'}, [], 'x'],
 )
 def test_a_position_that_is_none_is_refused(position, tmp_path):
   rng = np.random.default_rng(0)

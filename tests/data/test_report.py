@@ -2,24 +2,30 @@
 
 import pathlib
 
+import pytest
 import seqio
 
 import hyperprompt_tasks
 from hyperprompt_jax.data import report
+from hyperprompt_jax.data.access import Access
+from hyperprompt_jax.data.cache import Cache
 
 SMALL_VOCABULARY = str(
   pathlib.Path(seqio.__file__).parent / 'test_data/sentencepiece/sentencepiece.model'
 )
 
 
-def test_unknown_tokens_and_cut_texts_of_both_splits(tmp_path):
+@pytest.mark.parametrize('is_cached', [False, True])
+def test_unknown_tokens_and_cut_texts_of_both_splits(is_cached, tmp_path):
   (tmp_path / 'a.tsv').write_text('inputs\ttargets\nthis\tthat\n☃ ☃ ☃\t☃\n')
   (tmp_path / 'b.tsv').write_text('inputs\ttargets\nthis is a test of a cut\tthat\n')
   files = {'train': str(tmp_path / 'a.tsv'), 'validation': str(tmp_path / 'b.tsv')}
-  name = hyperprompt_tasks.from_files('report_counts', {'t': files})
+  name = hyperprompt_tasks.from_files(f'report_counts_{is_cached}', {'t': files})
   vocabulary = hyperprompt_tasks.use_vocabulary(SMALL_VOCABULARY)
+  cache = Cache(str(tmp_path)) if is_cached else None
+  source = Access({'inputs': 9, 'targets': 9}, cache=cache)
   unknown = lambda text: vocabulary.encode(text).count(vocabulary.unk_id)
-  (data,) = report.look(name, {'inputs': 9, 'targets': 9}, 10, False).values()
+  (data,) = report.look(name, source, 10).values()
   assert data.examples == 2 and data.validation.examples == 1
   texts = {'inputs': ('this', '☃ ☃ ☃'), 'targets': ('that', '☃')}
   assert data.unknown == {f: sum(map(unknown, both)) for f, both in texts.items()}

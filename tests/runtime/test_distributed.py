@@ -15,7 +15,7 @@ import time
 import pytest
 
 from hyperprompt_jax import cli
-from hyperprompt_jax.data.datasets import TrainingBatches
+from hyperprompt_jax.data.indexed import IndexedBatches
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import distributed, libtpu, reporting, run_lock
 from tests import tiny_run
@@ -107,13 +107,13 @@ def train_and_be_stopped(whole, stopped, held, *meet):
   with pytest.raises(UserError) as refused, run_lock.held(held):
     pass
   pathlib.Path(held, f'told to host {meet[-1][-1]}').write_text(str(refused.value))
-  take = TrainingBatches.__next__
+  take = IndexedBatches.__next__
 
   def take_slowly(batches):
     time.sleep(0.5)  # JAX checks for the signal once in a second
     return take(batches)
 
-  TrainingBatches.__next__ = take_slowly
+  IndexedBatches.__next__ = take_slowly
   if meet[-1].endswith('=1'):
     threading.Thread(target=_stop_after, args=(stopped, SAVED + 2), daemon=True).start()
   sys.exit(cli.main([*arguments(stopped, THREE_AXES), *meet]))
@@ -331,7 +331,7 @@ def test_on_a_tpu_hosts_meet_without_flags(tmp_path, capsys, monkeypatch):
   assert len(met) == 1
 
 
-def test_a_run_keeps_the_shards_of_its_data(one_device, tmp_path, capsys):
+def test_a_run_needs_no_shards_of_its_data(one_device, tmp_path):
   copy = back_to(one_device, SAVED, tmp_path / 'copy')
-  assert cli.main(arguments(copy, ONE_DEVICE, NUM_DATA_SHARDS=1)) == 2
-  assert 'NUM_DATA_SHARDS=2; this run has 1: keep the old value' in capsys.readouterr().err
+  assert cli.main(arguments(copy, ONE_DEVICE, NUM_DATA_SHARDS=1)) == 0
+  assert_same_run(copy, one_device)

@@ -27,12 +27,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tensorflow as tf
+from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints import Checkpointer, TrainState
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.checkpoints.lazy import arranged
 from hyperprompt_jax.checkpoints.source import open_source
+from hyperprompt_jax.data import stream
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.training.settings import ALL, TASK, Retention
 from hyperprompt_jax.training.trainable import TrainableParameters
@@ -46,13 +48,25 @@ REFUSED, RESTORED, WENT_BACK = 'refused by name', 'restored right', 'went back, 
 
 @dataclasses.dataclass
 class Data:
-  """Shuffled training data in two shards, in place of `datasets.TrainingBatches`."""
+  """Shuffled training data in two shards, in place of a run's own."""
 
   num_shards: int = 2
 
   def __post_init__(self):
     self.readers = {shard: self._read(shard) for shard in range(self.num_shards)}
-    self.own = self.readers
+    self.number = None
+
+  def record(self) -> dict[str, Any]:
+    """Returns nothing that runs must share."""
+    return {}
+
+  def save(self, directory: epath.Path) -> None:
+    """Writes the position."""
+    stream.save_states(self.readers, directory)
+
+  def restore(self, directory: epath.Path) -> None:
+    """Reads the position."""
+    stream.restore_states(self.readers, directory)
 
   def _read(self, shard: int) -> Iterator:
     numbers = tf.data.Dataset.range(1000).shard(self.num_shards, shard)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import faulthandler
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -22,10 +23,11 @@ from etils import epath
 from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.checkpoints.formats import t5x
-from hyperprompt_jax.checkpoints.iterator import IteratorHandler, IteratorRestore
 from hyperprompt_jax.checkpoints.lazy import LazyArray
 from hyperprompt_jax.checkpoints.storage import Folder
-from hyperprompt_jax.data import datasets
+from hyperprompt_jax.data import access
+from hyperprompt_jax.data.cache import Cache, default_directory
+from hyperprompt_jax.data.indexed import BatchSettings
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import reporting
 from hyperprompt_jax.training.loop import TrainingLoop
@@ -293,17 +295,17 @@ def _next_batches(model_dir: pathlib.Path, step: int) -> list[dict[str, Any]]:
   """Returns the batches that a run would read next."""
   checkpoint = epath.Path(model_dir / f'checkpoints/{step}')
   run = json.loads((checkpoint / 'run/metadata').read_bytes())
-  batches = datasets.TrainingBatches(
+  lengths = BINDINGS['TASK_FEATURE_LENGTHS']
+  batches = access.training_batches(
     subject.MIXTURE,
-    BINDINGS['TASK_FEATURE_LENGTHS'],
+    BatchSettings(lengths, BINDINGS['BATCH_SIZE'], seed=0),
+    access.Access(lengths, cache=Cache(default_directory())),
     Partitioner(),
-    batch_size=BINDINGS['BATCH_SIZE'],
-    num_shards=run['num_data_shards'],
-    seed=0,
-    use_cached=False,
+    run['num_data_shards'],
   )
-  IteratorHandler().restore(checkpoint / 'data', IteratorRestore(batches.readers))
-  return [{name: array.tolist() for name, array in next(batches).items()} for _ in range(8)]
+  batches.restore(checkpoint / 'data')
+  following = itertools.islice(batches, 8)
+  return [{name: array.tolist() for name, array in batch.items()} for batch in following]
 
 
 def _files(folder: pathlib.Path) -> dict[str, bytes]:
