@@ -55,12 +55,12 @@ DAMAGED = 'damaged'
 
 @struct.dataclass
 class TrainState:
-  """What a training step changes.
+  """The values that a training step changes.
 
   Attributes:
-    step: int32 scalar, steps done.
-    params: the network's parameters.
-    opt_state: the optimizer's state.
+    step: counts the steps done, an int32 scalar.
+    params: are the network's parameters.
+    opt_state: is the optimizer's state.
   """
 
   step: Any
@@ -75,8 +75,8 @@ def preserved(
 
   Args:
     retention: The rules; a step that any of them keeps is kept.
-    steps: The steps in ascending order.
-    scores: The scores by step, of each task and `AVERAGE`.
+    steps: are in ascending order.
+    scores: maps steps to the scores of each task and of `AVERAGE`.
   """
   latest = steps if retention.keep is None else steps[max(0, len(steps) - retention.keep) :]
   kept = set(latest)
@@ -112,18 +112,17 @@ class Checkpointer:
 
   A checkpoint holds the trainable parameters, the optimizer's state, the position in the
   training data, and the task list; and a reference to the frozen parameters, if there are
-  any. Saving is asynchronous and atomic: a step is there whole, or not at all. What is
-  restored has the bits that were saved, by sums over every array, or is refused.
+  any. Saving is asynchronous and atomic: a step is complete or absent. A restored array has
+  the saved bits, by a sum over all of them, or it is refused.
 
   Args:
-    model_dir: the run's folder.
-    task_list: the conditioned tasks that the run's task ids index.
-    retention: what to keep; None opens the folder for reading alone.
-    scores: by step, the scores of its evaluation: of each task, and `AVERAGE`. Read
-      anew at every save.
-    data: what a run that goes on must share with its start, JSON by name. A position in
-      other data means nothing, and TensorFlow does not always notice.
-    trainable: The parameters that training changes; the others are not saved.
+    model_dir: is the run's folder.
+    task_list: holds the conditioned tasks that the run's task ids index.
+    retention: says which steps are kept; None opens the folder for reading alone.
+    scores: maps steps to the scores of each task and of `AVERAGE`. Every save reads it.
+    data: describes the training data by JSON values, which a resumed run must share. A
+      position in other data means nothing, and TensorFlow does not always notice.
+    trainable: selects the parameters that training changes; the others are not saved.
   """
 
   def __init__(
@@ -143,7 +142,7 @@ class Checkpointer:
     self._data = dict(data or {})
     self._trainable = trainable
     self._base: Base | None = None
-    # Steps before this run's first: those of what it started from.
+    # The step of the checkpoint that this run started from.
     self.initial_step = 0
     if retention is None and not self.directory.is_dir():
       raise UserError(f'no checkpoints in {model_dir}: train there first')
@@ -175,12 +174,12 @@ class Checkpointer:
     return self._manager.latest_step()
 
   def start(self, state: TrainState, initial: str | None) -> None:
-    """Fixes what is the same for all checkpoints to come: the first step, and the base.
+    """Fixes the first step and the base, which all checkpoints share.
 
     Args:
-      state: that training starts with.
-      initial: a checkpoint that holds the very parameters that will not be trained; they
-        are written to the run's folder if there is none.
+      state: is the state that training starts with.
+      initial: names a checkpoint that holds the very parameters that will not be trained;
+        None writes them to the run's folder.
     """
     self.initial_step = int(state.step)
     _, frozen = self._trainable.split(state.params)
@@ -226,8 +225,8 @@ class Checkpointer:
     warning that names them and it: their steps are done again, with the same results.
 
     Args:
-      like: shapes, dtypes and shardings of the state.
-      batches: the run's training data, from the start.
+      like: has the shapes, dtypes and shardings of the state.
+      batches: is the run's training data at its start.
 
     Raises:
       UserError: if there is none, or as `restore` does.
@@ -265,9 +264,9 @@ class Checkpointer:
     """Restores a run: its state, and its position in the data, into `batches`.
 
     Args:
-      step: one of `steps()`.
-      like: shapes, dtypes and shardings of the state.
-      batches: the run's training data, from the start.
+      step: is one of `steps()`.
+      like: has the shapes, dtypes and shardings of the state.
+      batches: is the run's training data at its start.
 
     Raises:
       UserError: if the checkpoint cannot be read or is of another network, task list or
@@ -422,9 +421,9 @@ class Checkpointer:
       )
 
   def _read_run(self, step: int) -> record.RunRecord:
-    found = self._restore(step, run=ocp.args.JsonRestore()).run
+    contents = self._restore(step, run=ocp.args.JsonRestore()).run
     with reading(str(self.directory / str(step))):
-      return record.of_json(found)
+      return record.of_json(contents)
 
   def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
     with reading(str(self.directory / str(step))):
