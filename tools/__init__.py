@@ -1,0 +1,1 @@
+"""Programs that check the code or attack it: prose, reliability, fuzzing."""
