@@ -60,6 +60,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.prose
 	$(BIN)/shellcheck --external-sources launch/*.sh tests/launch/*.sh
 
 format: .venv/installed

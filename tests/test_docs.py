@@ -218,3 +218,12 @@ def resolve(name):
   for attribute in rest:
     value = getattr(value, attribute)
   return value
+
+
+def test_the_network_of_the_readme_runs():
+  text = (ROOT / 'README.md').read_text()
+  (example,) = re.findall(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+  assert len(example.splitlines()) <= 14
+  names = {}
+  exec(example, names)
+  assert names['logits'].shape == (2, 8, 256)
