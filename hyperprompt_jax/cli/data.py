@@ -94,10 +94,10 @@ def _configured(flags: argparse.Namespace, bindings: Sequence[str]) -> Any:
   from hyperprompt_jax.evaluation import runs
   from hyperprompt_jax.training.settings import DataSettings
 
-  if flags.model_dir:
-    runs.configure(flags.model_dir, RUN_FILE, flags.gin_file, bindings)
-  else:
+  if flags.gin_file:
     gin_files.parse(flags.gin_file, bindings)
+  else:
+    runs.configure(flags.model_dir, RUN_FILE, [], bindings)
   return gin_files.call(DataSettings)
 
 
@@ -112,7 +112,7 @@ def _build(flags: argparse.Namespace, bindings: Sequence[str]) -> Mapping[str, A
   hyperprompt_tasks.use_vocabulary(data.vocabulary)
   source = access.Access.from_settings(data)
   if source.cache is None:
-    raise UserError('DATA_CACHE=None: there is no cache to build')
+    raise UserError('DATA_CACHE=none: there is no cache to build')
   name = data.mixture_or_task_name
   train = list(access.members(name, 'train'))
   opened = list(source.open(train, 'train', whole=False).values()) if train else []
@@ -148,6 +148,16 @@ _ACTIONS: dict[str, Callable[[Cache, argparse.Namespace], Mapping[str, Any]]] = 
 }
 
 
+def _bindings(parsed: arguments.Parsed) -> list[str]:
+  """The gin bindings, with those of flags that the verb has itself."""
+  flags, bindings = parsed.flags, [*parsed.bindings]
+  if flags.data_cache:
+    bindings.append(f'DATA_CACHE={flags.data_cache!r}')
+  if flags.model_dir and flags.gin_file:
+    bindings.append(f'MODEL_DIR={flags.model_dir!r}')
+  return bindings
+
+
 def parse(words: Sequence[str]) -> arguments.Parsed:
   """Parses the words after the verb, and checks the configuration that they compose."""
   parser = arguments.Parser('data', __doc__)
@@ -160,7 +170,9 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument(
     '--show-step', '--show_step', type=int, metavar='N', help='print the batch of a step'
   )
-  parser.add_argument('--model_dir', help='a run, whose configuration is taken')
+  parser.add_argument(
+    '--model_dir', help='a run; without gin files its configuration is taken'
+  )
   parser.add_argument(
     '--data_cache', metavar='DIR', help='the folder, if it is not the default one'
   )
@@ -181,10 +193,10 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   if not flags.gigabytes >= 0:
     raise UserError(f'--gigabytes must be 0 or more, not {flags.gigabytes}')
   if flags.action not in _ACTIONS:
-    if flags.model_dir:
-      run_folder.check(flags.model_dir, RUN_FILE, flags.gin_file, parsed.bindings)
-    elif flags.gin_file:
-      static.check(flags.gin_file, parsed.bindings)
+    if flags.gin_file:
+      static.check(flags.gin_file, _bindings(parsed))
+    elif flags.model_dir:
+      run_folder.check(flags.model_dir, RUN_FILE, [], _bindings(parsed))
     else:
       raise UserError('give the flags of `hyperprompt train`, or --model_dir')
   return parsed
@@ -195,9 +207,9 @@ def run(parsed: arguments.Parsed) -> None:
   flags = parsed.flags
   arguments.use_cache(flags)
   if flags.show_step is not None:
-    report, show = _show(flags, parsed.bindings), _print_batch
+    report, show = _show(flags, _bindings(parsed)), _print_batch
   elif flags.action == 'build':
-    report, show = _build(flags, parsed.bindings), _print
+    report, show = _build(flags, _bindings(parsed)), _print
   else:
     cache = Cache(flags.data_cache or default_directory())
     report, show = _ACTIONS[flags.action](cache, flags), _print

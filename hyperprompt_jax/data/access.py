@@ -18,7 +18,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed, terminal
 
-DEFAULT = 'default'
+DEFAULT, NONE = 'default', 'none'
 TrainingBatches = IndexedBatches | StreamedBatches
 Lengths = Mapping[str, int]
 
@@ -41,7 +41,7 @@ class Access:
   def from_settings(cls, data: Any) -> 'Access':
     """The access that `settings.DataSettings` describe."""
     cache = None
-    if data.cache is not None:
+    if data.cache != NONE:
       directory = default_directory() if data.cache == DEFAULT else data.cache
       cache = Cache(directory, int(data.cache_gigabytes * 10**9))
     return cls(data.task_feature_lengths, data.use_cached, cache)
@@ -60,7 +60,7 @@ class Access:
       UserError: if the cache cannot be written or read.
     """
     if self.cache is None:
-      raise build.NotMaterialised(tasks[0].name, 'is not cached, by DATA_CACHE=None')
+      raise build.NotMaterialised(tasks[0].name, 'is not cached, by DATA_CACHE=none')
     entries = build.materialise(tasks, self.request(split, whole=whole), self.cache)
     _allow_open_files(len(entries))
     return {name: Examples.open(entry) for name, entry in entries.items()}

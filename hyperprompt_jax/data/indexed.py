@@ -159,10 +159,8 @@ class Batches:
           of_part = np.zeros(rows * width, np.int32)
           of_part[index] = values
           batch[f'{part}_{name}'] = of_part.reshape(rows, width)
-    for number, task in enumerate(self.examples):
-      chosen = np.flatnonzero(drawn.task == number)
-      if chosen.size:
-        task_ids[row[chosen], segment[chosen]] = task.task_ids(drawn.example[chosen])
+    for task, chosen in self._by_task(drawn):
+      task_ids[row[chosen], segment[chosen]] = task.task_ids(drawn.example[chosen])
     targets = flat['targets'][0]
     shifted = np.zeros_like(targets)
     shifted[:, 1:] = targets[:, :-1]
@@ -194,13 +192,20 @@ class Batches:
     skipped = start - numbers[0] * _BLOCK
     return whole[skipped : skipped + count]
 
+  def _by_task(self, drawn: Drawn) -> Iterator[tuple[Examples, np.ndarray]]:
+    """The examples of each task that is drawn, and which draws are of it."""
+    if not len(drawn):
+      return
+    by_task = np.argsort(drawn.task, kind='stable')
+    borders = np.flatnonzero(np.diff(drawn.task[by_task])) + 1
+    for chosen in np.split(by_task, borders):
+      yield self.examples[drawn.task[chosen[0]]], chosen
+
   def _lengths(self, drawn: Drawn, feature: str) -> np.ndarray:
     limit = self.settings.lengths[feature]
     length = np.empty(len(drawn), np.int64)
-    for number, task in enumerate(self.examples):
-      chosen = np.flatnonzero(drawn.task == number)
-      if chosen.size:
-        length[chosen] = task.lengths(feature, drawn.example[chosen], limit)
+    for task, chosen in self._by_task(drawn):
+      length[chosen] = task.lengths(feature, drawn.example[chosen], limit)
     return length
 
   def _tokens(self, drawn: Drawn, feature: str) -> tuple[np.ndarray, np.ndarray]:
@@ -208,11 +213,9 @@ class Batches:
     limit = self.settings.lengths[feature]
     length = np.empty(len(drawn), np.int64)
     parts = []
-    for number, task in enumerate(self.examples):
-      chosen = np.flatnonzero(drawn.task == number)
-      if chosen.size:
-        tokens, length[chosen] = task.tokens(feature, drawn.example[chosen], limit)
-        parts.append((chosen, tokens))
+    for task, chosen in self._by_task(drawn):
+      tokens, length[chosen] = task.tokens(feature, drawn.example[chosen], limit)
+      parts.append((chosen, tokens))
     start = np.cumsum(length) - length
     result = np.empty(int(length.sum()), np.int32)
     for chosen, tokens in parts:

@@ -13,7 +13,8 @@ import seqio
 import tensorflow as tf
 
 from hyperprompt_jax.data.columns import Values
-from hyperprompt_tasks import preprocessors, vocabulary
+from hyperprompt_tasks import vocabulary
+from hyperprompt_tasks.preprocessors import add_task_ids, check_labels
 
 Tensors = Mapping[str, Any]
 Transform = Callable[[Tensors], Tensors]
@@ -50,10 +51,10 @@ def _on_batches(preprocessor: Any, task: seqio.Task) -> Transform | None:
     return lambda rows: seqio.preprocessors.append_eos_after_trim_impl(
       dict(rows), features, None
     )
-  if function is preprocessors.check_labels:
+  if function is check_labels:
     function(None, features, **keywords)
     return lambda rows: rows
-  if function is preprocessors.add_task_ids:
+  if function is add_task_ids:
     ids = tf.constant([[keywords['task_id']]], tf.int32)
     return lambda rows: {**rows, 'task_ids': tf.repeat(ids, _num_rows(rows), 0)}
   return None

@@ -79,11 +79,11 @@ class DataSettings(Settings):
     "Whether SeqIO's cache is read in place of the sources of the tasks.",
     False,
   )
-  cache: str | None = setting(
+  cache: str = setting(
     'DATA_CACHE',
     'The folder in which the examples of tasks are materialised, once for all runs. '
-    "'default' is what HYPERPROMPT_DATA_CACHE names, or the user's folder for caches; None "
-    'reads every task as a stream through SeqIO.',
+    "'default' is what HYPERPROMPT_DATA_CACHE names, or the user's folder for caches; "
+    "'none' reads every task as a stream through SeqIO.",
     'default',
   )
   cache_gigabytes: float = setting(

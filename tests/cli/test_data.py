@@ -109,10 +109,10 @@ def test_the_batch_of_a_run_is_found_from_its_checkpoints(trained, capsys):
       '--show-step=0: the first step of this run is 1',
     ),
     (
-      ['--show-step=3', *data_arguments(DATA_CACHE=None)],
+      ['--show-step=3', *data_arguments(DATA_CACHE='none')],
       'batches of a stream cannot be made without those before',
     ),
-    (['build', *data_arguments(DATA_CACHE=None)], 'DATA_CACHE=None: there is no cache'),
+    (['build', *data_arguments(DATA_CACHE='none')], 'DATA_CACHE=none: there is no cache'),
   ],
 )
 def test_mistakes_are_one_line(words, reason, capsys):

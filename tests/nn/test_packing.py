@@ -18,7 +18,6 @@ every_variant = pytest.mark.parametrize(
     'hyperformer',
     'hyperprompt_global',
     'upper_layers_of_both',
-    'lengths_and_offsets',
   ],
 )
 
@@ -26,15 +25,12 @@ every_variant = pytest.mark.parametrize(
 PACKING = [(0, 1, 2, 3), (5, 4)]
 
 
-WITHOUT_FIRST_LAYER = [m for m in tiny.VARIANTS.values() if getattr(m, 'first_layer', 0)]
-
-
 def packed_and_alone(variant):
   """Returns a model, its parameters, six rows, and the same rows packed into two.
 
   Stacks have one layer, which compiles fastest, or two if the first layer has no prompts.
   """
-  layers = 2 if tiny.VARIANTS[variant] in WITHOUT_FIRST_LAYER else 1
+  layers = 2 if variant == 'upper_layers_of_both' else 1
   model = tiny.model(
     tiny.VARIANTS[variant],
     num_encoder_layers=layers,

@@ -46,7 +46,8 @@ KILLED = random.Random(7).choice((7, 8, 10))
 SKIPPING = (
   '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()',
   '--gin.optimizers.skip_step_on_spikes.interval=8',
-  '--gin.optimizers.skip_step_on_spikes.scaling_factor=1.5',
+  '--gin.optimizers.skip_step_on_spikes.scaling_factor=1.2',
+  '--gin.RANDOM_SEED=3',
 )
 
 

@@ -142,7 +142,7 @@ def test_a_position_of_another_step_is_noticed(unbroken, tmp_path, capsys):
 
 
 def test_streams_and_indices_are_not_mixed(unbroken, capsys):
-  line = refused(unbroken, capsys, DATA_CACHE=None)
+  line = refused(unbroken, capsys, DATA_CACHE='none')
   assert "READING='by index'; this run has 'as a stream'" in line
 
 

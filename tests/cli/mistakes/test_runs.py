@@ -137,7 +137,7 @@ TRAIN_DAMAGES = {
   'no optimizer': lambda step: remove(step / 'optimizer'),
   'half of the optimizer': lambda step: truncate(largest_data(step / 'optimizer')),
   'no position': lambda step: remove(step / 'data'),
-  'half of the position': lambda step: truncate(next((step / 'data').glob('*.data-*'))),
+  'half of the position': lambda step: truncate(step / 'data' / 'position.json'),
 }
 
 
