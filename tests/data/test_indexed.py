@@ -14,7 +14,7 @@ from hyperprompt_jax.data import indexed, packing
 from hyperprompt_jax.errors import UserError
 from tests.data import made
 
-CASES = int(os.environ.get('HYPERPROMPT_CASES', '12'))
+CASES = int(os.environ.get('HYPERPROMPT_CASES', '25'))
 LIMITS = {'inputs': 11, 'targets': 7}
 
 
@@ -57,36 +57,58 @@ def same(a, b):
   return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize('number', range(CASES))
-def test_restored_anywhere_on_any_hosts_batches_are_the_same(number, tmp_path):
+@pytest.mark.parametrize('number', range(8))
+def test_readers_are_restored_anywhere_on_any_hosts(number, tmp_path):
   case = drawn_case(number, tmp_path)
   settings, rng = case[2], case[3]
-  # Three epochs of the mixture, in at most so many batches.
-  steps = min(40, 3 + 3 * sum(map(len, case[0])) // settings.batch_size)
-  everything = np.ones(settings.batch_size, bool)
-  unbroken = stream(case, everything)
+  unbroken = stream(case, np.ones(settings.batch_size, bool))
   batches, folders = [], []
-  for step in range(steps):
+  for step in range(12):
     folders.append(epath.Path(tmp_path / str(step)))
     folders[-1].mkdir()
     unbroken.save(folders[-1])
     batches.append(next(unbroken))
   unbroken.close()
-  for at in {0, steps - 1, *rng.integers(0, steps, 4).tolist()}:
+  for at in {0, 11, *rng.integers(0, 12, 2).tolist()}:
     hosts, copies = hosts_of(rng, settings.batch_size)
     readers = [stream(case, own, saves=False) for own in hosts]
     for reader in readers:
       reader.restore(folders[at])
-    for step in range(at, min(steps, at + 3)):
+    for step in range(at, min(12, at + 3)):
       parts = [next(reader) for reader in readers]
       whole = {name: sum(part[name] for part in parts) // copies for name in parts[0]}
       assert same(whole, batches[step]), (number, at, step)
     for reader in readers:
-      assert reader.number == min(steps, at + 3)
+      assert reader.number == min(12, at + 3)
       reader.close()
 
 
 @pytest.mark.parametrize('number', range(CASES))
+def test_from_any_step_of_three_epochs_any_hosts_make_the_same_batches(number, tmp_path):
+  examples, rates, settings, rng = drawn_case(number, tmp_path)
+  steps = min(60, 1 + 3 * sum(map(len, examples)) // settings.batch_size)
+  unbroken = indexed.Batches(examples, rates, settings)
+  starts, batches = [0], []
+  for _ in range(steps):
+    placed = unbroken.at(starts[-1])
+    batches.append(unbroken.features(placed))
+    starts.append(placed.end)
+  for at in {0, steps - 1, *rng.integers(0, steps, 3).tolist()}:
+    restored = indexed.Batches(examples, rates, settings)
+    hosts, copies = hosts_of(rng, settings.batch_size)
+    placed = restored.at(starts[at])
+    assert placed.end == starts[at + 1]
+    parts = [restored.features(placed, own) for own in hosts]
+    whole = {name: sum(part[name] for part in parts) // copies for name in parts[0]}
+    assert same(whole, batches[at]), (number, at)
+  drawn = unbroken._draws.at(0, starts[-1])
+  for task, task_examples in enumerate(examples):
+    seen, size = drawn.example[drawn.task == task], len(task_examples)
+    for epoch in range(len(seen) // size):
+      assert len(set(seen[epoch * size : (epoch + 1) * size].tolist())) == size
+
+
+@pytest.mark.parametrize('number', range(8))
 def test_each_example_of_an_epoch_is_in_the_batches_once(number, tmp_path):
   examples, rates, settings, _ = drawn_case(number, tmp_path)
   batches = indexed.Batches(examples, rates, settings)
