@@ -1,6 +1,7 @@
 """Several hosts: here processes of this machine, with four CPU devices each."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -20,7 +21,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import distributed, libtpu, reporting, run_lock
 from tests import tiny_run
 
-STEPS, SAVED = 12, 4
+STEPS, SAVED, BATCH_SIZE = 12, 4, 16
 # Sizes of the mesh axes other than `data`.
 ONE_DEVICE = {}
 THREE_AXES = {'num_partitions': 2, 'fsdp': 2}
@@ -33,7 +34,7 @@ def arguments(folder, mesh, **macros):
     **{
       'MIXTURE_OR_TASK_NAME': tiny_run.TWO_TASKS,
       'TRAIN_STEPS': STEPS,
-      'BATCH_SIZE': 16,
+      'BATCH_SIZE': BATCH_SIZE,
       'EVAL_PERIOD': STEPS,
       'CHECKPOINT_PERIOD': SAVED,
       'NUM_DATA_SHARDS': 2,
@@ -192,10 +193,11 @@ def test_another_run_is_told_to_all_hosts(two_hosts):
     )
 
 
-def test_each_host_saves_its_part(two_hosts):
+def test_each_host_saves_its_part_and_one_the_position(two_hosts):
   whole, *_ = two_hosts
   checkpoint = whole / 'checkpoints' / str(STEPS)
-  assert {p.stem for p in (checkpoint / 'data').glob('shard_*')} == {'shard_0', 'shard_1'}
+  position = json.loads((checkpoint / 'data' / 'position.json').read_text())
+  assert (position['batches'], position['draws']) == (STEPS, STEPS * BATCH_SIZE)
   assert (checkpoint / 'params' / 'ocdbt.process_1').is_dir()
 
 
