@@ -258,7 +258,7 @@ def _batches(plan: _Plan) -> Iterator[dict[str, Values]]:
   """The examples, many at a time.
 
   Tokenizing and what follows it treats every example alike, and most tasks end so: it is
-  applied to whole batches, at a third of the cost. Rows in memory that nothing else is
+  applied to whole batches, which costs less. Rows in memory that nothing else is
   done to need no pipeline at all.
   """
   task, request = plan.task, plan.request

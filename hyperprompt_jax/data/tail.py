@@ -1,7 +1,7 @@
 """The last steps of most tasks, done to whole batches: tokenizing, EOS, task ids.
 
 Each of these treats every example alike, so that a batch of many gives what the examples
-give one by one, at a third of the cost (docs/reference/speed.md).
+give one by one, at less cost.
 """
 
 import functools

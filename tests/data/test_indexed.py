@@ -1,6 +1,6 @@
 """Batches by index: properties over drawn data, batches, packing, hosts and restores.
 
-HYPERPROMPT_CASES=5000 draws as many cases as the campaign of docs/reference/reliability.md.
+HYPERPROMPT_CASES=5000 in the environment draws so many cases.
 """
 
 import json
