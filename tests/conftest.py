@@ -35,8 +35,9 @@ libtpu.prepare()
 # The slowest files run first, so that no worker is left with one at the end.
 SLOW_FILES = (
   'runtime/test_distributed.py',
-  'nn/test_methods.py',
+  'methods/test_methods.py',
   'test_methods.py',
+  'training/test_small_tasks.py',
   'checkpoints/test_initial.py',
   'training/test_resume.py',
   'training/test_train_step.py',

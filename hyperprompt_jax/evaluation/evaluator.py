@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,23 +22,26 @@ from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed
 from hyperprompt_jax.runtime.files import write_whole, writing
 from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
+from hyperprompt_tasks import metric_guard
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """What an evaluation found.
+  """The results of one evaluation.
 
   Attributes:
     metrics: holds the metrics by SeqIO task and name.
-    losses: mean loss of a target token, by SeqIO task.
+    losses: holds the mean loss of a target token, by SeqIO task.
     scores: holds the mean of its metrics, by conditioned task.
-    average: mean of the scores; None if one is missing.
+    average: is the mean of the scores; None if one is missing.
+    failures: are the errors of metrics and postprocessors, whose values are missing.
   """
 
   metrics: Mapping[str, Mapping[str, float]]
   losses: Mapping[str, float]
   scores: Mapping[str, float]
   average: float | None
+  failures: Sequence[hyperprompt_tasks.MetricError] = ()
 
   def scalars(self) -> dict[str, float]:
     """All of it as flat names: `TASK/METRIC`, `TASK/loss`, `score/TASK`, `average`."""
@@ -129,7 +132,7 @@ class Evaluator:
         epath.Path(self._log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
     opened = splits.open_splits(self._eval_tasks, 'validation', self._access)
     with splits.read_by_seqio(opened):
-      return seqio.Evaluator(
+      evaluator = seqio.Evaluator(
         self._name,
         feature_converter=features.ConditionedEncDecFeatureConverter(),
         eval_split='validation',
@@ -139,6 +142,8 @@ class Evaluator:
         logger_cls=[_Logger] if self._log_dir else [],
         log_dir=self._log_dir,
       )
+    self._failures = metric_guard.guard(evaluator)
+    return evaluator
 
   def evaluate(self, params: Any, step: int) -> Results:
     """Evaluates one state of the parameters.
@@ -152,6 +157,7 @@ class Evaluator:
     conditioning = self._condition(params)
     losses = {name: self._mean_loss(params, ds) for name, ds in self._losses.items()}
     metrics: Mapping[str, Mapping[str, float]] = {}
+    failures: list[hyperprompt_tasks.MetricError] = []
     if self._eval_tasks:
       future, _ = self._evaluator.evaluate(
         compute_metrics=True,
@@ -159,11 +165,13 @@ class Evaluator:
         predict_fn=functools.partial(self._predict_all, params, conditioning),
       )
       metrics = {task: _numbers(values) for task, values in future.result().items()}
+      failures = self._failures.take()
     return Results(
       metrics=metrics,
       losses=losses,
       scores=hyperprompt_tasks.task_scores(self._name, metrics),
       average=hyperprompt_tasks.average(self._name, metrics),
+      failures=failures,
     )
 
   def _mean_loss(self, params: Any, dataset: tf.data.Dataset) -> float:

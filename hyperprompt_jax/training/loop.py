@@ -60,9 +60,10 @@ class TrainingLoop:
         step += 1
         if self._due(step, self.log_period) or self._at_boundary(step):
           self._report(step, pending)
-        self._evaluate_if_due(state, step)
+        # Saved first: whatever ends an evaluation, a restart evaluates this step again.
         if self._due(step, self.checkpoint_period):
           self._save(state)
+        self._evaluate_if_due(state, step)
       self.checkpointer.wait()
     except Interrupted as interrupted:
       self._report(step, pending)
@@ -144,6 +145,8 @@ class TrainingLoop:
       return
     self.progress.pause()
     results = self.evaluator.evaluate(state.params, step)
+    for failure in results.failures:
+      self.progress.message(f'WARNING: step {step}: {failure}; training goes on')
     self.metrics.write(step, summary.EVAL, results.scalars())
     self.scores[step] = results.ranking()
     average = '-' if results.average is None else f'{results.average:.2f}'

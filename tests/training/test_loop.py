@@ -83,7 +83,7 @@ class Run:
 
   def evaluate(self, params, step):
     self.evaluated.append(step)
-    return SimpleNamespace(scalars=dict, ranking=dict, average=None)
+    return SimpleNamespace(scalars=dict, ranking=dict, average=None, failures=())
 
   def write(self, step, kind, scalars):
     if kind == 'train':
@@ -191,3 +191,15 @@ def test_a_mean_is_over_the_steps_that_were_taken():
   run()
   step, scalars = run.written[0]
   assert step == 3 and scalars['loss'] == (1 + 3) / 2 and scalars['grad_norm'] == 1
+
+
+def test_a_step_is_saved_before_it_is_evaluated():
+  run = Run({}, periods=(1, 2, 2))
+
+  def evaluate(params, step):
+    raise RuntimeError('a fault of the evaluation')
+
+  run.loop.evaluator.evaluate = evaluate
+  with pytest.raises(RuntimeError, match='a fault'):
+    run.loop.run(TrainState(0, {}, {}))
+  assert run.saved == [2]

@@ -50,22 +50,25 @@ OTHER_NETWORK = [
 ]
 
 
-def test_a_checkpoint_of_another_network_is_listed_both_ways(mistake, copy):
+@pytest.mark.parametrize('verb', ['train', 'eval'])
+def test_a_checkpoint_of_another_network_is_listed_both_ways(mistake, copy, verb):
   before = contents(copy)
-  arguments = ['eval', f'--model_dir={copy}', *OTHER_NETWORK]
-  text = mistake(arguments, table=True, progress=1)
+  if verb == 'train':
+    arguments = tiny_run.train_arguments(copy, *OTHER_NETWORK)
+  else:
+    arguments = ['eval', f'--model_dir={copy}', *OTHER_NETWORK]
+  text = mistake(arguments, table=True, progress=0 if verb == 'train' else 1)
   assert f'checkpoint {copy}/checkpoints/4 is of another network' in text
   assert 'method/encoder_prompts: wanted absent, found [8, 2, 16]' in text
   assert 'decoder/layers/mlp/wo/kernel: wanted [1, 24, 16], found [1, 16, 16]' in text
   assert contents(copy) == before
 
 
-def test_a_run_does_not_go_on_with_another_network(mistake, copy):
+def test_a_run_does_not_go_on_with_an_activation_that_shapes_do_not_show(mistake, copy):
   before = contents(copy)
-  line = mistake(tiny_run.train_arguments(copy, *OTHER_NETWORK))
-  assert (
-    f'checkpoint {copy}/checkpoints/4 was trained with config.Config.mlp_dim=16' in line
-  )
+  changed = "--gin.config.Config.mlp_activations=('relu','linear')"
+  line = mistake(tiny_run.train_arguments(copy, changed))
+  assert "was trained with config.Config.mlp_activations=['gelu', 'linear']" in line
   assert contents(copy) == before
 
 

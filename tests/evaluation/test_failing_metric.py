@@ -1,0 +1,36 @@
+"""Training with a metric of the user's that raises."""
+
+import json
+
+import hyperprompt_tasks
+from hyperprompt_jax import cli
+from hyperprompt_tasks import builtin
+from tests import tiny_run
+
+NAME = 'hp_test_raising'
+
+
+def unfinished(targets, predictions):
+  raise KeyError('a label that the author forgot')
+
+
+hyperprompt_tasks.add_task(
+  NAME,
+  source=builtin.BuiltinSource('first'),
+  text=[],
+  task_list=builtin.TASKS,
+  conditioned_task='first',
+  metric_fns=[unfinished],
+)
+
+
+def test_a_metric_that_raises_costs_its_score_and_no_step(tmp_path, compile_once, capsys):
+  run = tmp_path / 'run'
+  assert cli.main(tiny_run.train_arguments(run, MIXTURE_OR_TASK_NAME=NAME)) == 0
+  warning = next(line for line in capsys.readouterr().err.splitlines() if 'WARN' in line)
+  assert NAME in warning and 'unfinished' in warning and 'forgot' in warning
+  assert 'Traceback' not in warning
+  assert sorted(path.name for path in (run / 'checkpoints').glob('[0-9]*')) == ['2', '4']
+  records = [json.loads(line) for line in (run / 'metrics.jsonl').open()]
+  assert any(f'eval/{NAME}/loss' in record for record in records)
+  assert not any('eval/score/first' in record for record in records)
