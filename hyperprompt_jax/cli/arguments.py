@@ -55,15 +55,18 @@ class Parser(argparse.ArgumentParser):
     Raises:
       UserError: for a flag that does not exist, or a value that a setting cannot have.
     """
-    flags, rest = self.parse_known_args(words)
+    # argparse takes a binding with a space in its value for a positional argument.
+    is_binding = lambda word: word.startswith(static.BINDING_PREFIX) and '=' in word
+    flags, rest = self.parse_known_args([word for word in words if not is_binding(word)])
     for word in rest:
-      if not word.startswith(static.BINDING_PREFIX) or '=' not in word:
-        known = [option for option in self._option_string_actions if len(option) > 2]
-        raise UserError(
-          f'unknown argument {word!r}{nearest(word.split("=")[0], known)}; '
-          'gin bindings are written --gin.NAME=VALUE'
-        )
-    bindings = [word.removeprefix(static.BINDING_PREFIX) for word in rest]
+      known = [option for option in self._option_string_actions if len(option) > 2]
+      raise UserError(
+        f'unknown argument {word!r}{nearest(word.split("=")[0], known)}; '
+        'gin bindings are written --gin.NAME=VALUE'
+      )
+    bindings = [
+      word.removeprefix(static.BINDING_PREFIX) for word in words if is_binding(word)
+    ]
     set_by_gin = {binding.partition('=')[0] for binding in bindings}
     for macro, setting in macros.described().items():
       text = getattr(flags, _MACRO + macro, None)

@@ -16,7 +16,13 @@ from hyperprompt_jax.training.settings import Retention
 PLAIN = optax.adam(0.1)
 SKIPPING = skip_step_on_spikes(PLAIN, interval=8)
 SHORTER = skip_step_on_spikes(PLAIN, interval=6)
-NO_DATA = SimpleNamespace(num_shards=1, own={}, readers={})
+NO_DATA = SimpleNamespace(
+  num_shards=1,
+  number=None,
+  record=dict,
+  save=lambda directory: None,
+  restore=lambda directory: None,
+)
 STEPS = 2
 
 

@@ -74,6 +74,8 @@ def test_a_folder_that_is_not_there_is_empty(tmp_path, capsys):
 @pytest.mark.parametrize('pack', [False, True])
 def test_the_batch_of_a_step_is_what_the_step_was_trained_on(pack, capsys):
   macros = {'MIXTURE_OR_TASK_NAME': tiny_run.TWO_TASKS, 'PACK': pack}
+  if pack:  # rows with room for several examples
+    macros['TASK_FEATURE_LENGTHS'] = {'inputs': 64, 'targets': 32}
   shown = report(capsys, '--show-step=3', *data_arguments(**macros))
   assert shown['step'] == 3
   for example in shown['examples']:

@@ -146,6 +146,7 @@ def test_somebody_elses_tasks_by_gin(tmp_path, capsys, monkeypatch):
   assert 'own_gin_c is no registered SeqIO task; nearest: own_gin_' in err
   tasks = "--gin.hyperprompt_tasks.condition.tasks={'own_gin_a': 1, 'own_gin_b': 2}"
   # Two tasks are registered, and only the last binding is wrong.
-  assert cli.main([*arguments, tasks, '--gin.BATCH_SIZE=0']) == 2
-  assert 'BATCH_SIZE' in capsys.readouterr().err
+  mesh = '--gin.partitioning.Partitioner.num_partitions=7'
+  assert cli.main([*arguments, tasks, mesh]) == 2
+  assert 'NUM_PARTITIONS=7' in capsys.readouterr().err
   assert hyperprompt_tasks.task_list('own_gin_theirs') == ('own_gin_a', 'own_gin_b')
