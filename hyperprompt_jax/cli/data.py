@@ -1,6 +1,7 @@
 """`hyperprompt data`: the cache of examples, and the batch of a step in words.
 
-`build` and `--show-step` take the flags of `hyperprompt train`.
+`data list`, `verify`, `prune` and `build` show, check, shrink and fill the cache. `build`
+and `--show-step` take the flags of `hyperprompt train`.
 """
 
 import argparse
@@ -162,12 +163,6 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   """Parses the words after the verb, and checks the configuration that they compose."""
   parser = arguments.Parser('data', __doc__)
   parser.add_argument(
-    'action',
-    nargs='?',
-    choices=[*_ACTIONS, 'build'],
-    help='list, check, shrink or fill the cache',
-  )
-  parser.add_argument(
     '--show-step', '--show_step', type=int, metavar='N', help='print the batch of a step'
   )
   parser.add_argument(
@@ -186,8 +181,11 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   arguments.add_settings(parser)
   arguments.add_cache(parser)
-  parsed = parser.parse(words)
+  # Not a positional argument: argparse takes a gin binding with a space for one.
+  action = words[0] if words and words[0] in (*_ACTIONS, 'build') else None
+  parsed = parser.parse(words[1:] if action else words)
   flags = parsed.flags
+  flags.action = action
   if (flags.action is None) == (flags.show_step is None):
     raise UserError(f'give one of {", ".join([*_ACTIONS, "build"])}, or --show-step=N')
   if not flags.gigabytes >= 0:
