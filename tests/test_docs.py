@@ -16,7 +16,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SOURCES = ('.py', '.sh', '.gin', '.toml', '.service', 'Makefile')
-FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != '.'}
+# The project's own folders, whatever else a demo or a build has left there.
+TRACKED = subprocess.run(
+  ['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True
+).stdout.splitlines()
+FOLDERS = {file.split('/')[0] for file in TRACKED if '/' in file and file[0] != '.'}
 
 
 def without_code(text):
