@@ -149,7 +149,7 @@ def chip_hours(campaign: Campaign, arm: Arm, chip: str, utilisation: float) -> f
     for name in ('steps', 'topology')
   )
   gin_files.parse(
-    campaign.files(arm), ["MODEL_DIR=''", *arm.bindings(), *campaign.bindings]
+    campaign.files(arm), ["MODEL_DIR='unused'", *arm.bindings(), *campaign.bindings]
   )
   value = gin_files.parameter
   lengths = value('settings.DataSettings.task_feature_lengths')

@@ -91,7 +91,7 @@ class DataSettings(Settings):
     'The size of that folder in gigabytes (10^9 bytes); what was used longest ago makes '
     'room.',
     50.0,
-    above=0,
+    at_least=0.001,
     at_most=10**6,
   )
   num_data_shards: int | None = setting(

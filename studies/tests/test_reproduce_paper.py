@@ -28,7 +28,7 @@ def test_every_method_is_trained_with_every_seed():
 def test_stacks_have_prompt_lengths_of_their_own(campaign, stacks):
   arm = Arm('hyperprompt_share', stacks, 0)
   gin_files.parse(
-    campaign.files(arm), ["MODEL_DIR=''", *arm.bindings(), *campaign.bindings]
+    campaign.files(arm), ["MODEL_DIR='unused'", *arm.bindings(), *campaign.bindings]
   )
   method = gin_files.parameter('model.Model.method').scoped_configurable_fn()
   assert method._lengths() == {
