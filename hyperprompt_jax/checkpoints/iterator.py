@@ -23,7 +23,7 @@ class TrainingData(Protocol):
   def number(self) -> int | None: ...  # noqa: D102
 
   def record(self) -> Mapping[str, Any]:
-    """What a run that goes on must share with its start, JSON by name."""
+    """Returns JSON by name that a resumed run must share with its start."""
 
   def save(self, directory: epath.Path) -> None:
     """Writes this host's part of the position under a folder."""

@@ -47,7 +47,7 @@ class Access:
     return cls(data.task_feature_lengths, data.use_cached, cache)
 
   def request(self, split: str, *, whole: bool) -> build.Request:
-    """What is wanted of a split: tokens alone, or the whole examples."""
+    """The parts of a split to read: tokens alone, or the whole examples."""
     return build.Request(split, dict(self.lengths), self.use_cached, whole)
 
   def open(

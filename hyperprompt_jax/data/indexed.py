@@ -280,7 +280,7 @@ class IndexedBatches(Iterator[dict[str, np.ndarray]]):
     return batch
 
   def record(self) -> dict[str, Any]:
-    """What a run that goes on must share with its start, JSON by name."""
+    """Returns JSON by name that a resumed run must share with its start."""
     return {'READING': 'by index', 'TASKS': self._tasks}
 
   def save(self, directory: epath.Path) -> None:

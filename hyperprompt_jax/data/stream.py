@@ -113,7 +113,7 @@ class StreamedBatches(Iterator[dict[str, np.ndarray]]):
     return batch
 
   def record(self) -> dict[str, Any]:
-    """What a run that goes on must share with its start, JSON by name."""
+    """Returns JSON by name that a resumed run must share with its start."""
     return {'READING': 'as a stream', 'TASKS': dict(self._tasks)}
 
   def save(self, directory: epath.Path) -> None:

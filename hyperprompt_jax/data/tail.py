@@ -37,7 +37,7 @@ def parted(task: seqio.Task, use_cached: bool) -> tuple[list[Any], list[Transfor
 
 
 def _on_batches(preprocessor: Any, task: seqio.Task) -> Transform | None:
-  """What a preprocessor does, done to a batch; None where it may be another thing."""
+  """Returns a preprocessor's batched form; None where it may differ from it."""
   function, keywords = function_of(preprocessor), _keywords(preprocessor)
   features = task.output_features
   if isinstance(preprocessor, seqio.CacheDatasetPlaceholder):
