@@ -1,7 +1,6 @@
 """A run's checkpoints: what is in one, which are kept, and what is checked on the way."""
 
 import contextlib
-import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,12 +27,14 @@ from hyperprompt_jax.checkpoints.iterator import (
   TrainingData,
 )
 from hyperprompt_jax.checkpoints.lazy import arranged, load
+from hyperprompt_jax.checkpoints.retention import Policy, Scores
 from hyperprompt_jax.checkpoints.source import frozen_arrays
 from hyperprompt_jax.checkpoints.storage import check_folder
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.data.identity import differences
 from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.runtime import distributed, terminal, workarounds
+from hyperprompt_jax.runtime import environment as environments
 from hyperprompt_jax.runtime.files import writing
 from hyperprompt_jax.training import optimizers
 from hyperprompt_jax.training.settings import Retention
@@ -43,10 +44,6 @@ from hyperprompt_jax.training.trainable import (
   merge,
   split_by,
 )
-
-# The score by which the best single checkpoint is chosen; the others bear tasks' names.
-AVERAGE = 'average'
-Scores = Mapping[str, float]
 
 SUBDIRECTORY = 'checkpoints'
 # Where a run that goes on from an older checkpoint leaves the damaged ones.
@@ -66,39 +63,6 @@ class TrainState:
   step: Any
   params: Any
   opt_state: Any
-
-
-def preserved(
-  retention: Retention, steps: Sequence[int], scores: Mapping[int, Scores]
-) -> list[bool]:
-  """Whether each of some steps is kept.
-
-  Args:
-    retention: The rules; a step that any of them keeps is kept.
-    steps: are in ascending order.
-    scores: maps steps to the scores of each task and of `AVERAGE`.
-  """
-  latest = steps if retention.keep is None else steps[max(0, len(steps) - retention.keep) :]
-  kept = set(latest)
-  names = {name for step in steps for name in scores.get(step, ())}
-  for name in names:
-    scored = [step for step in steps if name in scores.get(step, ())]
-    best_first = sorted(scored, key=lambda s: (-scores[s][name], s))
-    number = retention.keep_best if name == AVERAGE else int(retention.keep_best_per_task)
-    kept.update(best_first[:number])
-  return [step in kept for step in steps]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Policy:
-  """A `Retention` as one of Orbax's preservation policies."""
-
-  retention: Retention
-  scores: Mapping[int, Scores]
-
-  def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    del context
-    return preserved(self.retention, [c.step for c in checkpoints], self.scores)
 
 
 def has_checkpoints(model_dir: str) -> bool:
@@ -123,6 +87,8 @@ class Checkpointer:
     data: describes the training data by JSON values, which a resumed run must share. A
       position in other data means nothing, and TensorFlow does not always notice.
     trainable: selects the parameters that training changes; the others are not saved.
+    environment: describes machine and packages (`runtime.environment.describe`). A run that
+      resumes elsewhere goes on with a warning that names what has changed.
   """
 
   def __init__(
@@ -133,6 +99,7 @@ class Checkpointer:
     scores: Mapping[int, Scores] | None = None,
     data: Mapping[str, Any] | None = None,
     trainable: TrainableParameters = EVERY_PARAMETER,
+    environment: Mapping[str, str] | None = None,
   ):
     workarounds.silence_abandoned_reads()
     workarounds.skip_tensorstore_metrics()
@@ -141,6 +108,7 @@ class Checkpointer:
     self._task_list = list(task_list)
     self._data = dict(data or {})
     self._trainable = trainable
+    self._environment = dict(environment or {})
     self._base: Base | None = None
     # The step of the checkpoint that this run started from.
     self.initial_step = 0
@@ -152,7 +120,7 @@ class Checkpointer:
       read_only=retention is None,
       # What a kill in the middle of a write leaves.
       cleanup_tmp_directories=retention is not None,
-      preservation_policy=retention and _Policy(retention, scores or {}),
+      preservation_policy=retention and Policy(retention, scores or {}),
     )
     handlers = {
       'params': ocp.StandardCheckpointHandler(),
@@ -199,6 +167,7 @@ class Checkpointer:
       self.initial_step,
       self._base,
       {'params': sums_by_path(params), 'optimizer': sums_by_path(state.opt_state)},
+      self._environment,
     )
     items = ocp.args.Composite(
       params=ocp.args.StandardSave(params),
@@ -285,9 +254,19 @@ class Checkpointer:
     )
     self._check_sums(step, run, 'optimizer', items.optimizer)
     self._check_position(step, run, batches)
+    self._warn_of_changes(step, run)
     opt_state = optimizers.as_wanted(items.optimizer, like.opt_state)
     restored_step = jax.device_put(jax.numpy.int32(step), like.step.sharding)
     return TrainState(restored_step, params, opt_state)
+
+  def _warn_of_changes(self, step: int, run: record.RunRecord) -> None:
+    """Says what has changed of machine and packages since a checkpoint was written."""
+    changed = list(environments.changes(run.environment or {}, self._environment))
+    if changed and run.environment:
+      terminal.say(
+        f'WARNING: since step {step} {", ".join(changed)}: the run goes on, and its bits '
+        'may differ from those of an uninterrupted run'
+      )
 
   def _optimizer_to_restore(self, step: int, like: TrainState) -> Any:
     """Shapes, dtypes and shardings of the optimizer's state in a checkpoint."""

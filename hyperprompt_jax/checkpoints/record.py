@@ -22,6 +22,7 @@ class RunRecord:
     initial_step: is the step of the checkpoint that the run started from, or 0.
     base: refers to the run's frozen parameters; None if it has none.
     sums: gives the sums of the arrays of `params` and `optimizer` by path (see `sums`).
+    environment: describes machine and packages, on which bits depend; None if unknown.
   """
 
   task_list: list[str]
@@ -30,6 +31,7 @@ class RunRecord:
   initial_step: int = 0
   base: Base | None = None
   sums: Mapping[str, Mapping[str, int]] | None = None
+  environment: Mapping[str, str] | None = None
 
   def __post_init__(self):
     right = (
@@ -43,6 +45,7 @@ class RunRecord:
         self.base is None or _is_list_of_strings([self.base.path, self.base.fingerprint])
       )
       and (self.sums is None or _are_sums(self.sums))
+      and (self.environment is None or _are_texts(self.environment))
     )
     if not right:
       raise ValueError('a value is not of its kind')
@@ -101,6 +104,10 @@ def _are_sums(value: Any) -> bool:
     and all(isinstance(sums, dict) for sums in value.values())
     and all(type(n) is int for sums in value.values() for n in sums.values())
   )
+
+
+def _are_texts(value: Any) -> bool:
+  return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def _digest(values: Mapping[str, Any]) -> str:

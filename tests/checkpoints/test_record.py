@@ -18,6 +18,7 @@ RUN = {
   'initial_step': 7,
   'base': {'path': 'base', 'fingerprint': '0123456789abcdef'},
   'sums': {'params': {'a/b': 3}, 'optimizer': {}},
+  'environment': {'jax': '0.10.2', 'threads of XLA': '2'},
 }
 
 
@@ -29,7 +30,7 @@ def test_a_record_comes_back_as_it_was():
   assert parsed.base == Base('base', '0123456789abcdef')
   older = record.of_json({'task_list': ['copy'], 'data': {}, 'more': 3})
   assert (older.num_data_shards, older.initial_step) == (1, 0)
-  assert older.base is older.sums is None
+  assert older.base is older.sums is older.environment is None
 
 
 def test_a_record_is_what_its_digest_is_of():
@@ -58,6 +59,8 @@ def test_a_record_is_what_its_digest_is_of():
         {'base': {'path': 'base'}},
         {'base': {'path': 3, 'fingerprint': 'a'}},
         {'sums': {'params': {}}},
+        {'environment': {'jax': 3}},
+        {'environment': 'jax'},
         {'sums': {'params': {'a': '3'}, 'optimizer': {}}},
       )
     ),

@@ -20,7 +20,7 @@ import pytest
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints import AVERAGE
-from hyperprompt_jax.checkpoints.manager import preserved
+from hyperprompt_jax.checkpoints.retention import preserved
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import reporting
 from hyperprompt_jax.training.settings import Retention
@@ -290,16 +290,21 @@ def contents(folder):
   }
 
 
-def test_a_finished_run_started_again_does_nothing_but_print_its_table(trained, capsys):
+def test_a_finished_run_started_again_does_nothing_but_print_its_table(
+  trained, capsys, monkeypatch
+):
   before = contents(trained)
+  monkeypatch.setenv('NPROC', '7')
   capsys.readouterr()
   assert cli.main(tiny_run.train_arguments(trained)) == 0
   out, err = capsys.readouterr()
   assert out.startswith('Validation scores (x 100), best single checkpoint: step')
   assert 'first' in out
-  assert tiny_run.without_header(err) == [
-    f'resuming from step 4 of {trained}; nothing is left of 4'
-  ]
+  changed, *others = tiny_run.without_header(err)
+  assert re.match(
+    r'WARNING: since step 4 threads of XLA was \d+ and is 7: the run', changed
+  )
+  assert others == [f'resuming from step 4 of {trained}; nothing is left of 4']
   assert contents(trained) == before
 
 
@@ -375,7 +380,16 @@ def test_a_record_that_a_kill_cut_short_is_dropped(tmp_path, tail):
   assert len(lines) == 4
 
 
-@pytest.mark.parametrize('bad', ['{"step": 2, "train/lo', '[2]', '{"loss": 1.5}', '\xff'])
+@pytest.mark.parametrize(
+  'bad',
+  [
+    '{"step": 2, "train/lo',
+    '[2]',
+    '{"loss": 1.5}',
+    '\xff',
+    '{"step": 2, "eval/score/mood": "high"}',
+  ],
+)
 def test_a_bad_record_before_the_last_is_named_and_nothing_is_dropped(tmp_path, bad):
   write_records(tmp_path, f'{bad}\n{{"step": 4}}\n')
   before = (tmp_path / 'metrics.jsonl').read_bytes()
