@@ -1,6 +1,6 @@
 """What Optax does not have as it comes: T5's Adafactor, and steps that are skipped."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,64 @@ import optax
 from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.stacking import STACK
+
+Rates = dict[str, jax.Array]
+
+
+class RatedTransformation(optax.GradientTransformationExtraArgs):
+  """A transformation that tells its learning rates.
+
+  Attributes:
+    rates: maps the states before and after an update to its learning rates, by name.
+  """
+
+  rates: Callable[[Any, Any], Rates]
+
+  def __new__(
+    cls, init: Any, update: Any, rates: Callable[[Any, Any], Rates]
+  ) -> 'RatedTransformation':
+    """Makes a transformation of its functions, and of `rates`."""
+    rated = super().__new__(cls, init, update)
+    rated.rates = rates
+    return rated
+
+
+def learning_rates(
+  optimizer: optax.GradientTransformation, before: Any, after: Any
+) -> Rates:
+  """Returns the learning rates of an update, by name, as far as they are known.
+
+  Those of `adafactor` are known, and those that `optax.inject_hyperparams` keeps in the
+  state of an optimizer. Other optimizers of Optax do not tell their rates.
+
+  Args:
+    optimizer: is the optimizer of a run.
+    before: is its state before the update.
+    after: is its state after the update.
+  """
+  if isinstance(optimizer, RatedTransformation):
+    return optimizer.rates(before, after)
+  name = 'learning_rate'
+  kept = [value for _, value in optax.tree_utils.tree_get_all_with_path(after, name)]
+  return {name: jnp.asarray(kept[0], jnp.float32)} if kept else {}
+
+
+def _rates_of_adafactor(
+  **rates: optax.ScalarOrSchedule,
+) -> Callable[[Any, Any], Rates]:
+  """Returns what tells the learning rates of Adafactor's updates, by name."""
+
+  def at_update(before: Any, after: Any) -> Rates:
+    del after
+    # Every group of parameters counts the same updates.
+    state = before.inner_states['other']
+    count = optax.tree_utils.tree_get_all_with_path(state, 'count')[0][1]
+    return {
+      name: jnp.asarray(rate(count) if callable(rate) else rate, jnp.float32)
+      for name, rate in rates.items()
+    }
+
+  return at_update
 
 
 def adafactor(
@@ -62,15 +120,10 @@ def adafactor(
   stacked = _vmapped(backbone)
   # A transformation for each stack, since stacks may differ in depth. The method has its
   # own whether its rate differs or not: a run may be resumed with another rate.
-  return optax.partition(
-    {
-      'encoder': stacked,
-      'decoder': stacked,
-      'other': backbone,
-      'method': with_rate(own_rate),
-    },
-    _group,
-  )
+  groups = {'encoder': stacked, 'decoder': stacked, 'other': backbone}
+  init, update = optax.partition({**groups, 'method': with_rate(own_rate)}, _group)
+  rates = _rates_of_adafactor(learning_rate=learning_rate, method_learning_rate=own_rate)
+  return RatedTransformation(init, update, rates)
 
 
 def _relative_to_parameters(
@@ -199,9 +252,7 @@ def skip_step_on_spikes(
     )
     # Adding 0.0 to a parameter would turn -0.0 into 0.0; adding -0.0 changes nothing.
     updates = jax.tree.map(lambda x: jnp.where(skip, -0.0, x), updates)
-    keep = lambda condition, old, new: jax.tree.map(
-      lambda o, n: jnp.where(condition, o, n), old, new
-    )
+    keep = lambda when, old, new: jax.tree.map(lambda o, n: jnp.where(when, o, n), old, new)
     return updates, SkipStepState(
       inner_state=keep(skip, state.inner_state, inner_state),
       history=keep(~finite, state.history, history),
@@ -210,7 +261,8 @@ def skip_step_on_spikes(
       skipped_steps=state.skipped_steps + skip,
     )
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  rates = lambda *states: learning_rates(optimizer, *(s.inner_state for s in states))
+  return RatedTransformation(init, update, rates)
 
 
 def _check_spike_rule(

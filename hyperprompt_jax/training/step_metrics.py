@@ -10,6 +10,8 @@ import numpy as np
 Sums = Mapping[str, Any]
 
 _NORMS = ('grad_norm', 'param_norm')
+# Optimizers that tell them give these to each step.
+_RATES = ('learning_rate', 'method_learning_rate')
 
 
 def is_finite(sums: Sums) -> bool:
@@ -42,6 +44,8 @@ def describe(sums: Sums, task_list: Sequence[str]) -> str:
 def means(steps: Sequence[Sums], task_list: Sequence[str]) -> dict[str, float]:
   """Means over steps: of target tokens, and of what there is one of in a step.
 
+  Learning rates are those of the last step.
+
   Args:
     steps: none of which was skipped.
     task_list: conditioned tasks; those without a token have no loss.
@@ -55,6 +59,7 @@ def means(steps: Sequence[Sums], task_list: Sequence[str]) -> dict[str, float]:
     'z_loss': float(total['z_loss'] / tokens),
     'accuracy': float(total['correct'] / tokens),
     **{name: float(total[name] / len(steps)) for name in _NORMS},
+    **{name: float(steps[-1][name]) for name in _RATES if name in steps[-1]},
     **{
       f'loss/{task}': float(loss / of_task)
       for (task, loss), of_task in zip(

@@ -11,6 +11,7 @@ from hyperprompt_jax.checkpoints import Initial, TrainState
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.nn.stacking import STACK
 from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.training.optimizers import learning_rates
 from hyperprompt_jax.training.trainable import EVERY_PARAMETER, TrainableParameters, merge
 
 Array = jax.Array
@@ -131,8 +132,9 @@ def make_train_step(
   Returns:
     Maps a state and a batch `[b, ...]` to the next state and the sums that
     `Model.loss` returns. It adds `grad_norm`, and `param_norm` of the trainable
-    parameters after the step; where the optimizer skips steps, also `skipped`, whether
-    it skipped this one, and `skipped_steps`, the number skipped so far.
+    parameters after the step; the learning rates, if the optimizer tells them; where the
+    optimizer skips steps, also `skipped`, whether it skipped this one, and
+    `skipped_steps`, the number skipped so far.
   """
   active_axes = trainable.split(model.param_axes())[0]
 
@@ -218,6 +220,7 @@ def _update(
     grads, opt_state, active, value=metrics['loss'] / tokens
   )
   active = optax.apply_updates(active, updates)
+  metrics |= learning_rates(optimizer, opt_state, new_state)
   metrics['grad_norm'] = optax.global_norm(grads)
   metrics['param_norm'] = optax.global_norm(active)
   skipped_steps = optax.tree_utils.tree_get(new_state, 'skipped_steps')

@@ -99,6 +99,30 @@ def test_a_schedule_of_the_learning_rate_counts_steps():
     assert (largest_update > 0) == (step < 2)
 
 
+def test_the_learning_rates_of_each_step_are_told():
+  schedule = optax.linear_schedule(1.0, 0.0, 4)
+  adafactor = optimizers.adafactor(schedule, method_learning_rate=0.03)
+  skipping = optimizers.skip_step_on_spikes(adafactor)
+  injected = optax.inject_hyperparams(optax.adam)(schedule)
+  params = _tree(0)
+  names = {'learning_rate', 'method_learning_rate'}
+  for optimizer, told in (
+    (adafactor, names),
+    (skipping, names),
+    (injected, {'learning_rate'}),
+  ):
+    state = optimizer.init(params)
+    for step in range(3):
+      before = state
+      update = optax.with_extra_args_support(optimizer).update
+      _, state = update(_tree(step + 1), state, params, value=jnp.float32(1.0))
+      rates = optimizers.learning_rates(optimizer, before, state)
+      assert rates.keys() == told and rates['learning_rate'] == 1.0 - step / 4
+      assert rates.get('method_learning_rate', 0.03) == pytest.approx(0.03)
+  plain = optax.adam(0.1).init(params)
+  assert not optimizers.learning_rates(optax.adam(0.1), plain, plain)
+
+
 def one_step(params, grads, **options):
   transform = optimizers.adafactor(0.01, **options)
   updates, _ = transform.update(grads, transform.init(params), params)
