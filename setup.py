@@ -77,6 +77,10 @@ setuptools.setup(
     # What T5X's head imports of PyPI; T5X itself is not there (docs/how_to/t5x.md).
     't5x': ['cached_property', 'chex', 'fiddle>=0.3', 'grain>=0.2', 'jaxtyping'],
     'tpu': ['jax[tpu]>=0.10.2'],
+    # Trackers of experiments, for TRACKER.
+    'wandb': ['wandb>=0.17'],
+    'mlflow': ['mlflow>=2.10'],
+    'trackio': ['trackio>=0.2'],
   },
   entry_points={'console_scripts': ['hyperprompt = hyperprompt_jax.cli:main']},
 )

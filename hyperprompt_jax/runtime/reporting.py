@@ -8,15 +8,16 @@ from clu import metric_writers
 from etils import epath
 
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.runtime import distributed
+from hyperprompt_jax.runtime import distributed, trackers
 from hyperprompt_jax.runtime.files import write_whole, writing
+from hyperprompt_jax.runtime.scalar_writer import ScalarWriter
 
 METRICS_FILE = 'metrics.jsonl'
 
 Scalars = Mapping[str, float]
 
 
-class JsonlWriter(metric_writers.MetricWriter):
+class JsonlWriter(ScalarWriter):
   """Appends scalars to a file, as one JSON object `{"step": …, name: value}` a line."""
 
   def __init__(self, path: epath.Path):
@@ -28,21 +29,9 @@ class JsonlWriter(metric_writers.MetricWriter):
     with self._path.open('a', encoding='utf-8') as file:
       file.write(json.dumps(record) + '\n')
 
-  def flush(self) -> None:
-    """Does nothing: no line is buffered."""
-
-  def close(self) -> None:
-    """Does nothing: the file is not kept open."""
-
-  def _unsupported(self, *args, **kwargs) -> None:
-    raise TypeError(f'{METRICS_FILE} holds scalars only')
-
-  write_summaries = write_images = write_videos = write_audios = _unsupported
-  write_texts = write_histograms = write_pointcloud = write_hparams = _unsupported
-
 
 class Metrics:
-  """A run's metrics, in `MODEL_DIR/metrics.jsonl` and for TensorBoard.
+  """A run's metrics, in `MODEL_DIR/metrics.jsonl`, for TensorBoard and for a tracker.
 
   If there are several hosts, the first one writes the metrics, and all read them.
 
@@ -50,15 +39,28 @@ class Metrics:
     model_dir: names the run's folder.
     restored_step: is the step at which the run resumes. Records of later steps are
       dropped, because the run repeats those steps.
+    tracker: names a tracker, as `trackers.TrackerWriter` does; None for none.
+    project: is the tracker's project.
+
+  Raises:
+    UserError: if the folder cannot be written, or the tracker does not start.
   """
 
-  def __init__(self, model_dir: str, restored_step: int):
+  def __init__(
+    self,
+    model_dir: str,
+    restored_step: int,
+    tracker: str | None = None,
+    project: str = '',
+  ):
     self._path = epath.Path(model_dir) / METRICS_FILE
     writers: list[metric_writers.MetricWriter] = []
     if distributed.is_first():
       with writing(model_dir):
         self._drop_after(restored_step)
         writers = [JsonlWriter(self._path), metric_writers.SummaryWriter(model_dir)]
+        if tracker is not None:
+          writers.append(trackers.TrackerWriter(tracker, project, model_dir))
     distributed.wait_for_all('metrics of later steps are dropped')
     self._writer = metric_writers.MultiWriter(writers)
 
@@ -98,8 +100,17 @@ def read_metrics(path: epath.Path) -> list[dict[str, float]]:
       record = json.loads(line)
     except ValueError:
       record = None
-    if isinstance(record, dict) and isinstance(record.get('step'), int):
+    if _is_record(record):
       records.append(record)
     elif number < len(lines):
       raise UserError(f'{path}, line {number} is no record of a step: mend or remove it')
   return records
+
+
+def _is_record(value: Any) -> bool:
+  """Returns whether a value has a step, and numbers alone."""
+  return (
+    isinstance(value, dict)
+    and isinstance(value.get('step'), int)
+    and all(isinstance(number, int | float) for number in value.values())
+  )
