@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hyperprompt_jax
@@ -52,7 +52,62 @@ BROKEN_PIPE_STATUS = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs a verb; returns the exit status, 2 for a user's mistake."""
-  arguments = sys.argv[1:] if arguments is None else list(arguments)
+  _open_closed_streams()
+  output: Any = _Output(sys.stdout)
+  with contextlib.redirect_stdout(output):
+    try:
+      status = _main(sys.argv[1:] if arguments is None else list(arguments))
+      sys.stdout.flush()
+      return status
+    except BrokenPipeError:
+      # The reader of our output (`| head`) has closed it.
+      output.discard()
+      return BROKEN_PIPE_STATUS
+    except UserError as error:
+      return _mistake(str(error))
+
+
+class _Output:
+  """Standard output, whose failure is the user's error.
+
+  Args:
+    stream: is standard output, or what stands for it.
+  """
+
+  def __init__(self, stream: Any):
+    self._stream = stream
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+  def write(self, text: str) -> int:
+    """Writes a text."""
+    with self._checked():
+      return self._stream.write(text)
+
+  def flush(self) -> None:
+    """Writes what is buffered."""
+    with self._checked():
+      self._stream.flush()
+
+  def discard(self) -> None:
+    """Leads the stream nowhere: Python would write the rest at its own end, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+  @contextlib.contextmanager
+  def _checked(self) -> Iterator[None]:
+    try:
+      yield
+    except BrokenPipeError:
+      raise
+    except OSError as error:
+      self.discard()
+      reason = error.strerror or str(error)
+      raise UserError(f'standard output cannot be written: {reason}') from error
+
+
+def _main(arguments: Sequence[str]) -> int:
+  """Runs a verb, or prints the usage or the version; returns the exit status."""
   if not arguments or arguments[0] in ('-h', '--help'):
     print(USAGE)
     return 0 if arguments else 2
@@ -72,11 +127,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return interrupted.exit_status
   except KeyboardInterrupt:
     return INTERRUPTED_STATUS
-  except BrokenPipeError:
-    # The reader of our output (`| head`) has closed it; Python must not write to it at its
-    # own end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE_STATUS
+
+
+def _open_closed_streams() -> None:
+  """Opens the standard streams that the caller has closed, onto nothing.
+
+  Otherwise the first file that a library opened would become standard output.
+  """
+  for descriptor, name in enumerate(('stdin', 'stdout', 'stderr')):
+    if getattr(sys, name) is None:
+      opened = os.open(os.devnull, os.O_RDWR)
+      if opened != descriptor:
+        os.dup2(opened, descriptor)
+        os.close(opened)
+      mode = 'w' if descriptor else 'r'
+      setattr(sys, name, os.fdopen(descriptor, mode, encoding='utf-8'))
 
 
 def _run(verb: str, words: Sequence[str]) -> int:
@@ -85,7 +150,8 @@ def _run(verb: str, words: Sequence[str]) -> int:
   try:
     parsed = module.parse(words)
     _load(module.NEEDS)
-    module.run(parsed)
+    with _memory_explained():
+      module.run(parsed)
     sys.stdout.flush()
     _wait_for_all()
   except _mistakes() as error:
@@ -98,6 +164,21 @@ def _run(verb: str, words: Sequence[str]) -> int:
     traceback.print_exc()
     return _end(1)
   return 0
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+  """Answers a lack of memory by what to change, as far as the verb does not do so."""
+  if 'jax' not in sys.modules:
+    yield
+    return
+  from hyperprompt_jax.runtime import memory
+
+  with memory.explained(
+    'lower BATCH_SIZE or TASK_FEATURE_LENGTHS, or raise NUM_PARTITIONS, which spreads the '
+    'model over devices'
+  ):
+    yield
 
 
 def _load(names: Sequence[str]) -> None:
