@@ -10,7 +10,7 @@ from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints.formats import huggingface, t5x
-from hyperprompt_jax.checkpoints.lazy import cast
+from hyperprompt_jax.checkpoints.lazy import cast, checked_finite
 from hyperprompt_jax.checkpoints.source import Source, open_source
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
@@ -28,6 +28,7 @@ def convert(
   vocab_size: int | None = None,
   dtype: str | None = None,
   drop_method: bool = False,
+  keep_nonfinite: bool = False,
 ) -> dict[str, Any]:
   """Converts a checkpoint, one array after another; the output appears whole, at the end.
 
@@ -39,13 +40,15 @@ def convert(
     vocab_size: is the number of vocabulary rows to pad or cut to; None leaves them.
     dtype: is the dtype to cast to; None leaves the arrays unchanged, bit for bit.
     drop_method: tells whether to leave out the parameters of the method.
+    keep_nonfinite: tells whether to convert NaN and infinite values, with a warning.
 
   Returns:
     A description of the output: `checkpoint`, `format`, `step`, `parameters`, `bytes`, and
     the network's `config` by name.
 
   Raises:
-    UserError: if it cannot be read, written or held by the format, or is no T5.
+    UserError: if it cannot be read, written or held by the format, is no T5, or has values
+      that are not finite.
   """
   source = open_source(path)
   vocabulary = _vocabulary_file(source)
@@ -65,20 +68,45 @@ def convert(
     source = dataclasses.replace(source, arrays=arrays)
   if to == HUGGING_FACE:
     huggingface.check_writable(config)
+  nonfinite: set[str] = set()
+  source = _checked_finite(source, nonfinite, keep_nonfinite)
   with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
     name = _write_arrays(source, config, folder, to)
     if vocabulary:
       shutil.copyfile(vocabulary, folder / hyperprompt_tasks.HUGGING_FACE_FILE)
     if to == T5X:
       (folder / GIN_FILE).write_text(_gin(path, output, config, bool(vocabulary)))
+  if nonfinite:
+    names = ', '.join(sorted(nonfinite))
+    terminal.say(f'WARNING: {path} has values that are not finite in {names}')
+  return _report(source, config, to, str(pathlib.Path(output) / name))
+
+
+def _report(source: Source, config: Config, to: str, checkpoint: str) -> dict[str, Any]:
+  """Describes the output."""
   return {
-    'checkpoint': str(pathlib.Path(output) / name),
+    'checkpoint': checkpoint,
     'format': to,
     'step': source.step,
     'parameters': sum(a.nbytes // a.dtype.itemsize for a in source.arrays.values()),
     'bytes': sum(array.nbytes for array in source.arrays.values()),
     'config': {f.name: getattr(config, f.name) for f in _sizes(config)},
   }
+
+
+def _checked_finite(source: Source, nonfinite: set[str], keep: bool) -> Source:
+  """Returns a source that refuses values that are not finite, or collects their paths."""
+
+  def report(path: str) -> None:
+    if not keep:
+      raise UserError(
+        f'{source.path}: {path} has values that are not finite, as after a fault in '
+        'training: take another checkpoint, or --keep_nonfinite to convert it all the same'
+      )
+    nonfinite.add(path)
+
+  arrays = {p: checked_finite(array, p, report) for p, array in source.arrays.items()}
+  return dataclasses.replace(source, arrays=arrays)
 
 
 def _write_arrays(source: Source, config: Config, folder: epath.Path, to: str) -> str:

@@ -65,6 +65,24 @@ def cast(array: LazyArray, dtype: Any) -> LazyArray:
   return dataclasses.replace(array, dtype=np.dtype(dtype), read_index=read)
 
 
+def checked_finite(array: LazyArray, name: str, report: Callable[[str], None]) -> LazyArray:
+  """Reports an array if a value that is read of it is NaN or infinite.
+
+  Args:
+    array: is the array to check.
+    name: names the array.
+    report: is called with the name; it may raise.
+  """
+
+  def read(index: Index) -> np.ndarray:
+    values = array.read(index)
+    if not np.isfinite(values).all():
+      report(name)
+    return values
+
+  return dataclasses.replace(array, read_index=read)
+
+
 def with_rows(array: LazyArray, axis: int, rows: int) -> LazyArray:
   """Cuts or pads an array to a number of rows along an axis.
 

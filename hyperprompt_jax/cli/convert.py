@@ -38,6 +38,11 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     action='store_true',
     help="leave out the method's parameters",
   )
+  parser.add_argument(
+    '--keep_nonfinite',
+    action='store_true',
+    help='convert NaN and infinite values, which are refused otherwise, with a warning',
+  )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   parsed = parser.parse(words)
   if parsed.bindings:
@@ -62,6 +67,7 @@ def run(parsed: arguments.Parsed) -> None:
     vocab_size=flags.vocab_size,
     dtype=flags.dtype,
     drop_method=flags.drop_method,
+    keep_nonfinite=flags.keep_nonfinite,
   )
   if flags.json:
     print(json.dumps(report))

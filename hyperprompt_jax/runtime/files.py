@@ -150,11 +150,21 @@ def whole_folder(path: epath.PathLike) -> Iterator[epath.Path]:
   os.mkdir(temporary)
   try:
     yield epath.Path(temporary)
+    _set_usual_modes(temporary)
     if os.path.lexists(target):  # a rename would replace an empty folder of another writer
       raise UserError(f'--output {path} exists already: name a new folder')
     os.rename(temporary, target)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _set_usual_modes(folder: str) -> None:
+  """Gives files the mode that the user's umask leaves; safetensors writes for the owner."""
+  umask = os.umask(0)
+  os.umask(umask)
+  for parent, _, names in os.walk(folder):
+    for name in names:
+      os.chmod(os.path.join(parent, name), 0o666 & ~umask)
 
 
 def _unique_name(target: str) -> str:

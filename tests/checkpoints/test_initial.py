@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import resource
 import shutil
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import safetensors.numpy
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints.differences import by_path
@@ -325,6 +327,24 @@ def test_a_method_has_a_place_in_t5x_alone(source, tmp_path, compile_once, capsy
   assert '--drop_method leaves them out' in mistake(capsys, args)
   assert cli.main([*args, '--drop_method']) == 0
   published.assert_same(backbone_of(tmp_path / 'hf'), backbone_of(source))
+
+
+def test_values_that_are_not_finite_are_refused_unless_they_are_asked_for(tmp_path, capsys):
+  model = published.hugging_face(tmp_path / 'model')
+  file = model / 'model.safetensors'
+  arrays = safetensors.numpy.load_file(file)
+  name = 'encoder.final_layer_norm.weight'
+  arrays[name][3] = math.nan
+  safetensors.numpy.save_file(arrays, file, metadata={'format': 'pt'})
+  args = ['convert', f'--input={model}', f'--output={tmp_path / "out"}', '--to=t5x']
+  expected = 'encoder/encoder_norm/scale has values that are not finite'
+  assert expected in mistake(capsys, args)
+  assert not (tmp_path / 'out').exists()
+  assert cli.main([*args, '--keep_nonfinite']) == 0
+  err = capsys.readouterr().err
+  assert (
+    err == f'WARNING: {model} has values that are not finite in {expected.split()[0]}\n'
+  )
 
 
 def test_rows_dtype_and_vocabulary(source, tmp_path, capsys):

@@ -88,6 +88,7 @@ def test_new_files_follow_the_umask_and_old_ones_keep_their_mode(tmp_path):
     write_whole(tmp_path / 'new', '')
     with whole_folder(tmp_path / 'folder') as folder:
       (folder / 'inside').write_text('')
+      os.chmod(folder / 'inside', 0o600)  # as safetensors writes its files
   finally:
     os.umask(before)
   (tmp_path / 'old').write_text('')
@@ -96,6 +97,7 @@ def test_new_files_follow_the_umask_and_old_ones_keep_their_mode(tmp_path):
   modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ('new', 'old')}
   assert modes == {'new': 0o640, 'old': 0o604}
   assert stat.S_IMODE((tmp_path / 'folder').stat().st_mode) == 0o750
+  assert stat.S_IMODE((tmp_path / 'folder/inside').stat().st_mode) == 0o640
 
 
 def test_a_folder_appears_whole_and_never_over_another(tmp_path):
