@@ -234,10 +234,19 @@ class _Logger(seqio.JSONLogger):
     with writing(self.output_dir):
       if path.exists():
         lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
-        others = [line for line in lines if json.loads(line)['step'] != step]
+        others = [line for line in lines if _step_of(line) not in (None, step)]
         if others != lines:
           write_whole(path, ''.join(others))
       super().__call__(task_name, step, *args, **kwargs)
+
+
+def _step_of(line: str) -> int | None:
+  """Returns the step of a line of SeqIO's metrics; None if a kill has cut it short."""
+  try:
+    record = json.loads(line)
+  except ValueError:
+    return None
+  return record.get('step') if isinstance(record, dict) else None
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

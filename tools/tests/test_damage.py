@@ -249,3 +249,8 @@ def test_an_evaluation_that_is_done_again_stands_once_in_its_file(tmp_path):
   lines = (tmp_path / 'task-metrics.jsonl').read_text(encoding='utf-8').splitlines()
   assert [json.loads(line)['step'] for line in lines] == [10, 20, 30]
   assert [path.name for path in tmp_path.iterdir()] == ['task-metrics.jsonl']
+  with (tmp_path / 'task-metrics.jsonl').open('a') as file:
+    file.write('{"step": 40, "accu')  # a kill has cut it short
+  logger('task', 40, {'accuracy': seqio.metrics.Scalar(4.0)}, None, None, None)
+  lines = (tmp_path / 'task-metrics.jsonl').read_text(encoding='utf-8').splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [10, 20, 30, 40]
