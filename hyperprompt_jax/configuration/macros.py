@@ -14,6 +14,7 @@ GROUPS: tuple[type[Settings], ...] = (
   settings.DataSettings,
   settings.OptimisationSettings,
   settings.EvaluationSettings,
+  settings.EarlyStopping,
   settings.InitialCheckpoint,
   settings.Retention,
   settings.LogSettings,

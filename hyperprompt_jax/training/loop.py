@@ -16,7 +16,8 @@ from hyperprompt_jax.evaluation.evaluator import Evaluator
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed, reporting, terminal
 from hyperprompt_jax.runtime.interrupts import Interrupted, Interrupts
-from hyperprompt_jax.training import step_metrics
+from hyperprompt_jax.training import early_stopping, step_metrics
+from hyperprompt_jax.training.settings import END, WARN
 from hyperprompt_jax.training.train_step import StepFn
 
 
@@ -39,6 +40,8 @@ class TrainingLoop:
   eval_period: int
   checkpoint_period: int
   log_period: int
+  watch: early_stopping.Watch
+  failing_metrics: str = WARN
 
   def run(self, state: TrainState) -> None:
     """Trains from `state` to the last step."""
@@ -48,7 +51,7 @@ class TrainingLoop:
     try:
       # An evaluation that the last start did not live to finish.
       self._evaluate_if_due(state, step)
-      while step < self.last_step:
+      while step < self.last_step and not self.watch.reason_to_stop():
         self.interrupts.check()
         if compiled:
           state, sums = self.train_step(state, self._next_batch())
@@ -64,6 +67,9 @@ class TrainingLoop:
         if self._due(step, self.checkpoint_period):
           self._save(state)
         self._evaluate_if_due(state, step)
+      if step < self.last_step:
+        self._save(state)
+        self.progress.message(f'step {step}: {self.watch.reason_to_stop()}')
       self.checkpointer.wait()
     except Interrupted as interrupted:
       self._report(step, pending)
@@ -146,9 +152,19 @@ class TrainingLoop:
     self.progress.pause()
     results = self.evaluator.evaluate(state.params, step)
     for failure in results.failures:
+      if self.failing_metrics == END:
+        self._save(state)
+        self.checkpointer.wait()
+        raise UserError(f'step {step}: {failure} (FAILING_METRICS is {END!r})')
       self.progress.message(f'WARNING: step {step}: {failure}; training goes on')
-    self.metrics.write(step, summary.EVAL, results.scalars())
+    scalars = results.scalars()
+    self.metrics.write(step, summary.EVAL, scalars)
     self.scores[step] = results.ranking()
+    if not self.watch.add(step, scalars):
+      self.progress.message(
+        f'WARNING: step {step}: this evaluation has no EARLY_STOPPING_METRIC, and does not '
+        f'count for it; it has {", ".join(sorted(scalars))}'
+      )
     average = '-' if results.average is None else f'{results.average:.2f}'
     self.progress.message(f'step {step}: validation average {average}')
     self.progress.resume()

@@ -186,8 +186,40 @@ class OptimisationSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class EarlyStopping(Settings):
+  """Whether training ends before its last step, once a metric no longer improves."""
+
+  metric: str | None = setting(
+    'EARLY_STOPPING_METRIC',
+    "The validation metric that is watched, as metrics.jsonl names it after 'eval/': "
+    "'average', 'score/TASK', 'TASK/loss', …; None for no early stopping.",
+    None,
+  )
+  patience: int = setting(
+    'EARLY_STOPPING_PATIENCE',
+    'The number of evaluations in a row without a better value after which training ends.',
+    5,
+    at_least=1,
+    at_most=LARGEST,
+  )
+  mode: str = setting(
+    'EARLY_STOPPING_MODE',
+    "Whether higher ('max') or lower ('min') values of the metric are better.",
+    'max',
+    choices=('max', 'min'),
+  )
+
+
+WARN, END = 'warn', 'end'
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationSettings(Settings):
-  """When and how much is evaluated."""
+  """When and how much is evaluated.
+
+  Attributes:
+    early_stopping: tells whether training ends once a metric no longer improves.
+  """
 
   period: int = setting(
     'EVAL_PERIOD',
@@ -216,6 +248,14 @@ class EvaluationSettings(Settings):
     'place of generated text.',
     False,
   )
+  failing_metrics: str = setting(
+    'FAILING_METRICS',
+    "What happens where a metric or a postprocessor raises: 'warn' trains on without its "
+    "values, and 'end' ends the run with exit status 2, after the step has been saved.",
+    WARN,
+    choices=(WARN, END),
+  )
+  early_stopping: EarlyStopping = EarlyStopping()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,4 +355,14 @@ class LogSettings(Settings):
     1000,
     at_least=0,
     at_most=LARGEST,
+  )
+  tracker: str | None = setting(
+    'TRACKER',
+    'A tracker that gets the metrics, too: Weights & Biases, MLflow or Trackio, whose '
+    'package must be installed; None for none.',
+    None,
+    choices=('wandb', 'mlflow', 'trackio'),
+  )
+  tracker_project: str = setting(
+    'TRACKER_PROJECT', "The tracker's project or experiment.", 'hyperprompt_jax'
   )

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import uuid
+from collections.abc import Iterator
 
 import gin
 import optax
@@ -27,16 +28,25 @@ from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.evaluation.evaluator import Evaluator
 from hyperprompt_jax.model import Model, check_vocabulary
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.runtime import distributed, files, reporting, terminal
+from hyperprompt_jax.runtime import (
+  distributed,
+  environment,
+  files,
+  memory,
+  reporting,
+  terminal,
+  trackers,
+)
 from hyperprompt_jax.runtime.files import writing
 from hyperprompt_jax.runtime.interrupts import Interrupts
-from hyperprompt_jax.training import header, settings, trainable
+from hyperprompt_jax.training import early_stopping, header, settings, trainable
 from hyperprompt_jax.training.loop import TrainingLoop
 from hyperprompt_jax.training.train_step import (
   abstract_state,
   initial_state,
   make_train_step,
 )
+from hyperprompt_tasks import metric_guard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +119,24 @@ class Setup:
       mlp_dim=config.mlp_dim,
       vocab_size=config.vocab_size,
     )
+    trackers.check(self.logs.tracker)
     # Before libraries try for minutes.
     model_dir = self.checkpoints.model_dir
     if reason := hyperprompt_tasks.unreachable(model_dir):
       raise UserError(f'MODEL_DIR {model_dir} cannot be reached: {reason}')
+
+  @contextlib.contextmanager
+  def on_devices(self) -> Iterator[None]:
+    """Activates the mesh, and answers a lack of memory by what to change."""
+    advice = memory.advice_for_training(
+      batch_size=self.data.batch_size,
+      num_microbatches=self.optimisation.num_microbatches,
+      remat_policy=self.model.config.remat_policy,
+      fsdp=self.partitioner.fsdp,
+      devices=self.partitioner.mesh.size,
+    )
+    with self.partitioner.activate(), memory.explained(advice):
+      yield
 
   def open_initial(self) -> Initial | None:
     """Opens the checkpoint that a fresh run starts from; None for random parameters.
@@ -179,6 +203,24 @@ class Setup:
       raise UserError(f'MODEL_DIR {folder} cannot be written: {error}') from error
     distributed.check_shared(folder)
 
+  def rehearse_metrics(self) -> None:
+    """Tries the tasks' own metrics on a few rows, before hours are spent.
+
+    Raises:
+      UserError: If one fails, and FAILING_METRICS says that this ends the run.
+    """
+    failures = metric_guard.rehearse(
+      self.data.mixture_or_task_name, use_cached=self.data.use_cached
+    )
+    for failure in failures:
+      tried = f'{failure}, when tried on a few rows'
+      if self.evaluation.failing_metrics == settings.END:
+        raise UserError(f'{tried}: mend it, or set FAILING_METRICS to {settings.WARN!r}')
+      terminal.say(
+        f'WARNING: {tried}; training begins, and has no score of this task wherever that '
+        'happens in an evaluation'
+      )
+
   def start_or_resume(self, batches: TrainingBatches, initial: Initial | None) -> Start:
     """Restores the last checkpoint with its position in the data, or makes a fresh state.
 
@@ -234,6 +276,7 @@ class Setup:
       scores,
       recorded,
       self.trainable,
+      environment.describe(self.partitioner.mesh),
     )
 
   def _report_data(self) -> None:
@@ -259,8 +302,10 @@ class Setup:
     last_step = self._last_step(start.checkpointer)
     # Only now, as a start with another model must not replace the run's configuration.
     _write_config(model_dir)
-    metrics = reporting.Metrics(model_dir, restored_step=step)
-    start.scores.update(summary.scores_by_step(metrics.read()))
+    logs = self.logs
+    metrics = reporting.Metrics(model_dir, step, logs.tracker, logs.tracker_project)
+    records = metrics.read()
+    start.scores.update(summary.scores_by_step(records))
     return TrainingLoop(
       train_step=make_train_step(
         self.model,
@@ -292,6 +337,8 @@ class Setup:
       eval_period=self.evaluation.period,
       checkpoint_period=self.checkpoints.period,
       log_period=self.logs.period,
+      watch=early_stopping.Watch(self.evaluation.early_stopping, records),
+      failing_metrics=self.evaluation.failing_metrics,
     )
 
 

@@ -60,9 +60,11 @@ def train(
   if distributed.is_first():
     setup.print_header()
   interrupts = Interrupts()
-  with partitioner.activate(), interrupts.handled(), contextlib.ExitStack() as stack:
+  with setup.on_devices(), interrupts.handled(), contextlib.ExitStack() as stack:
     with terminal.phase('opening the training data'):
       batches = setup.batches()
+    with terminal.phase('trying the metrics'):
+      setup.rehearse_metrics()
     setup.make_folder()
     # Before Orbax removes what it takes for the rest of an unfinished checkpoint.
     stack.enter_context(run_lock.held(checkpoints.model_dir))

@@ -27,10 +27,23 @@ hyperprompt_tasks.add_task(
 def test_a_metric_that_raises_costs_its_score_and_no_step(tmp_path, compile_once, capsys):
   run = tmp_path / 'run'
   assert cli.main(tiny_run.train_arguments(run, MIXTURE_OR_TASK_NAME=NAME)) == 0
-  warning = next(line for line in capsys.readouterr().err.splitlines() if 'WARN' in line)
-  assert NAME in warning and 'unfinished' in warning and 'forgot' in warning
-  assert 'Traceback' not in warning
+  err = capsys.readouterr().err
+  before, *others = (line for line in err.splitlines() if 'WARN' in line)
+  assert 'when tried on a few rows; training begins' in before
+  assert [line.split(':')[1] for line in others] == [' step 2', ' step 4']
+  for warning in (before, *others):
+    assert NAME in warning and 'unfinished' in warning and 'forgot' in warning
+  assert 'Traceback' not in err
   assert sorted(path.name for path in (run / 'checkpoints').glob('[0-9]*')) == ['2', '4']
   records = [json.loads(line) for line in (run / 'metrics.jsonl').open()]
   assert any(f'eval/{NAME}/loss' in record for record in records)
   assert not any('eval/score/first' in record for record in records)
+
+
+def test_a_metric_that_raises_ends_a_run_before_it_begins_where_that_is_asked_for(
+  tmp_path, capsys
+):
+  macros = {'MIXTURE_OR_TASK_NAME': NAME, 'FAILING_METRICS': 'end'}
+  assert cli.main(tiny_run.train_arguments(tmp_path / 'run', **macros)) == 2
+  assert 'forgot' in capsys.readouterr().err.splitlines()[-1]
+  assert not (tmp_path / 'run').exists()

@@ -91,3 +91,9 @@ def test_metrics_are_rehearsed_before_training(tmp_path):
   task(tmp_path, 'guard_well', ['accuracy', 'rouge', 'bleu'])
   assert metric_guard.rehearse('guard_well') == []
   assert metric_guard.rehearse('hp_builtin') == []
+
+
+def test_metrics_of_this_package_are_not_rehearsed(tmp_path, monkeypatch):
+  task(tmp_path, 'guard_needless', ['accuracy', 'f1'])
+  monkeypatch.setattr(seqio.Task, 'get_dataset', None)  # nothing is read
+  assert metric_guard.rehearse('guard_needless') == []

@@ -15,7 +15,9 @@ import pytest
 from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime.interrupts import Interrupted
+from hyperprompt_jax.training.early_stopping import Watch
 from hyperprompt_jax.training.loop import TrainingLoop
+from hyperprompt_jax.training.settings import EarlyStopping
 
 TASKS = ('copy', 'first', 'last')
 NUMBERS = ('loss', 'grad_norm', 'param_norm')
@@ -43,7 +45,9 @@ def sums(step, **changed):
 class Run:
   """A loop whose steps return the numbers of `changed`; it records its actions."""
 
-  def __init__(self, changed, periods=(1, STEPS, STEPS), step=0, stop_before=None):
+  def __init__(
+    self, changed, periods=(1, STEPS, STEPS), step=0, stop_before=None, averages=None
+  ):
     self.saved, self.evaluated, self.messages, self.written = [], [], [], []
     self.changed, self.stop_before = changed, stop_before
     log_period, eval_period, checkpoint_period = periods
@@ -74,8 +78,12 @@ class Run:
       eval_period=eval_period,
       checkpoint_period=checkpoint_period,
       log_period=log_period,
+      watch=Watch(EarlyStopping('average' if averages else None, patience=2)),
     )
+    self.averages = averages or {}
     self.step = step
+
+  failures = ()
 
   def train_step(self, state, batch):
     self.step = state.step + 1
@@ -83,7 +91,11 @@ class Run:
 
   def evaluate(self, params, step):
     self.evaluated.append(step)
-    return SimpleNamespace(scalars=dict, ranking=dict, average=None, failures=())
+    average = self.averages.get(step)
+    scalars = {} if average is None else {'average': average}
+    return SimpleNamespace(
+      scalars=lambda: scalars, ranking=dict, average=None, failures=self.failures
+    )
 
   def write(self, step, kind, scalars):
     if kind == 'train':
@@ -203,3 +215,28 @@ def test_a_step_is_saved_before_it_is_evaluated():
   with pytest.raises(RuntimeError, match='a fault'):
     run.loop.run(TrainState(0, {}, {}))
   assert run.saved == [2]
+
+
+def test_a_run_that_stops_early_is_saved_there_and_does_not_go_on():
+  averages = {1: 60.0, 2: 70.0, 3: 65.0, 4: 69.0, 5: 99.0}
+  run = Run({}, periods=(1, 1, STEPS), averages=averages)
+  run()
+  assert run.evaluated == [1, 2, 3, 4] and run.saved == [4]
+  assert 'step 4: average was best at step 2' in run.messages[-1]
+  again = Run({}, periods=(1, 1, STEPS), step=4, averages=averages)
+  again.loop.watch, again.saved = run.loop.watch, [4]
+  again.loop.scores.update({step: {} for step in run.evaluated})
+  again()
+  assert again.evaluated == [] and again.written == []
+
+
+def test_a_failing_metric_ends_the_run_where_that_is_asked_for():
+  run = Run({}, periods=(1, 2, STEPS))
+  run.failures = ('task mood: rouge fails: ZeroDivisionError',)
+  run.loop.failing_metrics = 'end'
+  assert run.refused().startswith('step 2: task mood: rouge fails')
+  assert run.saved == [2]
+  run = Run({}, periods=(1, 2, STEPS))
+  run.failures = ('task mood: rouge fails: ZeroDivisionError',)
+  run()
+  assert run.saved == [STEPS]
