@@ -3,10 +3,12 @@
     python -m tools.reliability.chaos            (make chaos)
 
 Takes half an hour on two cores. Writes tools/results/chaos.json and the table of
-docs/reference/reliability.md. The status is 1 if anything was lost.
+docs/reference/reliability.md. `--only kills` tries one campaign, and keeps the results of
+the others. The status is 1 if anything was lost.
 """
 
 import argparse
+import collections
 import concurrent.futures
 import json
 import multiprocessing
@@ -16,91 +18,125 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any
+
+from tools.reliability import report, small_tasks
 
 RESULTS = pathlib.Path(__file__).parents[1] / 'results'
 COMMAND = 'make chaos'
+CAMPAIGNS = ('kills', 'files', 'files of two hosts', 'disks', 'guards')
 # The hosts of each campaign of kills. Two campaigns run on one host, since a single one
 # would run long after all others.
 HOSTS = {'one_host': 1, 'one_host_again': 1, 'two_hosts': 2}
 
 
 def _rows(results: dict[str, Any]) -> list[list[str]]:
-  """Returns the rows of the table in `report.py`."""
-  lost = lambda wrong: f'**{len(wrong)} faults**' if wrong else 'nothing'
-  kills, files, disks = results['kills'], results['files'], results['disks']
-  shared, guards = results['files of two hosts'], results['guards']
-  # The three rows of the guards share a list, in which each case has its name.
-  refused = lost(guards['wrong'])
-  seed = f'{COMMAND} SEED={results["seed"]}'
-  met = ', '.join(f'{phase} {n}' for phase, n in sorted(kills['met'].items()))
-  counts = files['counts'].values()
-  ways: dict[str, int] = {}
-  for ways_of_reader in counts:
-    for way, number in ways_of_reader.items():
-      ways[way] = ways.get(way, 0) + number
+  """Returns the rows of the table in `report.py`, for the campaigns that have results."""
+  makers = {
+    'kills': _row_of_kills,
+    'files': _row_of_files,
+    'files of two hosts': _row_of_shared_files,
+    'disks': _row_of_disks,
+    'guards': _rows_of_guards,
+  }
+  return [
+    [*row, _lost(results[name]['wrong']), f'{COMMAND} SEED={results[name]["seed"]}']
+    for name, make in makers.items()
+    if name in results
+    for row in make(results[name])
+  ]
+
+
+def _lost(faults: list[str]) -> str:
+  return f'**{len(faults)} faults**' if faults else 'nothing'
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+  return ', '.join(f'{way} {number:,}' for way, number in sorted(counts.items()))
+
+
+def _row_of_kills(kills: dict[str, Any]) -> list[list[str]]:
+  signals = ', '.join(f'{n} {name}' for name, n in kills['signals'].items())
   return [
     [
-      'a run killed (SIGKILL), or asked to end (SIGTERM), at aimed and at random moments, '
-      'and started again',
-      ', '.join(f'{n} {name}' for name, n in kills['signals'].items())
-      + f'; {kills["of them on two hosts"]} of them to one of two hosts',
-      f'met: {met}; {kills["left a write unfinished"]} left a checkpoint half written. '
-      f'{kills["runs compared"]} runs came to their end: parameters, optimizer, position '
-      'in the data, predictions and metrics as in the unbroken run, bit for bit. At most '
-      f'{kills["most steps done again"]} steps were done again; of two hosts, the other '
-      f'ended within {kills["other host ended after at most, seconds"]:.0f} s',
-      lost(results['kills']['wrong']),
-      seed,
-    ],
+      'A run on small tasks (CB, COPA and WSC with 250, 96 and 32 rows, so that most '
+      'checkpoints lie between epochs) was killed or asked to end, at aimed and at random '
+      'moments, and was started again.',
+      f'{signals}; {kills["of them on two hosts"]} of these signals reached one of two '
+      'hosts',
+      f'The signals met these phases: {_counted(kills["met"])}. '
+      f'{kills["left a write unfinished"]} of them left a checkpoint half written. All '
+      f'{kills["runs compared"]} runs finished and equalled the uninterrupted run in '
+      'every bit of parameters and optimizer, in the position in the data, and in all '
+      'files of predictions, metrics and configuration. A start repeated at most '
+      f'{kills["most steps done again"]} steps. The second of two hosts ended within '
+      f'{kills["other host ended after at most, seconds"]:.0f} s of the first.',
+    ]
+  ]
+
+
+def _row_of_files(files: dict[str, Any]) -> list[list[str]]:
+  ways: collections.Counter[str] = collections.Counter()
+  for ways_of_reader in files['counts'].values():
+    ways.update(ways_of_reader)
+  return [
     [
-      'each file of a checkpoint, and of the frozen parameters, removed, cut, a bit turned',
+      'Each file of a checkpoint, and of the frozen parameters, was removed or cut, or had '
+      'a bit flipped.',
       f'{sum(ways.values()):,} reads',
-      ', '.join(f'{way} {n:,}' for way, n in sorted(ways.items())),
-      lost(files['wrong']),
-      seed,
-    ],
+      f'Outcomes: {_counted(ways)}.',
+    ]
+  ]
+
+
+def _row_of_shared_files(shared: dict[str, Any]) -> list[list[str]]:
+  return [
     [
-      'of a checkpoint of two hosts a file of each item removed, one cut, one with a bit '
-      'turned, and both hosts started again',
+      'In a checkpoint of two hosts, one file of each item was removed, cut, or had a bit '
+      'flipped. Then both hosts started again.',
       f'{sum(shared["counts"].values())} times',
-      ', '.join(f'{way} {n}' for way, n in sorted(shared['counts'].items()))
-      + f'; hosts that refused ended within {shared["apart"]:.1f} s of each other, and '
-      'moved nothing',
-      lost(shared['wrong']),
-      seed,
-    ],
+      f'Outcomes: {_counted(shared["counts"])}. Hosts that refused the checkpoint ended '
+      f'within {shared["apart"]:.1f} s of each other and moved nothing.',
+    ]
+  ]
+
+
+def _row_of_disks(disks: dict[str, Any]) -> list[list[str]]:
+  conditions = sorted({case.rsplit(', ', 1)[0] for case in disks['tried']})
+  return [
     [
-      'the disk taken away, from the start or in the midst: '
-      + ', '.join(sorted({case.rsplit(', ', 1)[0] for case in disks['tried']})),
+      'The disk failed at the start of a run or in its middle, in these ways: '
+      f'{"; ".join(conditions)}.',
       f'{len(disks["tried"])} runs',
-      'each ended with one line that names the folder; with the disk back, the same '
-      'command went on to the end of the unbroken run',
-      lost(disks['wrong']),
-      seed,
+      'Each run ended with one line that names the folder. Once the disk worked again, the '
+      'same command finished like the uninterrupted run.',
+    ]
+  ]
+
+
+def _rows_of_guards(guards: dict[str, Any]) -> list[list[str]]:
+  tried = guards['tried']
+  return [
+    [
+      'NaN or infinity was written into a parameter, or NaN into the optimizer, before a '
+      'random step.',
+      f'{tried["numbers"]} runs',
+      'Each run ended at that step with one line that names the step, the tasks and the '
+      'last good checkpoint. No checkpoint held such a number. The same command then '
+      'finished like the uninterrupted run.',
     ],
     [
-      'NaN or infinity put into a parameter, NaN into the optimizer, before a random step',
-      f'{guards["tried"]["numbers"]} runs',
-      'each ended at that step with one line that names it, the tasks and the last good '
-      'checkpoint; no checkpoint held such a number; the same command then went on to the '
-      'end of the unbroken run',
-      refused,
-      seed,
+      'A second run was started in the folder of a first one, at a random step.',
+      f'{tried["second runs"]} times',
+      'The second run was refused in one line. The first finished like the uninterrupted '
+      'run.',
     ],
     [
-      'a second run started in the folder of one, at a random step',
-      f'{guards["tried"]["second runs"]} times',
-      'refused in one line; the first came to the end of the unbroken run',
-      refused,
-      seed,
-    ],
-    [
-      'half the files of all older checkpoints deleted, as by a cleaning that was cut off',
-      f'{guards["tried"]["half deleted"]} runs',
-      'each went on from the last one to the end of the unbroken run',
-      refused,
-      seed,
+      'Half of the files of all older checkpoints were deleted, as by a cleanup that was '
+      'cut off.',
+      f'{tried["half deleted"]} runs',
+      'Each run resumed from the last checkpoint and finished like the uninterrupted run.',
     ],
   ]
 
@@ -112,8 +148,61 @@ def _shares(signals: int) -> tuple[int, int, int]:
   return signals - on_two - half, half, on_two
 
 
+def _kills(
+  folder: pathlib.Path, compiled: pathlib.Path, flags: argparse.Namespace
+) -> dict[str, Any]:
+  """Kills runs on one host and on two, side by side; returns the results."""
+  from tools.reliability import kills
+
+  campaigns = {
+    name: kills.Campaign(folder / name, compiled, hosts, f'{flags.seed} {name}')
+    for name, hosts in HOSTS.items()
+  }
+  shares = zip(campaigns.values(), _shares(flags.kills), _shares(flags.terms), strict=True)
+  with concurrent.futures.ThreadPoolExecutor() as beside:
+    for running in [beside.submit(campaign.run, *share) for campaign, *share in shares]:
+      running.result()
+  return {
+    **kills.summary([*campaigns.values()]),
+    'wrong': [line for campaign in campaigns.values() for line in campaign.wrong],
+    'events': [event for campaign in campaigns.values() for event in campaign.events],
+  }
+
+
+def _run(
+  folder: pathlib.Path, compiled: pathlib.Path, flags: argparse.Namespace
+) -> dict[str, Any]:
+  """Runs the chosen campaigns side by side; returns their results by name."""
+  from tools.reliability import disks, files, guards, subject
+
+  subject.add_mixture()
+  # Campaigns that remove a disk or change a run affect their whole process.
+  spawn = multiprocessing.get_context('spawn')
+  with (
+    concurrent.futures.ThreadPoolExecutor() as beside,
+    concurrent.futures.ProcessPoolExecutor(3, spawn) as apart,
+  ):
+    begin = {
+      'kills': lambda: beside.submit(_kills, folder, compiled, flags),
+      'files': lambda: apart.submit(
+        files.campaign, folder / 'files', flags.seed, flags.flips
+      ),
+      'files of two hosts': lambda: beside.submit(
+        files.campaign_on_two_hosts, folder / 'two_hosts', compiled, flags.seed
+      ),
+      'disks': lambda: apart.submit(disks.campaign, folder / 'disks'),
+      'guards': lambda: apart.submit(
+        guards.campaign, folder / 'guards', compiled, flags.seed
+      ),
+    }
+    running = {name: begin[name]() for name in flags.only or CAMPAIGNS}
+    return {
+      name: {'seed': flags.seed, **future.result()} for name, future in running.items()
+    }
+
+
 def main() -> None:
-  """Runs all campaigns concurrently."""
+  """Runs all campaigns, or those of `--only`."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument(
     '--kills', type=int, default=50, help='SIGKILLs; a fifth on two hosts'
@@ -121,61 +210,32 @@ def main() -> None:
   parser.add_argument(
     '--terms', type=int, default=10, help='SIGTERMs; a fifth on two hosts'
   )
-  parser.add_argument('--flips', type=int, default=8, help='bits turned, of each file')
+  parser.add_argument('--flips', type=int, default=8, help='bits flipped in each file')
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--only', action='append', choices=CAMPAIGNS, help='not all')
   parser.add_argument('--output', type=pathlib.Path, default=RESULTS / 'chaos.json')
   flags = parser.parse_args()
   folder = pathlib.Path(tempfile.mkdtemp(prefix='chaos'))
   folder.chmod(0o755)  # one campaign becomes another user
+  small_tasks.write(folder / 'super_glue')
+  os.environ['SUPER_GLUE_DIR'] = str(folder / 'super_glue')
   compiled = folder / 'compiled'
   # This comes before JAX is loaded; child processes inherit it.
-  from tools.reliability import small_run, subject
+  from tools.reliability import small_run
 
   os.environ |= small_run.environment(compiled)
-  from tools.reliability import disks, files, guards, kills, report
-
-  subject.add_mixture()
   begun = time.monotonic()
-  campaigns = {
-    name: kills.Campaign(folder / name, compiled, hosts, f'{flags.seed} {name}')
-    for name, hosts in HOSTS.items()
-  }
-  shares = zip(campaigns.values(), _shares(flags.kills), _shares(flags.terms), strict=True)
-  # Campaigns that remove a disk or change a run affect their whole process.
-  spawn = multiprocessing.get_context('spawn')
-  with (
-    concurrent.futures.ThreadPoolExecutor() as beside,
-    concurrent.futures.ProcessPoolExecutor(3, spawn) as apart,
-  ):
-    running = [beside.submit(campaign.run, *share) for campaign, *share in shares]
-    of_files = apart.submit(files.campaign, folder / 'files', flags.seed, flags.flips)
-    of_disks = apart.submit(disks.campaign, folder / 'disks')
-    of_guards = apart.submit(guards.campaign, folder / 'guards', compiled, flags.seed)
-    of_two = beside.submit(
-      files.campaign_on_two_hosts, folder / 'files_of_two_hosts', compiled, flags.seed
-    )
-    results = {
-      'seed': flags.seed,
-      'files': of_files.result(),
-      'files of two hosts': of_two.result(),
-      'disks': of_disks.result(),
-      'guards': of_guards.result(),
-    }
-    for future in running:
-      future.result()
-  results['kills'] = {
-    **kills.summary([*campaigns.values()]),
-    'wrong': [line for campaign in campaigns.values() for line in campaign.wrong],
-    'events': [event for campaign in campaigns.values() for event in campaign.events],
-  }
-  results['minutes'] = round((time.monotonic() - begun) / 60, 1)
-  results['rows'] = _rows(results)
-  flags.output.parent.mkdir(exist_ok=True)
-  flags.output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + '\n')
+  done = _run(folder, compiled, flags)
+  output = flags.output
+  kept = json.loads(output.read_text()) if flags.only and output.exists() else {}
+  results = {**{name: kept[name] for name in CAMPAIGNS if name in kept}, **done}
+  minutes = round((time.monotonic() - begun) / 60, 1)
+  results |= {'minutes': minutes, 'rows': _rows(results)}
+  output.parent.mkdir(exist_ok=True)
+  output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + '\n')
   report.write()
-  parts = [part for part in results.values() if isinstance(part, dict)]
-  wrong = [line for part in parts for line in part['wrong']]
-  print('\n'.join(wrong) or f'nothing was lost, in {results["minutes"]} minutes')
+  wrong = [line for part in done.values() for line in part['wrong']]
+  print('\n'.join(wrong) or f'nothing was lost, in {minutes} minutes')
   shutil.rmtree(folder, ignore_errors=True)
   sys.exit(bool(wrong))
 

@@ -55,9 +55,9 @@ BINDINGS = {
   'config.Config.num_decoder_layers': 1,
   'methods.HyperPromptGlobal.prompt_length': 2,
   'MIXTURE_OR_TASK_NAME': subject.MIXTURE,
-  'TASK_FEATURE_LENGTHS': {'inputs': 20, 'targets': 8},
+  'TASK_FEATURE_LENGTHS': {'inputs': 48, 'targets': 16},
   'TRAIN_STEPS': STEPS,
-  'BATCH_SIZE': 4,
+  'BATCH_SIZE': 16,
   'EVAL_PERIOD': EVALUATED,
   'CHECKPOINT_PERIOD': SAVED,
   'EVAL_STEPS': 1,
@@ -322,6 +322,18 @@ def records(model_dir: pathlib.Path) -> list[dict[str, float]]:
   ]
 
 
+def _other_files(model_dir: pathlib.Path) -> dict[str, bytes]:
+  """Returns the run's other files, in which its own name is replaced."""
+  compared_otherwise = (reporting.METRICS_FILE, 'run.lock')
+  return {
+    path.name: path.read_bytes().replace(str(model_dir).encode(), b'MODEL_DIR')
+    for path in model_dir.iterdir()
+    if path.is_file()
+    and path.name not in compared_otherwise
+    and 'tfevents' not in path.name
+  }
+
+
 def differences(model_dir: pathlib.Path, unbroken: pathlib.Path) -> list[str]:
   """Returns the differences between two finished runs."""
   result = []
@@ -339,6 +351,10 @@ def differences(model_dir: pathlib.Path, unbroken: pathlib.Path) -> list[str]:
     result.append('other predictions or scores in inference_eval')
   if records(model_dir) != records(unbroken):
     result.append('other metrics')
+  here, there = _other_files(model_dir), _other_files(unbroken)
+  result += [
+    f'{name} differs' for name in here.keys() | there if here.get(name) != there.get(name)
+  ]
   steps = [record['step'] for record in records(model_dir) if 'train/loss' in record]
   if steps != [*range(1, STEPS + 1)]:
     result.append(f'steps are recorded as {steps}')
