@@ -75,15 +75,24 @@ def _build(folder: pathlib.Path) -> pathlib.Path:
   return wheel
 
 
-def _resolve(wheel: pathlib.Path, extra: str, platform: str, python: str) -> str:
+def _built(folder: pathlib.Path) -> pathlib.Path:
+  """Builds wheels of the packages that have none; returns their folder."""
+  wheels = folder / 'wheels'
+  pip = [BIN / 'python', '-m', 'pip', 'wheel', '--quiet', '--no-deps']
+  subprocess.run([*pip, '--wheel-dir', wheels, *SOURCES], check=True)
+  return wheels
+
+
+def _resolve(
+  wheel: pathlib.Path, built: pathlib.Path, extra: str, platform: str, python: str
+) -> str:
   """Returns the number of packages that an extra needs, or the reason of a failure."""
   requirement = f'hyperprompt-jax{f"[{extra}]" if extra else ""} @ {wheel.as_uri()}'
   done = subprocess.run(
     [
       *(BIN / 'uv', 'pip', 'compile', '-', '--quiet', '--no-annotate', '--no-header'),
       *('--python-platform', PLATFORMS[platform], '--python-version', python),
-      '--only-binary=:all:',
-      *(f'--no-binary={name}' for name in SOURCES),
+      *('--only-binary=:all:', '--find-links', built),
     ],
     input=requirement,
     capture_output=True,
@@ -95,7 +104,7 @@ def _resolve(wheel: pathlib.Path, extra: str, platform: str, python: str) -> str
   return str(len(done.stdout.splitlines()))
 
 
-def _table(wheel: pathlib.Path) -> str:
+def _table(wheel: pathlib.Path, built: pathlib.Path) -> str:
   """Returns the table of all resolutions, in Markdown."""
   lines = [
     f'| extra | platform | {" | ".join(f"Python {python}" for python in PYTHONS)} |',
@@ -103,7 +112,7 @@ def _table(wheel: pathlib.Path) -> str:
   ]
   for extra in EXTRAS:
     for platform in PLATFORMS:
-      cells = [_resolve(wheel, extra, platform, python) for python in PYTHONS]
+      cells = [_resolve(wheel, built, extra, platform, python) for python in PYTHONS]
       name = f'`{extra}`' if extra else 'none'
       lines.append(f'| {name} | {platform} | {" | ".join(cells)} |')
       print(lines[-1], flush=True)
@@ -154,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> None:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     wheel = _build(folder)
-    table = _table(wheel)
+    table = _table(wheel, _built(folder))
     _write(table)
     for python in flags.install:
       _install(wheel, python, folder)
