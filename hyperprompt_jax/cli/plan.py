@@ -14,6 +14,7 @@ from hyperprompt_jax.cli import arguments
 from hyperprompt_jax.configuration import static
 from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.planning import sweep, topology
 from hyperprompt_jax.runtime import terminal
 from hyperprompt_jax.training.settings import OptimisationSettings
 
@@ -33,8 +34,8 @@ def _parser() -> arguments.Parser:
   parser = arguments.Parser('plan', __doc__)
   parser.add_argument(
     '--topology',
-    help='a slice such as v4:2x2x2, v5e:4x4, v5p:4x4x4 or v6e:8x8; with --sweep, a '
-    'generation',
+    help='a slice such as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8 or tpu7x:2x2x1; with '
+    '--sweep, a generation',
   )
   parser.add_argument(
     '--sweep',
@@ -68,6 +69,8 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     raise UserError('--sweep chooses the mesh: leave out --num_partitions, --fsdp, --share')
   if not flags.sweep and flags.topology is None:
     raise UserError('name a slice, --topology=v4:2x2x2, or let --sweep find one')
+  if flags.topology is not None:
+    sweep.slices(flags.topology) if flags.sweep else topology.Slice.parse(flags.topology)
   static.check([*flags.gin_file, RUN_FILE], parsed.bindings)
   return parsed
 
@@ -78,13 +81,11 @@ def run(parsed: arguments.Parsed) -> None:
   from hyperprompt_jax.planning import tables
   from hyperprompt_jax.planning.planner import Planner
   from hyperprompt_jax.planning.steps import Batch
-  from hyperprompt_jax.planning.sweep import Mesh
-  from hyperprompt_jax.planning.topology import Slice
 
   flags = parsed.flags
   gin_files.parse([*flags.gin_file, RUN_FILE], parsed.bindings)
   planner: Planner = gin_files.call(Planner)
-  mesh = Mesh(flags.num_partitions, flags.fsdp)
+  mesh = sweep.Mesh(flags.num_partitions, flags.fsdp)
   batch = Batch(flags.batch_size, flags.inputs_length, flags.targets_length)
   with terminal.stages() as progress:
     if flags.sweep:
@@ -92,7 +93,7 @@ def run(parsed: arguments.Parsed) -> None:
       done = lambda plan: progress.message(tables.line(plan))
       plans = planner.sweep(flags.topology, batch, **options, done=done)
     else:
-      where = Slice.parse(flags.topology)
+      where = topology.Slice.parse(flags.topology)
       plan, share = _plan_and_share(planner, where, mesh, batch, flags, progress)
   if flags.sweep and flags.json:
     print(json.dumps({'plans': [one.report() for one in plans]}))

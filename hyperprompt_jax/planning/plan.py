@@ -1,4 +1,4 @@
-"""The planner's result for one step on one chip of a slice."""
+"""The planner's result for one step on one device of a slice, which is a chip mostly."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -36,6 +36,11 @@ class Plan:
       whichever takes longer.
     step_seconds: adds up communication, compiler and kernels. It serves to compare
       programs.
+    devices_per_chip: is the number of devices in which a chip appears; all figures above
+      and below but `chip_hours` are those of one device.
+    chip_hours: is the time of all steps of a run on all chips, if the number of steps is
+      known. As it adds up `step_seconds`, it leaves out evaluation, checkpoints and
+      compilation.
     utilisation: is the share of the peak rate that a step of `step_seconds` would reach,
       by the model's own arithmetic; recomputation does not count. None for decoding.
   """
@@ -58,6 +63,8 @@ class Plan:
   kernels_seconds: float | None = None
   step_seconds: float | None = None
   utilisation: float | None = None
+  devices_per_chip: int = 1
+  chip_hours: float | None = None
 
   @property
   def other_bytes(self) -> int:

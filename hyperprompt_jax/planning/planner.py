@@ -83,9 +83,10 @@ class Planner:
     Raises:
       UserError: if there is no such slice, or the mesh does not divide what is laid out.
     """
-    if where.num_chips % (mesh.num_partitions * mesh.fsdp):
+    if where.num_devices % (mesh.num_partitions * mesh.fsdp):
+      kind = 'chips' if where.chip.devices == 1 else 'devices'
       raise UserError(
-        f'{where.name} has {where.num_chips} chips, which num_partitions='
+        f'{where.name} has {where.num_devices} {kind}, which num_partitions='
         f'{mesh.num_partitions} times fsdp={mesh.fsdp} does not divide'
       )
     partitioner = Partitioner(mesh.num_partitions, mesh.fsdp, devices=where.devices())
@@ -138,6 +139,7 @@ class Planner:
       mesh=dict(partitioner.mesh.shape),
       step=step,
       hbm_bytes=where.chip.hbm_bytes,
+      devices_per_chip=where.chip.devices,
       params_bytes=params_bytes,
       optimizer_bytes=optimizer_bytes,
     )
@@ -151,8 +153,8 @@ class Planner:
       return dataclasses.replace(plan, peak_bytes=compiled, compile_seconds=duration)
     progress('reading the program')
     analysis = cost.analyse(hlo.parse(compiled.as_text()))
-    chip_flops = model_flops and model_flops / where.num_chips
-    return dataclasses.replace(
+    chip_flops = model_flops and model_flops / where.num_devices
+    plan = dataclasses.replace(
       plan,
       fits=True,
       peak_bytes=compiled.memory_analysis().peak_memory_in_bytes,
@@ -161,6 +163,11 @@ class Planner:
       carried_whole=steps.carried_whole(model, partitioner, analysis.carried),
       **plan.seconds(where.chip, analysis, chip_flops),
     )
+    total = self.optimisation.total_steps
+    if step == steps.DECODE or total is None or plan.step_seconds is None:
+      return plan
+    hours = where.num_chips * total * plan.step_seconds / 3600
+    return dataclasses.replace(plan, chip_hours=hours)
 
   def _lower(
     self, model: Model, partitioner: Partitioner, batch: Batch, step: str

@@ -59,10 +59,10 @@ def meshes(
     sizes: are the sizes that are spread over `model`.
   """
   partitions = 1
-  while partitions <= where.num_chips:
-    rest = where.num_chips // partitions
+  while partitions <= where.num_devices:
+    rest = where.num_devices // partitions
     divides = all(size % partitions == 0 for size in sizes)
-    if divides and where.num_chips % partitions == 0 and batch_size % rest == 0:
+    if divides and where.num_devices % partitions == 0 and batch_size % rest == 0:
       yield Mesh(partitions, 1)
       if rest > 1 and emb_dim % rest == 0:
         yield Mesh(partitions, rest)

@@ -46,11 +46,13 @@ def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
     rows.append(('   with communication', _milliseconds(plan.step_seconds)))
     if plan.utilisation is not None:
       rows.append(('   model FLOP utilisation', f'{100 * plan.utilisation:.0f} %'))
+  if plan.chip_hours is not None:
+    rows.append(('steps of the run, at least', f'{plan.chip_hours:.1f} chip-hours'))
   if share:
     rows += [(f'the method adds to {k}', f'{100 * v:.2f} %') for k, v in share.items()]
   rows.append(('compiled in', f'{plan.compile_seconds:.0f} s'))
   title = f'{plan.step} step on {plan.topology} ({_mesh(plan)})'
-  terminal.print_table(title, ('', 'each chip'), rows)
+  terminal.print_table(title, ('', f'each {_unit(plan)}'), rows)
 
 
 def print_sweep(plans: Sequence[Plan]) -> None:
@@ -66,8 +68,9 @@ def print_sweep(plans: Sequence[Plan]) -> None:
     ]
     for plan in plans
   ]
+  size = f'each {_unit(first)} of {_bytes(first.hbm_bytes)}'
   terminal.print_table(
-    f'{first.step} step on {first.topology}, each chip of {_bytes(first.hbm_bytes)}',
+    f'{first.step} step on {first.topology}, {size}',
     ('mesh', 'peak', 'estimate', 'utilisation', 'of it communication'),
     rows,
   )
@@ -85,6 +88,10 @@ def line(plan: Plan) -> str:
     f'{plan.topology}  {_mesh(plan)}  {_bytes(plan.peak_bytes)} of '
     f'{_bytes(plan.hbm_bytes)}  {how}  (compiled in {plan.compile_seconds:.0f} s)'
   )
+
+
+def _unit(plan: Plan) -> str:
+  return 'chip' if plan.devices_per_chip == 1 else 'half of a chip'
 
 
 def _mesh(plan: Plan) -> str:

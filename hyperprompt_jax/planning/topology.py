@@ -15,15 +15,16 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """A generation of TPUs, by Google's published figures.
+  """A generation of TPUs, by Google's published figures; each is that of one device.
 
   Attributes:
     flops_per_second: is the peak rate of bfloat16 matrix products.
-    hbm_bytes: is the size of a chip's main memory.
+    hbm_bytes: is the size of the main memory.
     hbm_bytes_per_second: is the bandwidth of the main memory.
     ici_bytes_per_second: is the bandwidth of all links to other chips together.
     clock_hz: is the clock from which, with the number of matrix units, the peak follows.
     shapes: are those of the slices that Google offers, up to some hundred chips.
+    devices: is the number of devices in which a chip appears.
   """
 
   flops_per_second: float
@@ -32,6 +33,7 @@ class Chip:
   ici_bytes_per_second: float
   clock_hz: float
   shapes: tuple[str, ...]
+  devices: int = 1
 
   @property
   def num_axes(self) -> int:
@@ -49,6 +51,8 @@ CHIPS = {
   'v5e': Chip(197e12, 16 * GIB, 0.819e12, 200e9, 1.5e9, _PLANE),
   'v5p': Chip(459e12, 95 * GIB, 2.765e12, 600e9, 1.75e9, _TORUS),
   'v6e': Chip(918e12, 32 * GIB, 1.64e12, 448e9, 1.75e9, _PLANE),
+  # Each half of a chip is a device with memory of its own; the halves share the links.
+  'tpu7x': Chip(2307e12 / 2, 96 * GIB, 7.38e12 / 2, 600e9 / 2, 2.2e9, _TORUS, devices=2),
 }
 # The chips of one host, which the compiler assumes by default.
 _HOST = (2, 2, 1)
@@ -77,9 +81,10 @@ class Slice:
     """
     match = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', name)
     if match is None or match[1] not in CHIPS:
+      hint = _by_type(name)
       raise UserError(
         f'--topology={name}: expected a generation ({", ".join(CHIPS)}) and a shape, as '
-        'v4:2x2x2 or v5e:4x4'
+        f'{hint or "v4:2x2x2 or v5e:4x4"}'
       )
     chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split('x'))
     if len(shape) != chip.num_axes or 0 in shape:
@@ -94,8 +99,13 @@ class Slice:
     """The number of chips of the slice."""
     return math.prod(self.shape)
 
+  @property
+  def num_devices(self) -> int:
+    """The number of devices of the slice."""
+    return self.num_chips * self.chip.devices
+
   def devices(self) -> Sequence[Any]:
-    """Returns descriptions of devices that are not here, one a chip, for the compiler.
+    """Returns descriptions of devices that are not here, for the compiler.
 
     Raises:
       UserError: if the TPU's compiler is not installed, or knows no such slice.
@@ -120,3 +130,17 @@ class Slice:
         ) from error
       raise UserError(f'--topology={self.name}: {reason}') from error
     return description.devices
+
+
+def _by_type(name: str) -> str:
+  """Returns the slice of an accelerator type such as `v5litepod-8`; empty if there is none.
+
+  The types of v4, v5p and tpu7x count the two cores of each chip, the others count chips.
+  """
+  match = re.fullmatch(r'(v5litepod|\w+)-(\d+)', name)
+  generation = {'v5litepod': 'v5e'}.get(match[1], match[1]) if match else ''
+  if match is None or generation not in CHIPS:
+    return ''
+  chips = int(match[2]) // (2 if CHIPS[generation].num_axes == 3 else 1)
+  slices = (Slice.parse(f'{generation}:{shape}') for shape in CHIPS[generation].shapes)
+  return next((where.name for where in slices if where.num_chips == chips), '')

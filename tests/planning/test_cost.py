@@ -209,7 +209,7 @@ def test_arithmetic_of_a_step_of_base_is_what_its_sizes_say():
 def test_a_sweep_begins_with_the_smallest_slices(generation, chips):
   slices = sweep.slices(generation)
   assert tuple(where.num_chips for where in slices[:3]) == chips
-  assert len({where.name.split(':')[0] for where in slices}) == (1 if generation else 4)
+  assert len({where.name.split(':')[0] for where in slices}) == (1 if generation else 5)
 
 
 def test_a_sweep_tries_the_meshes_that_divide():
@@ -232,7 +232,11 @@ def test_a_sweep_tries_what_holds_least_first_and_nothing_that_cannot_fit():
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
-    ('v9:2x2', 'expected a generation (v4, v5e, v5p, v6e)'),
+    ('v9:2x2', 'expected a generation (v4, v5e, v5p, v6e, tpu7x)'),
+    ('v5litepod-8', 'and a shape, as v5e:2x4'),
+    ('v4-16', 'and a shape, as v4:2x2x2'),
+    ('tpu7x-8', 'and a shape, as tpu7x:2x2x1'),
+    ('v4-7', 'as v4:2x2x2 or v5e:4x4'),
     ('v4', 'expected a generation'),
     ('v4:2x2', 'a slice of v4 has 3 axes, as in v4:2x2x2'),
     ('v5e:2x2x2', 'a slice of v5e has 2 axes, as in v5e:2x2'),
@@ -271,3 +275,9 @@ def test_without_the_compiler_one_line_says_how_to_get_it():
 def test_a_device_is_a_chip(devices, name, chips):
   where = Slice.parse(name)
   assert where.num_chips == len(where.devices()) == chips
+
+
+def test_a_half_of_a_chip_of_tpu7x_is_a_device(devices):
+  where = Slice.parse('tpu7x:2x2x1')
+  assert where.num_chips == 4
+  assert where.num_devices == len(where.devices()) == 8

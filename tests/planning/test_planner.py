@@ -55,7 +55,9 @@ BATCH = ('--batch_size=32', '--inputs_length=256', '--targets_length=32')
 def test_a_step_on_four_chips(capsys, monkeypatch):
   programs, parse = [], hlo.parse
   monkeypatch.setattr(hlo, 'parse', lambda text: programs.append(text) or parse(text))
-  report = json_of(capsys, topology='v4:2x2x1', sizes=BATCH, network=FUSED)
+  report = json_of(
+    capsys, '--train_steps=7200', topology='v4:2x2x1', sizes=BATCH, network=FUSED
+  )
   assert report['fits'] and report['mesh'] == {'data': 4, 'fsdp': 1, 'model': 1}
   # Parameters are float32, and sharded over the chips except for layer norms, position
   # biases and prompts.
@@ -83,6 +85,8 @@ def test_a_step_on_four_chips(capsys, monkeypatch):
   assert report['step_seconds'] == pytest.approx(
     report['compiler_seconds'] + report['kernels_seconds'] + report['communication_seconds']
   )
+  # Four chips for 7200 steps.
+  assert report['chip_hours'] == pytest.approx(8 * report['step_seconds'])
   assert 0 < report['kernels_seconds'] < report['compute_seconds']
   # Recomputed operations do not count.
   at_peak = report['utilisation'] * report['step_seconds']
