@@ -45,9 +45,15 @@ def reason_of(error: Exception) -> str:
   return re.split(r' \[tensorstore_spec|; at |\[source loc', first)[0][:200].strip()
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-  """Returns ` (did you mean …?)` with the known name that is most like `name`, or ``."""
-  matches = difflib.get_close_matches(name, sorted({*known} - {''}), n=1, cutoff=0.5)
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+  """Returns ` (did you mean …?)` with the known name that is most like `name`, or ``.
+
+  Args:
+    name: is the name that was given.
+    known: are the names that exist.
+    cutoff: is the least likeness, from 0 to 1.
+  """
+  matches = difflib.get_close_matches(name, sorted({*known} - {''}), n=1, cutoff=cutoff)
   return f' (did you mean {matches[0]}?)' if matches else ''
 
 

@@ -6,19 +6,24 @@ It imports neither JAX nor TensorFlow, so that mistakes in flags are told at onc
 import argparse
 import ast
 import dataclasses
+import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from typing_extensions import override
 
-from hyperprompt_jax.configuration import macros, static
+from hyperprompt_jax.cli import advice
+from hyperprompt_jax.configuration import macros, paths, static
 from hyperprompt_jax.configuration.setting import Setting, Settings
-from hyperprompt_jax.errors import UserError, nearest
+from hyperprompt_jax.errors import UserError
 
 # The start of a command takes up to 20 more, and a lost host is to be told within a minute.
 _MEET_SECONDS = 40
 # The prefix of the attributes that hold the plain flags of settings.
 _MACRO = 'macro_'
+# Settings whose values are objects, which gin references name.
+_REFERENCES = ('METHOD', 'OPTIMIZER')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +49,12 @@ class Parser(argparse.ArgumentParser):
 
   def __init__(self, verb: str, description: str | None):
     super().__init__(f'hyperprompt {verb}', description=description, allow_abbrev=False)
+    self._words: Sequence[str] = ()
 
   @override
   def error(self, message: str) -> NoReturn:
-    raise UserError(f'{message}; see {self.prog} --help')
+    hint = advice.for_missing(message, self._words)
+    raise UserError(f'{message}{hint or f"; see {self.prog} --help"}')
 
   def parse(self, words: Sequence[str]) -> Parsed:
     """Parses the words after the verb.
@@ -56,14 +63,12 @@ class Parser(argparse.ArgumentParser):
       UserError: for a flag that does not exist, or a value that a setting cannot have.
     """
     # argparse takes a binding with a space in its value for a positional argument.
+    self._words = words
     is_binding = lambda word: word.startswith(static.BINDING_PREFIX) and '=' in word
     flags, rest = self.parse_known_args([word for word in words if not is_binding(word)])
     for word in rest:
-      known = [option for option in self._option_string_actions if len(option) > 2]
-      raise UserError(
-        f'unknown argument {word!r}{nearest(word.split("=")[0], known)}; '
-        'gin bindings are written --gin.NAME=VALUE'
-      )
+      hint = advice.for_argument(word, self._option_string_actions)
+      raise UserError(f'unknown argument {word!r}{hint}')
     bindings = [
       word.removeprefix(static.BINDING_PREFIX) for word in words if is_binding(word)
     ]
@@ -82,6 +87,14 @@ def _value(setting: Setting, text: str) -> Any:
   """Returns the value that a plain flag gives a setting; checks it."""
   if text.startswith(('@', '%')) and not setting.takes_text:
     return static.Reference(text)
+  is_number = not setting.takes_text and setting.macro != 'TASK_FEATURE_LENGTHS'
+  if is_number and re.fullmatch(r'\d{1,3}(,\d{3})+', text):
+    plain = text.replace(',', '')
+    raise UserError(f'{setting.flag}={text} has commas: write {setting.flag}={plain}')
+  if setting.macro in _REFERENCES and re.fullmatch(r'\w+', text):
+    raise UserError(
+      f'{setting.flag}={text} is no reference: write {_reference(setting.macro, text)}'
+    )
   value: Any = text
   if not setting.takes_text or (text == 'None' and setting.default is None):
     value = _literal(text)
@@ -91,6 +104,18 @@ def _value(setting: Setting, text: str) -> Any:
     value = dict(zip(('inputs', 'targets'), value, strict=True))
   setting.check(value, setting.flag)
   return value
+
+
+def _reference(macro: str, name: str) -> str:
+  """Returns the flag that chooses a method's file, or an optimizer, by its name."""
+  if macro == 'METHOD':
+    names = [file for file in paths.own_files() if file.startswith('methods/')]
+    (file,) = difflib.get_close_matches(f'methods/{name}.gin', names, 1, 0) or names[:1]
+    return f'--gin_file={file}'
+  name = name.lower()
+  if name == 'adafactor':
+    return '--optimizer=@optimizers.adafactor()'
+  return f'--optimizer=@optax.{name}() --gin.optax.{name}.learning_rate=1e-4'
 
 
 def _literal(text: str) -> Any:

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hyperprompt_jax
-from hyperprompt_jax.errors import Interrupted, UserError, nearest
+from hyperprompt_jax.cli import advice
+from hyperprompt_jax.errors import Interrupted, UserError
 from hyperprompt_jax.runtime import compilation_cache, libtpu, workarounds
 
 # The purpose of each verb, whose module bears its name.
@@ -116,9 +117,7 @@ def _main(arguments: Sequence[str]) -> int:
     print(f'hyperprompt {hyperprompt_jax.__version__}')
     return 0
   if verb not in VERBS:
-    return _mistake(
-      f'there is no verb {verb!r}{nearest(verb, VERBS)}; there are {", ".join(VERBS)}'
-    )
+    return _mistake(unknown_verb(verb))
   workarounds.limit_malloc_arenas()
   _quieten_libraries()
   try:
@@ -142,6 +141,12 @@ def _open_closed_streams() -> None:
         os.close(opened)
       mode = 'w' if descriptor else 'r'
       setattr(sys, name, os.fdopen(descriptor, mode, encoding='utf-8'))
+
+
+def unknown_verb(verb: str) -> str:
+  """Returns the message about a verb that does not exist."""
+  hint = advice.for_verb(verb, VERBS)
+  return f'there is no verb {verb!r}{hint}; there are {", ".join(VERBS)}'
 
 
 def _run(verb: str, words: Sequence[str]) -> int:

@@ -39,7 +39,7 @@ def run(parsed: arguments.Parsed) -> None:
     lines = [f'{name}\n  {a}\n  {b}' for name, (a, b) in report.items()]
   elif flags.gin_file or parsed.bindings:
     composed = static.check(flags.gin_file, parsed.bindings)
-    report = values(composed)
+    report = composed.shown()
     lines = [f'{name} = {value}' for name, value in report.items()]
   else:
     report = listing()
@@ -66,17 +66,6 @@ def listing() -> dict[str, dict[str, Any]]:
   }
 
 
-def values(composed: static.Configuration) -> dict[str, str]:
-  """Returns the values that gin files compose, macros first, as gin writes them."""
-  names = sorted(composed.values, key=lambda name: ('.' in name, name))
-  # A parameter that takes a macro says nothing more.
-  return {
-    name: repr(composed.resolved(name))
-    for name in names
-    if '.' not in name or not repr(composed.values[name]).startswith('%')
-  }
-
-
 def differences(one: str, other: str) -> dict[str, tuple[str | None, str | None]]:
   """Returns the values of two runs where they differ; None where one has no value.
 
@@ -88,7 +77,7 @@ def differences(one: str, other: str) -> dict[str, tuple[str | None, str | None]
   for name in (one, other):
     composed = static.Configuration()
     composed.add_file(run_folder.config_of(name) if os.path.isdir(name) else name)
-    sides.append(values(composed))
+    sides.append(composed.shown())
   names = sorted({*sides[0], *sides[1]}, key=lambda name: ('.' in name, name))
   pairs = {name: (sides[0].get(name), sides[1].get(name)) for name in names}
   return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

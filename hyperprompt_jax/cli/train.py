@@ -1,5 +1,6 @@
 """`hyperprompt train`: trains, evaluates and checkpoints; resumes by itself."""
 
+import os
 from collections.abc import Sequence
 
 from hyperprompt_jax.cli import arguments
@@ -21,8 +22,30 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
       'train needs gin files of a size, a method and a run: --gin_file=models/tiny.gin '
       '--gin_file=methods/hyperprompt_global.gin --gin_file=runs/finetune.gin'
     )
-  static.check(parsed.flags.gin_file, parsed.bindings)
+  configuration = static.check(parsed.flags.gin_file, parsed.bindings)
+  _check_steps(configuration)
+  _check_files(configuration)
   return parsed
+
+
+def _check_steps(configuration: static.Configuration) -> None:
+  """Refuses a run without an end."""
+  ends = ('TRAIN_STEPS', 'TRAIN_STEPS_RELATIVE')
+  given = [macro for macro in ends if macro in configuration.values]
+  if given and all(configuration.resolved(macro) is None for macro in given):
+    raise UserError('TRAIN_STEPS must be set: add --train_steps=…')
+
+
+def _check_files(configuration: static.Configuration) -> None:
+  """Refuses a vocabulary or an initial checkpoint that is not on this machine."""
+  for macro, problem in {
+    'VOCABULARY': 'vocabulary {} cannot be read',
+    'INITIAL_CHECKPOINT_PATH': 'initial checkpoint {} cannot be read',
+  }.items():
+    path = macro in configuration.values and configuration.resolved(macro)
+    is_here = isinstance(path, str) and '/' in path and '://' not in path
+    if is_here and not os.path.exists(path):
+      raise UserError(f'{problem.format(path)}: there is no such file or folder')
 
 
 def run(parsed: arguments.Parsed) -> None:

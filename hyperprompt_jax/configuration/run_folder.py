@@ -48,16 +48,32 @@ def config_of(model_dir: str) -> str:
   Raises:
     UserError: if the folder has none.
   """
-  folder: Any = pathlib.Path(os.path.abspath(model_dir))
+  parts = parts_of(model_dir)
+  path = _path(model_dir) / CONFIG_FILE
+  if [path.parent] == parts:
+    return str(path)
+  raise UserError(
+    f'{model_dir} holds a run for each task: name one of {", ".join(map(str, parts))}'
+  )
+
+
+def parts_of(model_dir: str) -> list[Any]:
+  """Returns the folders of the runs in a folder: itself, or one for each single task.
+
+  Raises:
+    UserError: if there is no run.
+  """
+  folder = _path(model_dir)
+  if (folder / CONFIG_FILE).is_file():
+    return [folder]
+  if parts := sorted(part.parent for part in folder.glob(f'*/{CONFIG_FILE}')):
+    return parts
+  raise UserError(f'{model_dir} is no folder of a training run: it has no {CONFIG_FILE}')
+
+
+def _path(model_dir: str) -> Any:
   if '://' in model_dir:
     from etils import epath
 
-    folder = epath.Path(model_dir)
-  path = folder / CONFIG_FILE
-  if path.is_file():
-    return str(path)
-  if parts := sorted(str(part.parent) for part in folder.glob(f'*/{CONFIG_FILE}')):
-    raise UserError(
-      f'{model_dir} holds a run for each task: name one of {", ".join(parts)}'
-    )
-  raise UserError(f'{model_dir} is no folder of a training run: it has no {CONFIG_FILE}')
+    return epath.Path(model_dir)
+  return pathlib.Path(os.path.abspath(model_dir))

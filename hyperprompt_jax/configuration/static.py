@@ -7,6 +7,7 @@ TensorFlow, and the configuration of a run from elsewhere can be shown without r
 import ast
 import dataclasses
 import re
+import sys
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from gin import config_parser
 from typing_extensions import override
 
-from hyperprompt_jax.configuration import macros, paths
+from hyperprompt_jax.configuration import macros, paths, tasks
 from hyperprompt_jax.errors import UserError, nearest
 
 BINDING_PREFIX = '--gin.'
@@ -139,6 +140,16 @@ class Configuration:
       if reference.text.startswith('%') and '.' not in reference.text
     }
 
+  def shown(self) -> dict[str, str]:
+    """Returns the values, macros first, as gin writes them."""
+    names = sorted(self.values, key=lambda name: ('.' in name, name))
+    # A parameter that takes a macro says nothing more.
+    return {
+      name: repr(self.resolved(name))
+      for name in names
+      if '.' not in name or not repr(self.values[name]).startswith('%')
+    }
+
   def resolved(self, name: str) -> Any:
     """Returns a value with values in the place of macros, where they are set."""
     return self._resolve(self.values[name], (name,))
@@ -176,14 +187,41 @@ def check(files: Sequence[str], bindings: Sequence[str]) -> Configuration:
   for binding in bindings:
     name, _, value = binding.partition('=')
     if re.fullmatch(r'\w+', name) and name not in known:
-      hint = nearest(name, known) or paths.setters(name, '; add --gin_file=')
-      raise UserError(f'{BINDING_PREFIX}{name}: no gin file of this run uses {name}{hint}')
+      # A setting of ours is no typo: the file that takes it is left out.
+      setting = macros.described().get(name)
+      hint = '' if setting else nearest(name, known)
+      hint = hint or paths.setters(name, '; add --gin_file=')
+      flag = setting.flag if setting else f'{BINDING_PREFIX}{name}'
+      raise UserError(f'{flag}: no gin file of this run uses {name}{hint}')
     if value == '':
       raise UserError(f'{BINDING_PREFIX}{name}= has no value')
     configuration.add_binding(binding)
   _check_set(configuration)
   _check_values(configuration)
+  _check_mixture(configuration)
   return configuration
+
+
+def _check_mixture(configuration: Configuration) -> None:
+  """Refuses a name that is nearly one of our tasks or mixtures, and not registered.
+
+  A task that a module of the user's registers is known only once that is imported.
+  """
+  name = configuration.values.get('MIXTURE_OR_TASK_NAME')
+  if not isinstance(name, str) or name in tasks.NAMES or 'seqio' in sys.modules:
+    return
+  own = any(
+    not re.match(r'(from|import) (hyperprompt_|optax|__gin__)', line)
+    for line in configuration.imports.values()
+  )
+  hint = nearest(name, tasks.NAMES, cutoff=0.85)
+  defined = [
+    value
+    for key, value in configuration.values.items()
+    if key.endswith(('from_files.name', 'condition.name'))
+  ]
+  if hint and not own and name not in defined:
+    raise UserError(f'--mixture={name}: there is no such task or mixture{hint}')
 
 
 def _check_values(configuration: Configuration) -> None:
@@ -216,6 +254,7 @@ def _check_one_of_each(configuration: Configuration) -> None:
 def _check_set(configuration: Configuration) -> None:
   """Refuses macros that are used or required, and not set."""
   described = macros.described()
+  _check_described(configuration)
   undefined = sorted(
     configuration.used_macros() - configuration.values.keys(),
     key=lambda name: (name not in described, name),
@@ -231,6 +270,24 @@ def _check_set(configuration: Configuration) -> None:
   if missing:
     raise UserError(
       f'{", ".join(missing)} must be set: add {" ".join(map(_form, missing))}'
+    )
+
+
+def _check_described(configuration: Configuration) -> None:
+  """Refuses a run without a method, or without a network."""
+  used, values = configuration.used_macros(), configuration.values
+  missing = {}
+  references = {r.text for value in values.values() for r in _references(value)}
+  if '@config.Config()' in references and 'config.Config.emb_dim' not in values:
+    missing['network'] = '--gin_file=models/tiny.gin'
+  if 'METHOD' in used - values.keys():
+    missing['method'] = '--gin_file=methods/hyperprompt_global.gin'
+  if missing:
+    files = ' '.join(missing.values())
+    folders = ' and '.join(f.split('=')[1].split('/')[0] + '/' for f in missing.values())
+    raise UserError(
+      f'no gin file of this run describes a {" or a ".join(missing)}: add {files}, or '
+      f'others of {folders}'
     )
 
 

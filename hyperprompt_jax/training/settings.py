@@ -174,7 +174,7 @@ class OptimisationSettings(Settings):
         )
       return last
     if self.total_steps is None:
-      raise UserError('TRAIN_STEPS must be set: add --gin.TRAIN_STEPS=…')
+      raise UserError('TRAIN_STEPS must be set: add --train_steps=…')
     if initial_step and self.total_steps <= initial_step:
       raise UserError(
         f'TRAIN_STEPS={self.total_steps} leaves nothing to train: it counts the '

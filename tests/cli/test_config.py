@@ -160,7 +160,9 @@ MISTAKES = {
   ('infer', '--model_dir=/nowhere', '--output=x'): '--input --task',
   ('convert', '--to=t5', '--input=x', '--output=y'): "invalid choice: 't5'",
   ('plan', '--topology=v4:2x2x2', '--fsdp=0'): '--fsdp must be a positive integer',
-  ('params', '--gin_file=models/base.gin'): 'METHOD is not set',
+  ('params', '--gin_file=models/base.gin'): (
+    'no gin file of this run describes a method: add --gin_file=methods/'
+  ),
   ('peek', '--model_dir=/nowhere'): '/nowhere is no folder of a training run',
 }
 

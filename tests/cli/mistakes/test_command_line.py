@@ -174,8 +174,8 @@ def test_macros_that_must_be_set(refused):
 @pytest.mark.parametrize(
   ('left_out', 'message'),
   [
-    ('models', 'VOCABULARY is not set'),
-    ('methods', 'methods/hyperprompt_global.gin or methods/hyperprompt_sep.gin'),
+    ('models', 'describes a network: add --gin_file=models/tiny.gin'),
+    ('methods', 'a method: add --gin_file=methods/hyperprompt_global.gin'),
     ('runs', 'add --gin_file=runs/finetune.gin'),
   ],
 )
