@@ -31,6 +31,7 @@ VERBS = {
   'params': 'parameters of a model and of what a method adds',
   'config': 'every setting, a resolved configuration, or how two runs differ',
   'data': 'the cache of examples; the batch of a step in words',
+  'completion': 'a script that completes commands in bash and zsh',
 }
 
 USAGE = '\n'.join(
@@ -38,7 +39,7 @@ USAGE = '\n'.join(
     'usage: hyperprompt VERB [--help] [flags]',
     '       hyperprompt --version',
     '',
-    *(f'  {verb:8}{text}' for verb, text in VERBS.items()),
+    *(f'  {verb:12}{text}' for verb, text in VERBS.items()),
     '',
     'exit status:',
     '  0    success',
