@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-t5x bench fuzz plan-all study study-report chaos endurance matrix \
-  packages lint format clean
+  packages docs lint format clean
 
 demo: .venv/installed
 	$(BIN)/hyperprompt demo
@@ -61,6 +61,13 @@ matrix: .venv/installed
 packages: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,release]'
 	$(BIN)/python -m tools.packaging $(PACKAGES)
+
+# Executes the notebook, and builds the documents as a site in build/site, with warnings as
+# errors.
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs]'
+	$(BIN)/python -m tools.notebook
+	$(BIN)/python -m mkdocs build --quiet --strict
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -231,3 +231,15 @@ def test_the_network_of_the_readme_runs():
   names = {}
   exec(example, names)
   assert names['logits'].shape == (2, 8, 256)
+
+
+def python_blocks(page):
+  return re.findall(r'^```python\n(.*?)^```', (ROOT / page).read_text(), re.M | re.DOTALL)
+
+
+def test_the_example_of_nnx_lowers_its_loss():
+  (example,) = python_blocks('docs/how_to/nnx.md')
+  names = {}
+  exec(example, names)
+  first, *_, last = map(float, names['losses'])
+  assert last < first
