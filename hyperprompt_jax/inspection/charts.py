@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _DASHES = ('', '6 3', '2 2', '8 3 2 3')
 _WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 48
 # More points than this cannot be told apart on a screen.
 _MOST_POINTS = 500
 
@@ -58,7 +58,7 @@ def _axes(
     for y in y_ticks
   ]
   parts += [
-    f'<text x="{to_x(x):.1f}" y="{bottom + 16}" text-anchor="middle">{x:,g}</text>'
+    f'<text x="{to_x(x):.1f}" y="{bottom + 18}" text-anchor="middle">{x:,g}</text>'
     for x in x_ticks
   ]
   middle = (_LEFT + right) / 2

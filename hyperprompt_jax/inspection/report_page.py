@@ -13,17 +13,18 @@ from hyperprompt_jax.inspection.report_data import Prediction, Run
 _STYLE = """
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;max-width:68em;margin:0 auto;padding:0 1em 4em}
-h1{margin:1em 0 .2em}h2{margin:2em 0 .5em;border-bottom:1px solid #8886}
-nav a{margin-right:1em}
+h1{margin:1em 0 .2em;overflow-wrap:anywhere}h2{margin:2em 0 .5em;border-bottom:1px solid #8886}
+nav{display:flex;flex-wrap:wrap;gap:0 1em}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.2em .8em;text-align:left;vertical-align:top;border-bottom:1px solid #8883}
-td.number,th.number{text-align:right}
+td.number,th.number{text-align:right}td.number{white-space:nowrap}
 .text{max-width:32em;overflow-wrap:anywhere;white-space:pre-wrap}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24em),1fr));gap:1em}
 figure{margin:0}figcaption{font-weight:600}figure>svg{width:100%;height:auto}
 svg text{fill:currentColor;font-size:12px}svg polyline{fill:none;stroke-width:2}
 svg .grid{stroke:#8884}
+@media(max-width:30em){figure>svg text{font-size:18px}}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.2em 1.2em}
 .legend{margin:0;padding:0;font-size:.9em}
 .legend svg{margin-right:.4em;vertical-align:middle}
