@@ -22,6 +22,8 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 
+from tools.reliability import matrix
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / 'docs/how_to/install.md'
 PLATFORMS = {
@@ -123,7 +125,10 @@ def _install(wheel: pathlib.Path, python: str, folder: pathlib.Path) -> None:
   """Installs the wheel into an empty environment and runs commands in another folder."""
   environment = folder / python
   uv = str(BIN / 'uv')
-  subprocess.run([uv, 'venv', '--quiet', '--python', python, environment], check=True)
+  base = matrix.interpreter(python)
+  if base is None:
+    sys.exit(f'this machine has no python{python}')
+  subprocess.run([uv, 'venv', '--quiet', '--python', base, environment], check=True)
   interpreter = environment / 'bin/python'
   subprocess.run(
     [uv, 'pip', 'install', '--quiet', '--python', interpreter, wheel], check=True
@@ -159,12 +164,19 @@ def main(words: Sequence[str] | None = None) -> None:
   """Runs the checks and writes the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--install', nargs='+', metavar='PYTHON', default=[])
+  parser.add_argument(
+    '--resolve',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='resolve the extras, and write the table (default: yes)',
+  )
   flags = parser.parse_args(words)
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     wheel = _build(folder)
-    table = _table(wheel, _built(folder))
-    _write(table)
+    table = _table(wheel, _built(folder)) if flags.resolve else ''
+    if table:
+      _write(table)
     for python in flags.install:
       _install(wheel, python, folder)
   sys.exit('FAILS' in table)

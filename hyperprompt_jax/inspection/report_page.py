@@ -13,7 +13,8 @@ from hyperprompt_jax.inspection.report_data import Prediction, Run
 _STYLE = """
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;max-width:68em;margin:0 auto;padding:0 1em 4em}
-h1{margin:1em 0 .2em;overflow-wrap:anywhere}h2{margin:2em 0 .5em;border-bottom:1px solid #8886}
+h1{margin:1em 0 .2em;overflow-wrap:anywhere}
+h2{margin:2em 0 .5em;border-bottom:1px solid #8886}
 nav{display:flex;flex-wrap:wrap;gap:0 1em}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}

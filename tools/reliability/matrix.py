@@ -29,7 +29,7 @@ COMBINATIONS = ('3.11-newest', '3.12-newest', '3.13-newest', '3.11-oldest')
 NAMED = ('jax', 'flax', 'orbax-checkpoint', 'tensorflow', 'numpy')
 
 
-def _interpreter(version: str) -> str | None:
+def interpreter(version: str) -> str | None:
   """Returns a Python of a version, on the PATH or installed by pyenv or uv."""
   installed = pathlib.Path.home() / '.pyenv/versions'
   candidates = [shutil.which(f'python{version}')]
@@ -92,7 +92,7 @@ def main() -> None:
   results, skipped = {}, []
   for name in COMBINATIONS:
     version, packages = name.split('-')
-    python = _interpreter(version) if name in flags.only else None
+    python = interpreter(version) if name in flags.only else None
     if name not in flags.only:
       results |= {name: before[name]} if name in before else {}
     elif python is None:
