@@ -15,7 +15,7 @@ from typing import Any
 from gin import config_parser
 from typing_extensions import override
 
-from hyperprompt_jax.configuration import macros, paths, tasks
+from hyperprompt_jax.configuration import macros, paths, symbols, tasks
 from hyperprompt_jax.errors import UserError, nearest
 
 BINDING_PREFIX = '--gin.'
@@ -196,10 +196,29 @@ def check(files: Sequence[str], bindings: Sequence[str]) -> Configuration:
     if value == '':
       raise UserError(f'{BINDING_PREFIX}{name}= has no value')
     configuration.add_binding(binding)
+  _check_names(configuration)
   _check_set(configuration)
   _check_values(configuration)
   _check_mixture(configuration)
   return configuration
+
+
+def _check_names(configuration: Configuration) -> None:
+  """Refuses bindings of the command line to names that our modules do not have."""
+  for name, sources in configuration.setters.items():
+    if not sources[-1].startswith(BINDING_PREFIX):
+      continue
+    try:
+      if name.count('.') == 2:
+        statement = configuration.imports.get(name.split('/')[-1].split('.')[0], '')
+        symbols.check_parameter(name.split('/')[-1], statement)
+      for reference in _references(configuration.values[name]):
+        selector = reference.text.split('/')[-1].strip('@()')
+        if reference.text.startswith('@') and selector.count('.') == 1:
+          statement = configuration.imports.get(selector.split('.')[0], '')
+          symbols.check_configurable(selector, statement)
+    except UserError as error:
+      raise UserError(f'{sources[-1]}: {error}') from error
 
 
 def _check_mixture(configuration: Configuration) -> None:

@@ -51,6 +51,9 @@ MISTAKES = {
   'a flag with hyphens': (*RUN, '--batch-size=4'),
   'a flag of another program': (*RUN, '--lr=1e-4'),
   'a macro with a typo': (*RUN, '--gin.BATCH_SIZ=4'),
+  'a parameter with a typo': (*RUN, '--gin.config.Config.emb_dims=8'),
+  'a class with a typo': (*RUN, '--gin.config.Confg.emb_dim=8'),
+  'a reference with a typo': (*RUN, '--optimizer=@optimizers.adafacto()'),
   'a text without quotes': ('train', *FILES, *REQUIRED[:-1], '--gin.MODEL_DIR=/run'),
   'a number with commas': (*RUN, '--eval_period=10,000'),
   'a number out of range': (*RUN, '--batch_size=0'),
@@ -81,6 +84,9 @@ def followed(words, message):
   if match := re.search(r'no gin file (.+?), .*\(did you mean (.+?)\?\)', message):
     return replace(f'--gin_file={match[1]}', f'--gin_file={match[2]}')
   if match := re.search(r'--gin\.(\w+): .*\(did you mean (.+?)\?\)', message):
+    return [word.replace(match[1], match[2]) for word in words]
+  parameter = r'(?:no parameter|there is no) (\S+) \(did you mean (\S+)\?\)'
+  if match := re.search(parameter, message):
     return [word.replace(match[1], match[2]) for word in words]
   if match := re.search(r'(--mixture=\S+): .*\(did you mean (.+?)\?\)', message):
     return replace(match[1], f'--mixture={match[2]}')
