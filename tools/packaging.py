@@ -34,8 +34,12 @@ PLATFORMS = {
 }
 PYTHONS = ('3.11', '3.12', '3.13')
 EXTRAS = ('', 'cuda', 'tpu', 'plan', 'test', 'docs', 'release')
+# The row of the versions that `make demo` installs.
+TESTED = 'test, constraints.txt'
 # Pure Python, published as source alone; TFDS requires it.
 SOURCES = ('promise',)
+# Packages that are compiled where they are installed, as they have no wheel for a Python.
+COMPILED = {'3.13': ('editdistance',)}
 BIN = pathlib.Path(sys.executable).parent
 COMPOSED = (
   '--gin_file=models/tiny.gin',
@@ -89,12 +93,15 @@ def _resolve(
   wheel: pathlib.Path, built: pathlib.Path, extra: str, platform: str, python: str
 ) -> str:
   """Returns the number of packages that an extra needs, or the reason of a failure."""
-  requirement = f'hyperprompt-jax{f"[{extra}]" if extra else ""} @ {wheel.as_uri()}'
+  name, _, constraints = extra.partition(', ')
+  requirement = f'hyperprompt-jax{f"[{name}]" if name else ""} @ {wheel.as_uri()}'
   done = subprocess.run(
     [
       *(BIN / 'uv', 'pip', 'compile', '-', '--quiet', '--no-annotate', '--no-header'),
       *('--python-platform', PLATFORMS[platform], '--python-version', python),
-      *('--only-binary=:all:', '--find-links', built),
+      *('--only-binary=:all:', '--prerelease=disallow', '--find-links', built),
+      *(f'--no-binary={package}' for package in COMPILED.get(python, ())),
+      *(('--constraint', ROOT / constraints) if constraints else ()),
     ],
     input=requirement,
     capture_output=True,
@@ -112,10 +119,10 @@ def _table(wheel: pathlib.Path, built: pathlib.Path) -> str:
     f'| extra | platform | {" | ".join(f"Python {python}" for python in PYTHONS)} |',
     f'| --- | --- |{" --- |" * len(PYTHONS)}',
   ]
-  for extra in EXTRAS:
+  for extra in (*EXTRAS, TESTED):
     for platform in PLATFORMS:
       cells = [_resolve(wheel, built, extra, platform, python) for python in PYTHONS]
-      name = f'`{extra}`' if extra else 'none'
+      name = f'`{extra}`'.replace(', ', '`, `') if extra else 'none'
       lines.append(f'| {name} | {platform} | {" | ".join(cells)} |')
       print(lines[-1], flush=True)
   return '\n'.join(lines)
