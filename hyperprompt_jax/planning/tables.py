@@ -47,7 +47,9 @@ def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
     if plan.utilisation is not None:
       rows.append(('   model FLOP utilisation', f'{100 * plan.utilisation:.0f} %'))
   if plan.chip_hours is not None:
-    rows.append(('steps of the run, at least', f'{plan.chip_hours:.1f} chip-hours'))
+    hours = plan.chip_hours
+    text = f'{hours:,.1f}' if hours >= 10 else f'{hours:.3g}'
+    rows.append(('steps of the run, at least', f'{text} chip-hours'))
   if share:
     rows += [(f'the method adds to {k}', f'{100 * v:.2f} %') for k, v in share.items()]
   rows.append(('compiled in', f'{plan.compile_seconds:.0f} s'))
