@@ -175,7 +175,7 @@ def _predictions(folder: pathlib.Path, step: int | None) -> dict[str, Sequence[P
   """Returns the answers of a step, by SeqIO task, those that are wrong first."""
   if step is None or not folder.exists():
     return {}
-  result = {}
+  result: dict[str, Sequence[Prediction]] = {}
   for file in sorted(folder.glob(f'*-{step:06}.jsonl')):
     task = file.name.removesuffix(f'-{step:06}.jsonl')
     answers = []
