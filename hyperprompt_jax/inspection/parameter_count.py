@@ -4,6 +4,7 @@ Counted from abstract shapes: no weights are made, whatever the size.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def count(
   """
   if num_tasks < 1:
     raise UserError(f'--num_tasks must be a positive integer, not {num_tasks}')
-  backbone = _size(Model(config, MultiTaskLearning(), ('task',)).param_shapes())
+  backbone = _backbone(config)
   if extra_parameters is not None:
     method = within_budget(method, config, num_tasks, extra_parameters)
 
@@ -81,7 +82,9 @@ def count(
   )
 
 
-def _size(shapes: Any) -> int:
+@functools.lru_cache
+def _backbone(config: Config) -> int:
+  shapes = Model(config, MultiTaskLearning(), ('task',)).param_shapes()
   return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
