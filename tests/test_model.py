@@ -128,11 +128,9 @@ def test_each_beam_of_a_row_has_the_logits_of_teacher_forcing(monkeypatch, platf
   def decoded():
     step, cache = m.start_decoding(params, conditioning, batch, length)
     cache = decoding.expand_beams(cache, beams, m.cache_batch_axis)
-    results = []
-    for index in range(length):
-      logits, cache = step(inputs[:, index], cache, jnp.int32(index))
-      results.append(logits)
-    return jnp.stack(results, axis=1)
+    take = lambda cache, given: step(given[0], cache, given[1])[::-1]
+    _, results = jax.lax.scan(take, cache, (inputs.T, jnp.arange(length)))
+    return jnp.swapaxes(results, 0, 1)
 
   np.testing.assert_allclose(decoded(), tiny.logits(m, params, forced), atol=1e-4)
 

@@ -1,6 +1,7 @@
 """A network small enough for tests, and batches for it."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from hyperprompt_jax.methods import (
 )
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.stacking import stack_layers
 
 VOCAB_SIZE = 48
 TASKS = ('a', 'b', 'c', 'd')
@@ -84,6 +86,14 @@ def init(model: Model, seed: int = 0):
   return jax.tree_util.tree_map_with_path(make, model.param_shapes())
 
 
+def fresh(method: Method, **overrides):
+  """The initial parameters of a model, whose operations run one by one.
+
+  Layers are unrolled, since they then share the few operations that are compiled.
+  """
+  return stack_layers(model(method, scan_layers=False, **overrides).init(jax.random.key(0)))
+
+
 # Compiled once for each model, and faster than dispatching operation by operation.
 @functools.partial(jax.jit, static_argnums=0)
 def logits(model: Model, params, batch):
@@ -101,8 +111,20 @@ def loss(model: Model, params, batch, rng=None):
 @functools.partial(jax.jit, static_argnums=0)
 def outputs(model: Model, params, batch):
   """Returns the logits of a batch, the sums of its loss and the gradient, compiled once."""
-  grads, sums = jax.grad(model.loss, has_aux=True)(params, batch, None)
-  return logits(model, params, batch), sums, grads
+  kept, compute = [], Model.logits
+
+  def keep(*args, **kwargs):
+    kept.append(compute(*args, **kwargs))
+    return kept[-1]
+
+  def loss(params):
+    # The network is compiled once: the logits are those of which the loss is computed.
+    with mock.patch.object(Model, 'logits', keep):
+      loss, sums = model.loss(params, batch, None)
+    return loss, (kept[0], sums)
+
+  grads, (logits, sums) = jax.grad(loss, has_aux=True)(params)
+  return logits, sums, grads
 
 
 @functools.partial(jax.jit, static_argnums=0)
