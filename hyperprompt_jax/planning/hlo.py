@@ -6,6 +6,7 @@ XLA's own cost analysis counts the body of a loop once. Here loops have trip cou
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -33,10 +34,7 @@ class Array:
   @functools.cached_property
   def size(self) -> int:
     """Number of elements."""
-    size = 1
-    for dim in self.dims:
-      size *= dim
-    return size
+    return math.prod(self.dims)
 
   @property
   def nbytes(self) -> int:

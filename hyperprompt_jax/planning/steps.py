@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -168,13 +169,6 @@ def _tokens(partitioner: Partitioner, rows: int, length: int) -> jax.ShapeDtypeS
 def bytes_per_chip(tree: Any) -> int:
   """Counts the bytes that one chip holds of a tree of abstract arrays."""
   return sum(
-    leaf.dtype.itemsize * _elements(leaf.sharding.shard_shape(leaf.shape))
+    leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
     for leaf in jax.tree.leaves(tree)
   )
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-  size = 1
-  for dim in shape:
-    size *= dim
-  return size
