@@ -179,10 +179,13 @@ def _predictions(folder: pathlib.Path, step: int | None) -> dict[str, Sequence[P
   for file in sorted(folder.glob(f'*-{step:06}.jsonl')):
     task = file.name.removesuffix(f'-{step:06}.jsonl')
     answers = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    lines = file.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
       try:
         answers.append(_prediction(json.loads(line)))
       except (ValueError, TypeError, AttributeError, KeyError) as error:
+        if number == len(lines):  # a kill has cut it short
+          break
         raise UserError(f'{file}, line {number} is no prediction: remove it') from error
     result[task] = sorted(answers, key=lambda answer: -answer.error)
   return result
