@@ -227,7 +227,9 @@ def _check_mixture(configuration: Configuration) -> None:
   A task that a module of the user's registers is known only once that is imported.
   """
   name = configuration.values.get('MIXTURE_OR_TASK_NAME')
-  if not isinstance(name, str) or name in tasks.NAMES or 'seqio' in sys.modules:
+  # A name with a point is MIXTURE.TASK, one of the tasks that a mixture has.
+  is_plain = isinstance(name, str) and '.' not in name
+  if not is_plain or name in tasks.NAMES or 'seqio' in sys.modules:
     return
   own = any(
     not re.match(r'(from|import) (hyperprompt_|optax|__gin__)', line)

@@ -13,8 +13,9 @@ import sys
 import pytest
 
 import hyperprompt_tasks  # noqa: F401 - registers its tasks
-from hyperprompt_jax.cli import command
+from hyperprompt_jax.cli import command, train
 from hyperprompt_jax.configuration import tasks
+from hyperprompt_jax.errors import UserError
 from hyperprompt_tasks.registration import seqio
 
 SIZE, METHOD, RECIPE = FILES = (
@@ -177,6 +178,31 @@ def test_the_advice_works(answers, name):
 def test_every_answer_takes_less_than_half_a_second_of_cpu(answers):
   slowest = max(seconds for attempts in answers.values() for _, seconds in attempts)
   assert slowest < 0.5
+
+
+@pytest.mark.parametrize(
+  ('mixture', 'gin', 'accepted'),
+  [
+    ('hp_builtin', '', True),
+    ('hp_builtin.copy', '', True),
+    ('my_tasks', '', True),
+    ('hp_bultin', '', False),
+    ('hp_bultin', 'import my_module', True),
+    ('hp_bultin', "hyperprompt_tasks.from_files.name = 'hp_bultin'", True),
+  ],
+)
+def test_only_a_name_that_nobody_can_have_registered_is_refused(
+  mixture, gin, accepted, tmp_path, monkeypatch
+):
+  monkeypatch.delitem(sys.modules, 'seqio')
+  file = tmp_path / 'mine.gin'
+  file.write_text(f'import hyperprompt_tasks\n{gin}\n')
+  words = [*FILES, f'--gin_file={file}', *REQUIRED[1:], f'--mixture={mixture}']
+  if accepted:
+    train.parse(words)
+  else:
+    with pytest.raises(UserError, match='no such task or mixture'):
+      train.parse(words)
 
 
 def test_the_names_of_our_tasks_are_those_of_the_registry():
