@@ -29,7 +29,7 @@ from hyperprompt_jax.checkpoints.iterator import (
 from hyperprompt_jax.checkpoints.lazy import arranged, load
 from hyperprompt_jax.checkpoints.retention import Policy, Scores
 from hyperprompt_jax.checkpoints.source import frozen_arrays
-from hyperprompt_jax.checkpoints.storage import check_folder
+from hyperprompt_jax.checkpoints.storage import check_folder, check_step_names
 from hyperprompt_jax.checkpoints.sums import differing, sums_by_path
 from hyperprompt_jax.data.identity import differences
 from hyperprompt_jax.errors import UserError, shown
@@ -66,9 +66,17 @@ class TrainState:
 
 
 def has_checkpoints(model_dir: str) -> bool:
-  """Whether a run has saved any step, so that it goes on from there."""
+  """Whether a run has saved any step, so that it goes on from there.
+
+  Raises:
+    UserError: If a folder among the steps has the name of none.
+  """
   folder = epath.Path(model_dir) / SUBDIRECTORY
-  return folder.is_dir() and bool(ocp.utils.checkpoint_steps(folder))
+  check_step_names(folder)
+  # Orbax finds `007` here, and does not open it later.
+  return folder.is_dir() and any(
+    (folder / str(step)).is_dir() for step in ocp.utils.checkpoint_steps(folder)
+  )
 
 
 class Checkpointer:
@@ -116,6 +124,7 @@ class Checkpointer:
       raise UserError(f'no checkpoints in {model_dir}: train there first')
     if not str(self.directory).startswith('gs://'):
       check_folder(self.directory)  # before Orbax, which would wait for a pipe
+    check_step_names(self.directory)
     options = ocp.CheckpointManagerOptions(
       read_only=retention is None,
       # What a kill in the middle of a write leaves.

@@ -14,7 +14,7 @@ from hyperprompt_jax.checkpoints.formats import huggingface, t5x
 from hyperprompt_jax.checkpoints.frozen import FOLDER, Base, check_fingerprint, where
 from hyperprompt_jax.checkpoints.identity import network_of
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
-from hyperprompt_jax.checkpoints.storage import Folder, check_folder
+from hyperprompt_jax.checkpoints.storage import Folder, check_folder, check_step_names
 from hyperprompt_jax.checkpoints.sums import weighted_sum
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import MultiTaskLearning
@@ -191,9 +191,11 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
 
 def _step_of_run(path: epath.Path) -> epath.Path | None:
   """Returns a folder that is a run's checkpoint, or the latest checkpoint of a run."""
-  if path.name.isdecimal() and (path / 'params').is_dir():
+  is_step = lambda name: name.isdecimal() and str(int(name)) == name
+  if is_step(path.name) and (path / 'params').is_dir():
     return path
-  steps = [p for p in path.glob('checkpoints/*') if p.name.isdecimal()]
+  check_step_names(path / 'checkpoints')
+  steps = [p for p in path.glob('checkpoints/*') if is_step(p.name)]
   return max(steps, key=lambda step: int(step.name), default=None)
 
 

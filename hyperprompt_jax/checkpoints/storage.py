@@ -11,6 +11,7 @@ from etils import epath
 
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints.lazy import Index, LazyArray
+from hyperprompt_jax.configuration.setting import LARGEST
 from hyperprompt_jax.errors import UserError, reason_of, shown
 
 # TensorStore's defaults retry for minutes before they report that there is no network.
@@ -180,6 +181,23 @@ def check_folder(path: epath.PathLike) -> None:
     for name in inner_folders:
       if os.path.islink(os.path.join(folder, name)):
         raise UserError(f'{os.path.join(folder, name)} is a link: name the folder itself')
+
+
+def check_step_names(folder: epath.Path) -> None:
+  """Checks the names among a run's steps which Orbax takes for numbers.
+
+  Other names, such as `copy of 2` or `007`, are left alone: they are no steps.
+
+  Args:
+    folder: has a folder for each step; it may be absent.
+
+  Raises:
+    UserError: if a name is a digit of another script, or a number that no step has.
+  """
+  for path in folder.iterdir() if folder.is_dir() else ():
+    name = path.name
+    if name.isdigit() and (not name.isascii() or int(name[:20]) > LARGEST):
+      raise UserError(f'{path} is the name of no step: move it out of the folder')
 
 
 def check_name(where: str, name: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from hyperprompt_jax import cli
+from hyperprompt_jax.checkpoints import Checkpointer, has_checkpoints
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
 from tests import published
@@ -136,3 +137,19 @@ def replace(path: pathlib.Path, kind: str) -> None:
     os.mkfifo(path)
   else:
     path.symlink_to('/dev/zero')
+
+
+@pytest.mark.parametrize('name', ['\u00b2', '\u0663', '99999999999999999999'])
+def test_a_folder_among_the_steps_with_the_name_of_none_is_refused(tmp_path, name):
+  odd = tmp_path / 'checkpoints' / name
+  odd.mkdir(parents=True)
+  for look in (has_checkpoints, lambda run: Checkpointer(run, []), open_source):
+    with pytest.raises(UserError, match=f'{odd} is the name of no step: move it out'):
+      look(str(tmp_path))
+
+
+def test_other_folders_among_the_steps_are_left_alone(tmp_path):
+  for name in ('007', '-3', '7abc', '1e3', ' 4'):
+    (tmp_path / 'checkpoints' / name).mkdir(parents=True)
+  assert not has_checkpoints(str(tmp_path))
+  assert Checkpointer(str(tmp_path), []).steps() == []
