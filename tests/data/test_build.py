@@ -216,12 +216,12 @@ def test_an_identity_is_the_same_in_every_process(tmp_path):
     "hyperprompt_tasks.use_vocabulary('bytes');"
     f"print(t.identity(t.task(t.loud), pathlib.Path('{tmp_path}')).key)"
   )
-  for seed in ('1', '2'):
-    environment = {**os.environ, 'PYTHONHASHSEED': seed}
-    output = subprocess.run(
-      [sys.executable, '-c', code], env=environment, capture_output=True, text=True
-    ).stdout
-    assert output.split()[-1] == identity(task(loud), tmp_path).key
+  # The hashes of this process have another seed, which is random.
+  environment = {**os.environ, 'PYTHONHASHSEED': '1'}
+  output = subprocess.run(
+    [sys.executable, '-c', code], env=environment, capture_output=True, text=True
+  ).stdout
+  assert output.split()[-1] == identity(task(loud), tmp_path).key
 
 
 def test_another_row_step_or_vocabulary_is_another_identity(tmp_path):

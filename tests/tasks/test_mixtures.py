@@ -6,6 +6,7 @@ import seqio
 import tensorflow as tf
 
 import hyperprompt_tasks
+from tests import tiny_run
 
 SUPER_GLUE = 'hp_super_glue_v102_proportional'
 GLUE = 'hp_glue_v002_proportional'
@@ -240,7 +241,7 @@ def test_evaluator_scores_wrong_answers_as_zero():
   assert hyperprompt_tasks.average('hp_builtin_first', wrong) == 0
 
 
-@pytest.mark.parametrize('name', ['hp_builtin', SUPER_GLUE])
+@pytest.mark.parametrize('name', [tiny_run.TWO_TASKS, SUPER_GLUE])
 def test_a_saved_iterator_continues_in_a_fresh_pipeline(long_folder, tmp_path, name):
   def iterator():
     mixture = seqio.MixtureRegistry.get(name)
