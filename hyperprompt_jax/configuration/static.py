@@ -228,8 +228,9 @@ def _check_mixture(configuration: Configuration) -> None:
   """
   name = configuration.values.get('MIXTURE_OR_TASK_NAME')
   # A name with a point is MIXTURE.TASK, one of the tasks that a mixture has.
-  is_plain = isinstance(name, str) and '.' not in name
-  if not is_plain or name in tasks.NAMES or 'seqio' in sys.modules:
+  if not isinstance(name, str) or '.' in name or name in tasks.NAMES:
+    return
+  if 'seqio' in sys.modules:  # its registry knows better
     return
   own = any(
     not re.match(r'(from|import) (hyperprompt_|optax|__gin__)', line)
