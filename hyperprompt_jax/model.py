@@ -27,9 +27,6 @@ Batch = Mapping[str, Array]
 Params = Mapping[str, Any]
 DecodeStep = Callable[[Array, Any, Array], tuple[Array, Any]]
 
-# The id that ends a sequence in T5's vocabulary and in SeqIO's byte vocabulary.
-EOS_ID = 1
-
 
 def cross_entropy(
   logits: Array, targets: Array, *, label_smoothing: float, z_loss: float
@@ -380,7 +377,7 @@ class Model:
     settings = decoding.DecodeSettings(
       batch_size=batch['task_ids'].shape[0],
       max_decode_len=max_decode_length,
-      eos_id=EOS_ID,
+      eos_id=self.config.eos_id,
       batch_axis=self.cache_batch_axis,
     )
     tokens, _ = self.decode_fn(step, cache, settings)
@@ -407,7 +404,7 @@ def check_vocabulary(vocabulary: Any, config: Config) -> None:
   """Checks that a `seqio.Vocabulary` fits the network.
 
   Raises:
-    UserError: if the embedding has too few rows for the ids, or EOS is not 1.
+    UserError: if the embedding has too few rows for the ids, or EOS is another token.
   """
   if vocabulary.vocab_size > config.vocab_size:
     raise UserError(
@@ -415,8 +412,9 @@ def check_vocabulary(vocabulary: Any, config: Config) -> None:
       f'{config.vocab_size}: set config.Config.vocab_size to at least '
       f'{vocabulary.vocab_size}'
     )
-  if vocabulary.eos_id != EOS_ID:
+  if vocabulary.eos_id != config.eos_id:
     raise UserError(
-      f'VOCABULARY ends sequences with id {vocabulary.eos_id}, but T5 needs {EOS_ID}: '
-      'choose another vocabulary'
+      f'VOCABULARY ends sequences with id {vocabulary.eos_id}, and the network '
+      f'with {config.eos_id} (Config.eos_id): choose the vocabulary that the network was '
+      'trained with'
     )

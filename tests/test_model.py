@@ -83,7 +83,7 @@ def test_greedy_predictions_are_the_argmax_of_teacher_forcing():
   }
   best = np.asarray(jnp.argmax(tiny.logits(m, params, forced), axis=-1))
   for row in range(4):
-    ends = np.flatnonzero(predicted[row] == model.EOS_ID)
+    ends = np.flatnonzero(predicted[row] == m.config.eos_id)
     length = ends[0] + 1 if len(ends) else 7
     np.testing.assert_array_equal(predicted[row, :length], best[row, :length])
     assert (predicted[row, length:] == 0).all()

@@ -36,6 +36,11 @@ class Config:
     mlp_activations: Is `('relu',)` for T5 1.0 and `('gelu', 'linear')` for T5 1.1.
     dropout_rate: Is the rate of all dropouts.
     logits_via_embedding: Tells whether the output layer is tied to the embedding (T5 1.0).
+    scale_logits: Tells whether logits are divided by sqrt(d). None does what T5X does: it
+      divides where the output layer is tied to the embedding.
+    position_bias_per_layer: Tells whether each layer has a relative position bias of its
+      own (umT5), in place of one for each stack.
+    eos_id: Is the token that ends a text: 1 for T5, 2 for MADLAD-400.
     dtype: Is the dtype of activations; parameters, softmax, norms and loss are float32.
     scan_layers: Tells whether one layer is compiled for a stack, with the parameters of all
       layers stacked along a leading axis `layers`. False gives each layer its own
@@ -56,6 +61,9 @@ class Config:
   mlp_activations: tuple[str, ...] = ('gelu', 'linear')
   dropout_rate: float = 0.1
   logits_via_embedding: bool = False
+  scale_logits: bool | None = None
+  position_bias_per_layer: bool = False
+  eos_id: int = 1
   dtype: str = 'float32'
   scan_layers: bool = True
   remat_policy: str = 'none'
@@ -82,6 +90,13 @@ class Config:
         )
     if self.dtype not in ('float32', 'bfloat16'):
       raise UserError(f"Config.dtype must be 'float32' or 'bfloat16', not {self.dtype!r}")
+
+  @property
+  def scales_logits(self) -> bool:
+    """Whether logits are divided by sqrt(d)."""
+    if self.scale_logits is None:
+      return self.logits_via_embedding
+    return self.scale_logits
 
   @property
   def activation_dtype(self) -> jnp.dtype:

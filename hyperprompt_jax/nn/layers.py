@@ -155,7 +155,7 @@ def relative_position_bucket(
 
 
 class RelativePositionBiases(nn.Module):
-  """T5's relative position bias, shared by the layers of a stack.
+  """T5's relative position bias, of all layers of a stack or of one.
 
   Attributes:
     num_heads: Is h.

@@ -54,7 +54,7 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-  """A stack of encoder layers under one relative position bias."""
+  """A stack of encoder layers, and their relative position bias."""
 
   config: Config
   shared_embedding: Embed
@@ -75,7 +75,9 @@ class Encoder(nn.Module):
     x = self.shared_embedding(tokens)  # [B, P, d]
     if conditioning.input_prompts is not None:
       x, segments = insert_input_prompts(conditioning.input_prompts, segments, x)
-    bias = _position_bias(cfg, x.shape[0], x.shape[1], bidirectional=True)
+    bias = None
+    if not cfg.position_bias_per_layer:
+      bias = _position_bias(cfg, x.shape[0], x.shape[1], bidirectional=True)
     x = dropout(x)
 
     # Layers.
@@ -96,7 +98,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """A stack of decoder layers under one relative position bias, and the output layer."""
+  """A stack of decoder layers, their relative position bias, and the output layer."""
 
   config: Config
   shared_embedding: Embed
@@ -117,10 +119,12 @@ class Decoder(nn.Module):
     dropout = broadcast_dropout(cfg.dropout_rate, deterministic)
 
     # Embedding.
-    length = tokens.shape[1] if cache_length is None else cache_length
-    bias = _position_bias(
-      cfg, tokens.shape[0], length, bidirectional=False, query_index=decode_index
-    )
+    bias = None
+    if not cfg.position_bias_per_layer:
+      length = tokens.shape[1] if cache_length is None else cache_length
+      bias = _position_bias(
+        cfg, tokens.shape[0], length, bidirectional=False, query_index=decode_index
+      )
     x = dropout(self.shared_embedding(tokens))  # [B, Q, d]
 
     # Layers.
@@ -140,11 +144,13 @@ class Decoder(nn.Module):
     x = LayerNorm(dtype=cfg.activation_dtype, name='decoder_norm')(x)
     x = dropout(x)
     if cfg.logits_via_embedding:
-      # Keeps logits at the scale of an untied output layer at initialisation.
-      return self.shared_embedding.attend(x) / jnp.sqrt(float(cfg.emb_dim))
-    return Dense(
-      features=cfg.vocab_size, kernel_axes=('embed', 'vocab'), name='logits_dense'
-    )(x)
+      logits = self.shared_embedding.attend(x)
+    else:
+      logits = Dense(
+        features=cfg.vocab_size, kernel_axes=('embed', 'vocab'), name='logits_dense'
+      )(x)
+    # Keeps the logits of a tied layer at the scale of an untied one at initialisation.
+    return logits / jnp.sqrt(float(cfg.emb_dim)) if cfg.scales_logits else logits
 
 
 class EncoderLayer(nn.Module):
@@ -155,10 +161,16 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, conditioning: LayerConditioning, segments: Segments, bias: Array
+    self,
+    x: Array,
+    conditioning: LayerConditioning,
+    segments: Segments,
+    bias: Array | None,
   ) -> tuple[Array, None]:
     """Maps `[B, P, d]` to the same shape, with one layer's conditioning `[t, ...]`."""
     cfg = self.config
+    if bias is None:
+      bias = _position_bias(cfg, x.shape[0], x.shape[1], bidirectional=True)
     norm = functools.partial(_norm, cfg)
     dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
 
@@ -192,11 +204,16 @@ class DecoderLayer(nn.Module):
     conditioning: LayerConditioning,
     segments: Segments,
     encoded: Encoded,
-    bias: Array,
+    bias: Array | None,
     decode_index: Array | None,
   ) -> tuple[Array, None]:
     """Maps `[B, Q, d]` to the same shape, with one layer's conditioning `[t, ...]`."""
     cfg = self.config
+    if bias is None:
+      length = self.cache_length or x.shape[1]
+      bias = _position_bias(
+        cfg, x.shape[0], length, bidirectional=False, query_index=decode_index
+      )
     norm = functools.partial(_norm, cfg)
     dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
     attention = functools.partial(
@@ -266,7 +283,9 @@ def _position_bias(
   bidirectional: bool,
   query_index: Array | None = None,
 ) -> Array:
-  """The bias of a stack's self-attention, `[C, h, Q, K]`, for a compact method.
+  """The bias of self-attention in a stack or a layer, `[C, h, Q, K]`.
+
+  It is called by a compact method.
 
   The kernel takes float32, in which the bias's gradients are summed over layers.
   """

@@ -46,11 +46,11 @@ def t5x_tree(c: Config):
     return tree | dense(f'{path}/wo', c.mlp_dim, c.emb_dim, ('mlp', 'embed'))
 
   relpos = ((c.num_heads, 32), ('heads', 'relpos_buckets'))
-  tree = {
-    'token_embedder/embedding': ((c.vocab_size, c.emb_dim), ('vocab', 'embed')),
-    'encoder/relpos_bias/rel_embedding': relpos,
-    'decoder/relpos_bias/rel_embedding': relpos,
-  }
+  tree = {'token_embedder/embedding': ((c.vocab_size, c.emb_dim), ('vocab', 'embed'))}
+  depths = {'encoder': c.num_encoder_layers, 'decoder': c.num_decoder_layers}
+  for side, depth in depths.items():
+    own = [f'layers_{i}/' for i in range(depth)] if c.position_bias_per_layer else ['']
+    tree |= {f'{side}/{layer}relpos_bias/rel_embedding': relpos for layer in own}
   tree |= norm('encoder/encoder_norm') | norm('decoder/decoder_norm')
   for i in range(c.num_encoder_layers):
     at = f'encoder/layers_{i}'
@@ -72,8 +72,9 @@ def t5x_tree(c: Config):
   [
     {},
     {'mlp_activations': ('relu',), 'logits_via_embedding': True},
+    {'position_bias_per_layer': True},
   ],
-  ids=['t5_1_1', 't5_1_0'],
+  ids=['t5_1_1', 't5_1_0', 'umt5'],
 )
 def test_unrolled_backbone_has_the_parameter_tree_of_t5x(version):
   model = tiny.model(tiny.mtl(), scan_layers=False, **version)
