@@ -55,7 +55,9 @@ class DataSettings(Settings):
     also=_check_lengths,
   )
   vocabulary: str = setting(
-    'VOCABULARY', "'bytes', a SentencePiece file, or a folder of a Hugging Face model."
+    'VOCABULARY',
+    "'bytes', a SentencePiece file, FILE:N with N sentinels in place of 100, or the folder "
+    'of a Hugging Face model.',
   )
   batch_size: int = setting(
     'BATCH_SIZE',
@@ -292,7 +294,7 @@ class InitialCheckpoint(Settings):
   path: str | None = setting(
     'INITIAL_CHECKPOINT_PATH',
     'A T5X checkpoint, a Hugging Face folder, or a MODEL_DIR; None starts from random '
-    'parameters.',
+    'parameters. Without a gin file of a size, it gives size and vocabulary.',
     None,
     alias='init',
   )

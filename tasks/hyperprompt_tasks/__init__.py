@@ -22,6 +22,7 @@ from hyperprompt_tasks.errors import (
 )
 from hyperprompt_tasks.file_tasks import from_files
 from hyperprompt_tasks.glue import glue_average
+from hyperprompt_tasks.model_folder import has_vocabulary, is_bytes
 from hyperprompt_tasks.registration import (
   add_mixture,
   add_task,
@@ -33,14 +34,19 @@ from hyperprompt_tasks.storage import unreachable
 from hyperprompt_tasks.super_glue import super_glue_average
 from hyperprompt_tasks.task_lists import TaskList, declare, task_list
 from hyperprompt_tasks.vocabulary import (
+  BYTES,
   DEFAULT_VOCABULARY,
+  EXTRA_IDS,
   HUGGING_FACE_FILE,
   TaskVocabulary,
   use_vocabulary,
+  vocabulary_file,
 )
 
 __all__ = [
+  'BYTES',
   'DEFAULT_VOCABULARY',
+  'EXTRA_IDS',
   'HUGGING_FACE_FILE',
   'DataError',
   'MetricError',
@@ -61,6 +67,8 @@ __all__ = [
   'glue_average',
   'glue_dir',
   'groups',
+  'has_vocabulary',
+  'is_bytes',
   'labels',
   'single_task_mixtures',
   'super_glue_average',
@@ -69,4 +77,5 @@ __all__ = [
   'task_scores',
   'unreachable',
   'use_vocabulary',
+  'vocabulary_file',
 ]

@@ -6,6 +6,7 @@ registered with one object that stands for the vocabulary in use.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,12 @@ import tensorflow as tf
 from google.protobuf import message
 from typing_extensions import override
 
-from hyperprompt_tasks import errors, storage
+from hyperprompt_tasks import errors, model_folder, storage
 
 # T5's own. The file holds 32,000 pieces and the 100 sentinels.
 DEFAULT_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 BYTES = 'bytes'
-HUGGING_FACE_FILE = 'spiece.model'
+HUGGING_FACE_FILE = model_folder.SPIECE_FILE
 EXTRA_IDS = 100
 # SeqIO pads with id 0 whatever the vocabulary is, and the loss ignores padding.
 _PADDING = 0
@@ -34,9 +35,10 @@ def use_vocabulary(name: str) -> seqio.Vocabulary:
 
   Args:
     name: The name is `bytes`, or the path of a SentencePiece model file, local or `gs://`,
-      or of a local folder of a Hugging Face model that holds one. A model without T5's 100
-      sentinels gets them at its end, so that the 32,000-piece file that other libraries
-      ship gives T5's 32,100 ids (docs/reference/task_specification.md, section 1).
+      or of a local folder of a Hugging Face model. A file without T5's 100 sentinels gets
+      them at its end, so that the 32,000-piece file that other libraries ship gives T5's
+      32,100 ids (docs/reference/task_specification.md, section 1). `FILE:N` adds N in
+      their place. A folder tells their number itself.
 
   Raises:
     VocabularyError: The file is absent or is no SentencePiece model, Google Cloud Storage
@@ -48,7 +50,8 @@ def use_vocabulary(name: str) -> seqio.Vocabulary:
       f'VOCABULARY is {str(name)[:80]!r}; expected {BYTES!r} or the path of a '
       'SentencePiece model file'
     )
-  vocabulary = seqio.ByteVocabulary() if name == BYTES else _sentencepiece(name)
+  is_bytes = name == BYTES or (os.path.isdir(name) and model_folder.is_bytes(name))
+  vocabulary = seqio.ByteVocabulary() if is_bytes else _sentencepiece(name)
   _in_use['vocabulary'] = vocabulary
   return vocabulary
 
@@ -69,21 +72,22 @@ def in_use(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
   return vocabulary
 
 
-def vocabulary_file(name: str) -> str:
-  """Returns the SentencePiece file in a folder of a Hugging Face model, or else `name`.
+def vocabulary_file(name: str) -> tuple[str, int]:
+  """Returns the SentencePiece file that a name of a vocabulary stands for.
+
+  Args:
+    name: The name is that of a file, `FILE:N`, or a folder; see `use_vocabulary`.
+
+  Returns:
+    The path, and the number of sentinels to add to a file that has none.
 
   Raises:
-    VocabularyError: The folder holds no such file.
+    VocabularyError: The folder holds no such file, and none can be made of its others.
   """
-  if not os.path.isdir(name):
-    return name
-  path = os.path.join(name, HUGGING_FACE_FILE)
-  if not os.path.isfile(path):
-    raise errors.VocabularyError(
-      f'vocabulary {name} is a folder without a {HUGGING_FACE_FILE}: add the file, which '
-      'the model was published with, or name a SentencePiece model file'
-    )
-  return path
+  if os.path.isdir(name):
+    return model_folder.sentencepiece_file(name)
+  match = re.fullmatch(r'(.+):(\d{1,6})', name)
+  return (match[1], int(match[2])) if match else (name, EXTRA_IDS)
 
 
 def check_labels(task: str, labels: Sequence[str], vocabulary: seqio.Vocabulary) -> None:
@@ -116,7 +120,7 @@ def check_labels(task: str, labels: Sequence[str], vocabulary: seqio.Vocabulary)
 
 
 def _sentencepiece(name: str) -> seqio.Vocabulary:
-  path = vocabulary_file(name)
+  path, extra_ids = vocabulary_file(name)
   if reason := storage.unreachable(path):
     raise errors.VocabularyError(
       f'vocabulary {path} cannot be reached ({reason}): set VOCABULARY to a local copy, '
@@ -136,9 +140,9 @@ def _sentencepiece(name: str) -> seqio.Vocabulary:
     tokenizer.PieceToId(piece) != tokenizer.unk_id()
     for piece in ('<extra_id_0>', '▁<extra_id_0>')
   )
-  if has_sentinels:
+  if has_sentinels or not extra_ids:
     return vocabulary
-  return seqio.SentencePieceVocabulary(path, extra_ids=EXTRA_IDS)
+  return seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
 
 
 def _check_special_ids(path: str, tokenizer: Any) -> None:

@@ -1,4 +1,6 @@
+import base64
 import copy
+import json
 import pathlib
 import pickle
 import shutil
@@ -8,6 +10,7 @@ import time
 import pytest
 import sentencepiece
 import seqio
+from sentencepiece import sentencepiece_model_pb2
 
 import hyperprompt_tasks
 from hyperprompt_tasks import registration, vocabulary
@@ -198,3 +201,122 @@ def test_labels_that_a_vocabulary_cannot_write(tmp_path, labels, message):
 def test_labels_that_a_vocabulary_writes_alike():
   with pytest.raises(hyperprompt_tasks.VocabularyError, match="labels 'a' and 'a' in the"):
     vocabulary.check_labels('t', ('a', 'a'), seqio.ByteVocabulary())
+
+
+# ---- Folders of models ----
+
+
+def folder_of(tmp_path, model_file, sentinels=100, **changes):
+  """A folder as Transformers 5 writes it: `tokenizer.json`, without `spiece.model`."""
+  proto = sentencepiece_model_pb2.ModelProto()
+  proto.ParseFromString(pathlib.Path(model_file).read_bytes())
+  special = {'id': 0, 'special': True, 'normalized': False}
+  pieces = [[piece.piece, piece.score] for piece in proto.pieces]
+  extra = [f'<extra_id_{i}>' for i in reversed(range(sentinels))]
+  names = ['<pad>', '</s>', '<unk>']
+  charsmap = base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode()
+  metaspace = {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'always'}
+  tokenizer = {
+    'added_tokens': [
+      *({**special, 'id': i, 'content': name} for i, name in enumerate(names)),
+      *(
+        {**special, 'id': len(pieces) + i, 'content': name} for i, name in enumerate(extra)
+      ),
+    ],
+    'normalizer': {'type': 'Precompiled', 'precompiled_charsmap': charsmap},
+    'pre_tokenizer': {
+      'type': 'Sequence',
+      'pretokenizers': [{'type': 'WhitespaceSplit'}, {**metaspace, 'split': True}],
+    },
+    'model': {
+      'type': 'Unigram',
+      'unk_id': 2,
+      'vocab': [*pieces, *([name, 0.0] for name in extra)],
+      'byte_fallback': False,
+    },
+    **changes,
+  }
+  (tmp_path / 'tokenizer.json').write_text(json.dumps(tokenizer))
+  return tmp_path
+
+
+T5_IDS = {'pad_id': 0, 'eos_id': 1, 'unk_id': 2, 'bos_id': -1}
+
+
+@pytest.fixture(scope='module')
+def pieces(tmp_path_factory):
+  """A small SentencePiece model with T5's special ids."""
+  return trained(tmp_path_factory.mktemp('pieces'), **T5_IDS)
+
+
+@pytest.mark.parametrize('sentinels', [100, 3])
+def test_pieces_without_a_sentencepiece_file_give_its_ids(tmp_path, pieces, sentinels):
+  made = hyperprompt_tasks.use_vocabulary(str(folder_of(tmp_path, pieces, sentinels)))
+  want = hyperprompt_tasks.use_vocabulary(f'{pieces}:{sentinels}')
+  assert made.vocab_size == want.vocab_size
+  assert (made.pad_id, made.eos_id, made.unk_id) == (0, 1, 2)
+  for text in (
+    'a small text',
+    '  two  blanks ',
+    'tab\tand\nline',
+    'ﬁne ½ \u00a0x\u3000',
+    'Ж ☃',
+    'a <extra_id_0> b <extra_id_2>',
+  ):
+    assert made.encode(text) == want.encode(text), text
+    assert made.decode(made.encode(text)) == want.decode(want.encode(text))
+  assert made.encode('<extra_id_0>')[-1] == made.vocab_size - 1
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'model': {'type': 'BPE', 'vocab': {}}}, 'it holds no Unigram model'),
+    ({'normalizer': None}, 'it does not normalise and split text as'),
+    ({'normalizer': {'type': 'Sequence', 'normalizers': []}}, 'it does not normalise'),
+    ({'pre_tokenizer': {'type': 'Whitespace'}}, 'it does not normalise and split'),
+    ({'model': {'type': 'Unigram', 'unk_id': 0, 'vocab': [3]}}, 'its pieces cannot be'),
+    (
+      {'model': {'type': 'Unigram', 'unk_id': 0, 'vocab': [['<0x00>', 0.0]]}},
+      'unknown text falls back to bytes',
+    ),
+    ({'added_tokens': [{'id': 900, 'content': '<extra_id_7>'}]}, 'is not where SeqIO'),
+    ({'added_tokens': [{'id': 5, 'content': '[NEW]'}]}, r'1 token\(s\) were added'),
+  ],
+)
+def test_pieces_that_would_give_other_ids_are_refused(tmp_path, pieces, changes, message):
+  folder = folder_of(tmp_path, pieces, **changes)
+  with pytest.raises(hyperprompt_tasks.VocabularyError, match=message):
+    hyperprompt_tasks.use_vocabulary(str(folder))
+
+
+@pytest.mark.parametrize(
+  ('settings', 'extra_ids'),
+  [
+    ({}, 100),
+    ({'extra_ids': 0}, 0),
+    ({'additional_special_tokens': [f'<extra_id_{i}>' for i in range(300)]}, 300),
+    ({'added_tokens_decoder': {'40': {'content': '<extra_id_0>'}}}, 1),
+  ],
+)
+def test_a_folder_tells_the_number_of_its_sentinels(tmp_path, pieces, settings, extra_ids):
+  shutil.copy(pieces, tmp_path / 'spiece.model')
+  (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
+  ours = hyperprompt_tasks.use_vocabulary(str(tmp_path))
+  plain = seqio.SentencePieceVocabulary(pieces)
+  assert ours.vocab_size == plain.vocab_size + extra_ids
+
+
+def test_tokens_that_were_added_beside_the_pieces_are_refused(tmp_path, pieces):
+  shutil.copy(pieces, tmp_path / 'spiece.model')
+  (tmp_path / 'added_tokens.json').write_text('{"[NEW]": 50}')
+  with pytest.raises(hyperprompt_tasks.VocabularyError, match=r"such as '\[NEW\]', which"):
+    hyperprompt_tasks.use_vocabulary(str(tmp_path))
+
+
+@pytest.mark.parametrize('file', ['tokenizer_config.json', 'config.json'])
+def test_the_folder_of_a_byt5_has_bytes(tmp_path, file):
+  (tmp_path / file).write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+  ours = hyperprompt_tasks.use_vocabulary(str(tmp_path))
+  assert ours == seqio.ByteVocabulary()
+  assert ours.encode('a')[0] == ord('a') + 3 and ours.eos_id == 1
