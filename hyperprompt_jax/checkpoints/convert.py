@@ -1,6 +1,7 @@
 """`hyperprompt convert`: a T5 from T5X, Hugging Face or a run, to T5X or Hugging Face."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -9,15 +10,15 @@ from typing import Any
 from etils import epath
 
 import hyperprompt_tasks
-from hyperprompt_jax.checkpoints.formats import huggingface, t5x
+from hyperprompt_jax.checkpoints.formats import huggingface, t5x, t5x_gin
 from hyperprompt_jax.checkpoints.lazy import cast, checked_finite
-from hyperprompt_jax.checkpoints.source import Source, open_source
+from hyperprompt_jax.checkpoints.source import OF_RUNS, Source, open_source
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.runtime import files, terminal
 
 T5X, HUGGING_FACE = 't5x', 'huggingface'
-GIN_FILE = 'model.gin'
+GIN_FILE = t5x_gin.OWN_FILE
 
 
 def convert(
@@ -51,7 +52,7 @@ def convert(
       that are not finite.
   """
   source = open_source(path)
-  vocabulary = _vocabulary_file(source)
+  vocabulary = _vocabulary(source)
   if drop_method:
     source = source.without_method()
   elif source.method_paths and to == HUGGING_FACE:
@@ -72,10 +73,9 @@ def convert(
   source = _checked_finite(source, nonfinite, keep_nonfinite)
   with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
     name = _write_arrays(source, config, folder, to)
-    if vocabulary:
-      shutil.copyfile(vocabulary, folder / hyperprompt_tasks.HUGGING_FACE_FILE)
+    vocabulary.copy(folder, to)
     if to == T5X:
-      (folder / GIN_FILE).write_text(_gin(path, output, config, bool(vocabulary)))
+      (folder / GIN_FILE).write_text(_gin(path, config, vocabulary.name_in(output)))
   if nonfinite:
     names = ', '.join(sorted(nonfinite))
     terminal.say(f'WARNING: {path} has values that are not finite in {names}')
@@ -125,21 +125,63 @@ def _write_arrays(source: Source, config: Config, folder: epath.Path, to: str) -
   return name
 
 
-def _vocabulary_file(source: Source) -> str | None:
-  """Returns the SentencePiece file of a run, or one in the checkpoint's folder, if any."""
-  path = source.vocabulary or source.path
-  if os.path.isdir(path):
-    path = os.path.join(path, hyperprompt_tasks.HUGGING_FACE_FILE)
-  return path if os.path.isfile(path) else None
+@dataclasses.dataclass(frozen=True)
+class _Vocabulary:
+  """The vocabulary of a checkpoint.
+
+  Attributes:
+    name: names it as the macro VOCABULARY does; None if it is not known.
+    file: is its SentencePiece file on this machine; None without one.
+    extra_ids: is the number of sentinels that follow the pieces of the file.
+  """
+
+  name: str | None = None
+  file: str | None = None
+  extra_ids: int = hyperprompt_tasks.EXTRA_IDS
+
+  def copy(self, folder: epath.Path, to: str) -> None:
+    """Copies the file, with what Hugging Face's readers need to know of it."""
+    if self.file:
+      shutil.copyfile(self.file, folder / hyperprompt_tasks.HUGGING_FACE_FILE)
+    tokenizer: dict[str, Any] = {}
+    if self.name == hyperprompt_tasks.BYTES:
+      tokenizer = {'tokenizer_class': 'ByT5Tokenizer'}
+    elif self.file and self.extra_ids != hyperprompt_tasks.EXTRA_IDS:
+      tokenizer = {'tokenizer_class': 'T5Tokenizer', 'extra_ids': self.extra_ids}
+    if tokenizer and to == HUGGING_FACE:
+      (folder / 'tokenizer_config.json').write_text(json.dumps(tokenizer) + '\n')
+
+  def name_in(self, output: str) -> str | None:
+    """Returns the name that the vocabulary has after it was copied to a folder."""
+    if not self.file:
+      return self.name
+    file = os.path.join(os.path.abspath(output), hyperprompt_tasks.HUGGING_FACE_FILE)
+    is_usual = self.extra_ids == hyperprompt_tasks.EXTRA_IDS
+    return file if is_usual else f'{file}:{self.extra_ids}'
+
+
+def _vocabulary(source: Source) -> _Vocabulary:
+  """Returns the vocabulary of a run, or the one in the checkpoint's folder, if any."""
+  name = source.vocabulary or source.path
+  if name == hyperprompt_tasks.BYTES or hyperprompt_tasks.is_bytes(name):
+    return _Vocabulary(hyperprompt_tasks.BYTES)
+  if os.path.isdir(name) and not hyperprompt_tasks.has_vocabulary(name):
+    return _Vocabulary()
+  try:
+    path, extra_ids = hyperprompt_tasks.vocabulary_file(name)
+  except hyperprompt_tasks.VocabularyError:
+    return _Vocabulary()  # the weights are converted all the same
+  if not os.path.isfile(path):
+    return _Vocabulary(source.vocabulary)
+  return _Vocabulary(source.vocabulary, path, extra_ids)
 
 
 def _sizes(config: Config) -> list[dataclasses.Field]:
   """Returns the fields of a configuration that a checkpoint fixes."""
-  of_runs = ('dropout_rate', 'dtype', 'scan_layers', 'remat_policy')
-  return [f for f in dataclasses.fields(config) if f.name not in of_runs]
+  return [f for f in dataclasses.fields(config) if f.name not in OF_RUNS]
 
 
-def _gin(path: str, output: str, config: Config, has_vocabulary: bool) -> str:
+def _gin(path: str, config: Config, vocabulary: str | None) -> str:
   """A gin file like those of `gin/models`."""
   lines = [
     # A path may contain a newline, after which gin would parse the rest of it.
@@ -149,9 +191,8 @@ def _gin(path: str, output: str, config: Config, has_vocabulary: bool) -> str:
     'from hyperprompt_jax.nn import config',
     '',
   ]
-  if has_vocabulary:
-    file = os.path.join(os.path.abspath(output), hyperprompt_tasks.HUGGING_FACE_FILE)
-    lines.append(f'VOCABULARY = {file!r}')
+  if vocabulary:
+    lines.append(f'VOCABULARY = {vocabulary!r}')
   lines.append('config.Config:')
   lines += [f'  {f.name} = {getattr(config, f.name)!r}' for f in _sizes(config)]
   return '\n'.join(lines) + '\n'

@@ -18,8 +18,10 @@ from hyperprompt_jax.runtime.terminal import track_bytes
 Index = tuple[slice, ...]
 # Layers of a stack that are read at the same time, to hide the latency of remote storage.
 _PARALLEL_READS = 8
+# The bytes of the parts in which two arrays are compared.
+_PART_BYTES = 2**26
 # A file can claim any number of layers; this is more than any network has.
-_MOST_LAYERS = 1_000
+MOST_LAYERS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,18 @@ def checked_finite(array: LazyArray, name: str, report: Callable[[str], None]) -
   return dataclasses.replace(array, read_index=read)
 
 
+def same_values(one: LazyArray, other: LazyArray) -> bool:
+  """Tells whether two arrays are equal; it reads both in parts, up to a difference."""
+  if one.shape != other.shape or not one.shape:
+    return one.shape == other.shape and np.array_equal(one.read(), other.read())
+  rows = max(1, _PART_BYTES // max(1, one.nbytes // max(1, one.shape[0])))
+  rest = (slice(None),) * (len(one.shape) - 1)
+  parts = (slice(start, start + rows) for start in range(0, one.shape[0], rows))
+  return all(
+    np.array_equal(one.read((part, *rest)), other.read((part, *rest))) for part in parts
+  )
+
+
 def with_rows(array: LazyArray, axis: int, rows: int) -> LazyArray:
   """Cuts or pads an array to a number of rows along an axis.
 
@@ -134,10 +148,10 @@ def unrolled(arrays: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
   for path, array in arrays.items():
     before, stack, after = path.partition(f'/{STACK}/')
     if stack:
-      if not array.shape or array.shape[0] > _MOST_LAYERS:
+      if not array.shape or array.shape[0] > MOST_LAYERS:
         raise UserError(
           f'{path} is a stack of layers of shape {list(array.shape)}; expected '
-          f'{_MOST_LAYERS} layers at most'
+          f'{MOST_LAYERS} layers at most'
         )
       for number in range(array.shape[0]):
         result[f'{before}/{STACK}_{number}/{after}'] = _layer(array, number)

@@ -3,14 +3,16 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+import hyperprompt_tasks
 from hyperprompt_jax.checkpoints import record
 from hyperprompt_jax.checkpoints.differences import check_same_parameters
-from hyperprompt_jax.checkpoints.formats import huggingface, t5x
+from hyperprompt_jax.checkpoints.formats import huggingface, scalable_t5, t5x, t5x_gin
 from hyperprompt_jax.checkpoints.frozen import FOLDER, Base, check_fingerprint, where
 from hyperprompt_jax.checkpoints.identity import network_of
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
@@ -23,6 +25,8 @@ from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.stacking import STACK
 
 METHOD = 'method/'
+# Fields of a configuration that a run chooses, whatever checkpoint it starts from.
+OF_RUNS = ('dropout_rate', 'dtype', 'scan_layers', 'remat_policy')
 # The axis of the vocabulary.
 VOCABULARY_AXES = {huggingface.EMBEDDING: 0, huggingface.OUTPUT_LAYER: 1}
 
@@ -43,7 +47,7 @@ class Source:
     arrays: are its parameters, by their paths in the unrolled network.
     config: configures the network, where the format says it.
     task_list: names the conditioned tasks of a run of this project.
-    vocabulary: is the vocabulary that such a run was trained with.
+    vocabulary: names the vocabulary that it was trained with, where its files tell it.
   """
 
   path: str
@@ -80,21 +84,48 @@ class Source:
       return self
     return dataclasses.replace(self, arrays={**self.arrays, **resized})
 
+  def network(self) -> Config:
+    """Returns the network's configuration, as far as shapes and files tell it.
+
+    Where no file says it, it is inferred from the shapes. The activations are those of T5
+    1.1 where the MLP has a gate, and of T5 1.0 where it has none.
+
+    Raises:
+      UserError: if it is no T5, or has fewer layers than it claims.
+    """
+    config = self.config or self._inferred_config()
+    self.check_depth(config)
+    return dataclasses.replace(config, scan_layers=False)
+
   def backbone_config(self) -> Config:
     """Returns the network's configuration, checked against all arrays of the backbone.
-
-    Where the format does not say it, it is inferred from the shapes; the activations are
-    those of T5 1.1 where the MLP has a gate, and of T5 1.0 where it has none.
 
     Raises:
       UserError: with a table, if the arrays are not those of such a network.
     """
-    config = self.config or self._inferred_config()
-    config = dataclasses.replace(config, scan_layers=False)
-    self.check_depth(config)
+    config = self.network()
     shapes = Model(config, MultiTaskLearning(), ('task',)).param_shapes()
     check_same_parameters(self.path, wanted=shapes, saved=self.without_method().arrays)
     return config
+
+  def differences(self, config: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings that make another network: their values there and here.
+
+    Args:
+      config: configures a network that is to start from this checkpoint.
+    """
+    own = self.network()
+    pairs = {
+      field.name: (getattr(own, field.name), getattr(config, field.name))
+      for field in dataclasses.fields(config)
+      if field.name not in OF_RUNS
+    }
+    pairs['scale_logits'] = own.scales_logits, config.scales_logits
+    if self.config is None:  # shapes tell neither
+      del pairs['scale_logits'], pairs['eos_id']
+      if len(own.mlp_activations) == len(config.mlp_activations):
+        del pairs['mlp_activations']
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
   def check_depth(self, config: Config) -> None:
     """Checks that a network has no more layers than the checkpoint has arrays for.
@@ -131,7 +162,9 @@ class Source:
       return self._shape(path)
 
     vocab_size, emb_dim = shape(huggingface.EMBEDDING)
-    num_heads, _ = shape('encoder/relpos_bias/rel_embedding')
+    bias_per_layer = 'encoder/layers_0/relpos_bias/rel_embedding' in self.arrays
+    own = 'layers_0/' if bias_per_layer else ''
+    num_heads, _ = shape(f'encoder/{own}relpos_bias/rel_embedding')
     gated = 'encoder/layers_0/mlp/wi_0/kernel' in self.arrays
     return Config(
       vocab_size=vocab_size,
@@ -143,6 +176,7 @@ class Source:
       mlp_dim=shape(f'encoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel')[1],
       mlp_activations=('gelu', 'linear') if gated else ('relu',),
       logits_via_embedding=huggingface.OUTPUT_LAYER not in self.arrays,
+      position_bias_per_layer=bias_per_layer,
     )
 
 
@@ -162,7 +196,10 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
     raise UserError(f'{path} is no folder: name {_FORMATS}')
   if local and (local / huggingface.CONFIG_FILE).is_file():
     arrays, config = huggingface.read(folder)
-    return Source(path, 'Hugging Face', 0, arrays, config)
+    vocabulary = path if hyperprompt_tasks.has_vocabulary(path) else None
+    if hyperprompt_tasks.is_bytes(path):
+      vocabulary = hyperprompt_tasks.BYTES
+    return Source(path, 'Hugging Face', 0, arrays, config, vocabulary=vocabulary)
   if local and (step_folder := _step_of_run(local)):
     # A reference to this source means this step, so its path is not the run's.
     check_folder(step_folder)
@@ -181,12 +218,26 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
     check_folder(local)
   if contents := folder.read(t5x.MSGPACK_FILE):
     arrays, step = t5x.read_native(folder, contents)
-    return _of_t5x(Source(path, 'T5X', step, unrolled(arrays)))
+    return _of_t5x(path, 'T5X', step, arrays)
   state = folder / t5x.ORBAX_ITEM
   if metadata := state.read(t5x.ORBAX_FILE):
     arrays, step = t5x.of_train_state(state, t5x.read_orbax(state, metadata))
-    return _of_t5x(Source(path, 'T5X Orbax', step, unrolled(arrays)))
+    return _of_t5x(path, 'T5X Orbax', step, arrays)
   raise UserError(f'{path} is no checkpoint: name {_FORMATS}{_hint(local)}')
+
+
+def _of_t5x(path: str, kind: str, step: int, arrays: Mapping[str, LazyArray]) -> Source:
+  """Returns a checkpoint of T5X, with what a gin file beside it says."""
+  layers = scalable_t5.unrolled(unrolled(arrays))
+  source = Source(path, kind, step, layers)
+  beside = t5x_gin.read(path)
+  if not beside:
+    return source
+  try:
+    config = dataclasses.replace(source.network(), **beside.network)
+  except (TypeError, UserError):  # the arrays or the file are of another program
+    return dataclasses.replace(source, vocabulary=beside.vocabulary)
+  return dataclasses.replace(source, config=config, vocabulary=beside.vocabulary)
 
 
 def _step_of_run(path: epath.Path) -> epath.Path | None:
@@ -270,19 +321,3 @@ def _hint(local: epath.Path | None) -> str:
     p.name for p in local.iterdir() if p.suffix in ('.safetensors', '.bin', '.index')
   ]
   return f'; it has {weights[0]} and no config.json' if weights else ''
-
-
-def _of_t5x(source: Source) -> Source:
-  """Checks that the layers are laid out as in t5x/examples/t5."""
-  foreign = [
-    path
-    for path in source.arrays
-    if re.match(r'(encoder|decoder)/(encoder|decoder)/', path)
-  ]
-  if foreign:
-    raise UserError(
-      f"{source.path} has scanned layers as T5X's scalable_t5 has them ({foreign[0]}), "
-      'with position biases of their own in each layer: that is another network; use a '
-      'checkpoint of t5x/examples/t5'
-    )
-  return source

@@ -28,6 +28,8 @@ from tests import published, tiny
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 MODELS = ('t5_1_0', 't5_1_1', 'flan')
+# Their generations are greedy alone.
+FAMILY = ('mt5_tied', 'umt5', 'madlad')
 
 
 @functools.cache
@@ -73,7 +75,7 @@ def predict(model, params, inputs, length):
   return model.predict(params, model.condition(params), batch, length)
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', [*MODELS, *FAMILY])
 def test_logits_and_generations_are_those_of_transformers(name):
   folder = GOLDEN / 'huggingface' / name
   golden = np.load(folder / 'outputs.npz')
@@ -85,6 +87,8 @@ def test_logits_and_generations_are_those_of_transformers(name):
   np.testing.assert_array_equal(
     predict(model, params, golden['inputs'], length), golden['greedy']
   )
+  if name in FAMILY:
+    return
   beams = dataclasses.replace(
     model, decode_fn=functools.partial(decoding.beam_search, num_decodes=4, alpha=0.0)
   )
@@ -100,7 +104,7 @@ def test_logits_and_generations_are_those_of_transformers(name):
 def test_the_golden_files_are_what_the_script_makes(tmp_path):
   script = runpy.run_path(str(GOLDEN / 'make_huggingface.py'))
   script['main'](str(tmp_path))
-  for name in MODELS:
+  for name in (*MODELS, *FAMILY):
     kept, made = GOLDEN / 'huggingface' / name, tmp_path / name
     assert {p.name for p in kept.iterdir()} == {p.name for p in made.iterdir()}
     for path in kept.glob('*.safetensors'):
@@ -275,7 +279,19 @@ def test_missing_extra_and_misshapen_arrays_are_listed(copy, edit, message):
 @pytest.mark.parametrize(
   ('values', 'message'),
   [
-    ({'model_type': 'umt5'}, "model_type 'umt5'"),
+    ({'model_type': 'longt5'}, "model_type 'longt5'"),
+    ({'model_type': ['t5']}, "model_type ['t5']"),
+    ({'architectures': ['T5EncoderModel']}, "is a 'T5EncoderModel'; expected"),
+    ({'is_encoder_decoder': False}, 'is_encoder_decoder is False'),
+    ({'quantization_config': {'bits': 4}}, 'holds quantized weights'),
+    ({'decoder_start_token_id': 5}, 'decoder_start_token_id is 5; decoding starts with'),
+    ({'eos_token_id': [1, 2]}, 'eos_token_id is [1, 2]; expected one token'),
+    ({'eos_token_id': 2, 'pad_token_id': 2}, 'are both 2; T5 tells padding from the end'),
+    ({'suppress_tokens': [3]}, 'suppress_tokens is [3]; no token is forced or forbidden'),
+    ({'relative_attention_max_distance': 64}, 'relative_attention_max_distance is 64'),
+    ({'layer_norm_epsilon': 1e-5}, 'layer_norm_epsilon is 1e-05'),
+    ({'is_gated_act': False}, "is_gated_act is False, and feed_forward_proj 'gated-gelu'"),
+    ({'dense_act_fn': 'relu'}, "dense_act_fn is 'relu', and feed_forward_proj"),
     ({'feed_forward_proj': 'gated-tanh'}, "feed_forward_proj 'gated-tanh'"),
     ({'relative_attention_num_buckets': 16}, 'relative_attention_num_buckets is 16'),
     ({'d_model': None}, 'does not describe a T5: Config.emb_dim'),
@@ -306,12 +322,6 @@ def test_a_configuration_that_is_none(copy, content):
   assert str(folder / 'config.json') in line and '\n' not in line
 
 
-def test_a_pickle_is_not_opened(copy):
-  folder = copy('t5_1_1')
-  (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
-  assert 'unpickling it runs whatever code it holds' in refusal(folder)
-
-
 def test_a_copy_of_the_embedding_is_no_output_layer(copy):
   folder = copy('t5_1_0')
   tensors = load_file(folder / 'model.safetensors')
@@ -327,7 +337,77 @@ def test_an_output_layer_that_transformers_5_left_out_is_the_embedding(copy):
   index = json.loads((folder / 'model.safetensors.index.json').read_text())
   del index['weight_map']['lm_head.weight']
   change(folder, 'model.safetensors.index.json', weight_map=index['weight_map'])
-  arrays = open_source(str(folder)).arrays
-  np.testing.assert_array_equal(
-    arrays[huggingface.OUTPUT_LAYER].read().T, arrays[huggingface.EMBEDDING].read()
+  source = open_source(str(folder))
+  assert huggingface.OUTPUT_LAYER not in source.arrays
+  # Tied, and still without the scaling of T5 1.0.
+  config = source.backbone_config()
+  assert config.logits_via_embedding and not config.scales_logits
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    {'logits_via_embedding': True},
+    {'scale_logits': True},
+    {'logits_via_embedding': True, 'scale_logits': False},
+    {'position_bias_per_layer': True},
+    {'position_bias_per_layer': True, 'scale_logits': True},
+    {'position_bias_per_layer': True, 'logits_via_embedding': True},
+    {'mlp_activations': ('silu', 'linear'), 'eos_id': 2},
+  ],
+  ids=str,
+)
+def test_every_network_that_transformers_has_comes_back_as_it_was(tmp_path, options):
+  config = dataclasses.replace(published.CONFIG, **options)
+  source = open_source(str(published.hugging_face(tmp_path / 'model', config)))
+  assert source.backbone_config() == config
+  published.assert_same(
+    published.values(source.arrays), published.values(published.arrays(config))
   )
+
+
+def test_a_network_that_transformers_has_not_is_refused():
+  options = {'position_bias_per_layer': True, 'logits_via_embedding': True}
+  config = dataclasses.replace(published.CONFIG, **options, scale_logits=False)
+  with pytest.raises(UserError, match='has no umT5 whose output layer is tied'):
+    huggingface.check_writable(config)
+
+
+def test_an_embedding_under_another_of_its_names(copy):
+  folder = copy('t5_1_1')
+  path = folder / 'model.safetensors'
+  tensors = load_file(path)
+  want = published.values(open_source(str(folder)).arrays)
+  table = tensors.pop('shared.weight')
+  for name in ('decoder.embed_tokens.weight', 'encoder.embed_tokens.weight'):
+    save_file({**tensors, name: table}, path)
+    published.assert_same(published.values(open_source(str(folder)).arrays), want)
+  two = {'shared.weight': table, 'decoder.embed_tokens.weight': table + 1}
+  save_file({**tensors, **two}, path)
+  assert 'decoder.embed_tokens.weight differs from shared.weight, and' in refusal(folder)
+
+
+def test_tokens_that_generation_needs(copy):
+  folder = copy('t5_1_1')
+  change(folder, eos_token_id=2, pad_token_id=1)
+  assert open_source(str(folder)).backbone_config().eos_id == 2
+  (folder / 'generation_config.json').write_text('{"eos_token_id": 1}')
+  assert 'eos_token_id is 2 in config.json and 1 in generation' in refusal(folder)
+  (folder / 'generation_config.json').write_text('{"forced_bos_token_id": 3}')
+  assert 'generation_config.json: forced_bos_token_id is 3' in refusal(folder)
+
+
+@pytest.mark.parametrize(
+  ('file', 'message'),
+  [
+    ('pytorch_model.bin', 'unpickling it runs whatever code it holds'),
+    ('flax_model.msgpack', "from_pretrained('…', from_flax=True)"),
+    ('tf_model.h5', "from_pretrained('…', from_tf=True)"),
+  ],
+)
+def test_weights_of_another_kind_are_named(copy, file, message):
+  folder = copy('t5_1_1')
+  (folder / 'model.safetensors').rename(folder / file)
+  line = refusal(folder)
+  assert f'{folder / file} is not read' in line and message in line

@@ -1,5 +1,6 @@
 """T5X's checkpoints: both formats, and errors about faulty ones."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ from flax import traverse_util
 from hyperprompt_jax.checkpoints import lazy
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.nn.stacking import layer_index
 from tests import published
 
 
@@ -193,13 +195,61 @@ def test_missing_extra_and_misshapen_arrays_are_listed(tmp_path, edit, message):
   assert lines[1:] == [f'  {message}']
 
 
-def test_scanned_layers_as_scalable_t5_has_them(tmp_path):
-  arrays = {
-    path.replace('encoder/layers_0', 'encoder/encoder'): array
-    for path, array in published.arrays().items()
+def in_scalable_t5(arrays, config):
+  """The arrays as T5X's scalable_t5 has them: layers on axis 1, heads on their own."""
+  stacked = {}
+  for path, array in arrays.items():
+    stacked_path, number = layer_index(path)
+    x = array.read()
+    if 'attention/' in path:
+      heads = (config.num_heads, config.head_dim)
+      x = x.reshape(*heads, -1) if '/out/' in path else x.reshape(-1, *heads)
+    if number is None:
+      stacked[path] = x
+    else:
+      side = path.split('/')[0]
+      stacked.setdefault(stacked_path.replace('/layers/', f'/{side}/'), []).append(x)
+  return {
+    path: lazy.in_memory(np.stack(x, axis=1) if isinstance(x, list) else x)
+    for path, x in stacked.items()
   }
-  line = refusal(published.t5x(tmp_path, arrays))
-  assert "scanned layers as T5X's scalable_t5 has them" in line and '\n' not in line
+
+
+def test_scanned_layers_as_scalable_t5_has_them(tmp_path):
+  config = dataclasses.replace(published.CONFIG, position_bias_per_layer=True)
+  arrays = published.arrays(config)
+  source = open_source(str(published.t5x(tmp_path, in_scalable_t5(arrays, config))))
+  assert source.backbone_config() == config
+  published.assert_same(published.values(source.arrays), published.values(arrays))
+  # A part is read by itself, as devices read their own.
+  path = 'decoder/layers_1/self_attention/out/kernel'
+  part = (slice(3, 7), slice(2, 9))
+  np.testing.assert_array_equal(source.arrays[path].read(part), arrays[path].read()[part])
+
+
+@pytest.mark.parametrize(
+  ('vocabulary', 'name'),
+  [
+    ('@seqio.ByteVocabulary()', 'bytes'),
+    ('@seqio.SentencePieceVocabulary()', 'gs://b/pieces.model:300'),
+  ],
+)
+def test_the_gin_file_that_t5x_writes_beside_its_checkpoints(tmp_path, vocabulary, name):
+  checkpoint = published.t5x(tmp_path)
+  assert open_source(str(checkpoint)).vocabulary is None
+  (tmp_path / 'config.gin').write_text(
+    'from t5x.examples.t5 import network\nimport seqio\n'
+    f'VOCABULARY = {vocabulary}\n'
+    "seqio.SentencePieceVocabulary.sentencepiece_model_file = 'gs://b/pieces.model'\n"
+    'seqio.SentencePieceVocabulary.extra_ids = 300\n'
+    "network.T5Config.mlp_activations = ('silu', 'linear')\n"
+    'network.T5Config.dropout_rate = %DROPOUT_RATE\n'
+  )
+  source = open_source(str(checkpoint))
+  assert source.vocabulary == name
+  activations = ('silu', 'linear')
+  want = dataclasses.replace(published.CONFIG, mlp_activations=activations)
+  assert source.backbone_config() == want
 
 
 def test_a_folder_of_something_else(tmp_path, native):

@@ -8,6 +8,10 @@ It needs torch 2.13.0 and transformers 5.23.0. What each folder stands for:
   t5_1_1: gated GELU, output layer of its own; configuration as transformers 4 wrote it.
   flan: as t5_1_1, other depths, in shards, configuration as transformers 5 writes it
     (`tie_word_embeddings` is true there, whatever the model is).
+  mt5_tied: mT5's class, which never scales logits; gated SiLU; the embedding has another
+    of its names.
+  umt5: umT5's class with an output layer of its own, as transformers 5 saves it.
+  madlad: as t5_1_1, texts end with token 2.
 """
 
 import json
@@ -23,10 +27,24 @@ MODELS = {
   't5_1_0': {'feed_forward_proj': 'relu', 'num_layers': 2, 'num_decoder_layers': 2},
   't5_1_1': {'feed_forward_proj': 'gated-gelu', 'num_layers': 2, 'num_decoder_layers': 3},
   'flan': {'feed_forward_proj': 'gated-gelu', 'num_layers': 3, 'num_decoder_layers': 2},
+  'mt5_tied': {'feed_forward_proj': 'gated-silu', 'num_layers': 2},
+  'umt5': {'feed_forward_proj': 'gated-gelu', 'num_layers': 3, 'num_decoder_layers': 2},
+  'madlad': {
+    'feed_forward_proj': 'gated-gelu',
+    'num_layers': 2,
+    'eos_token_id': 2,
+    'pad_token_id': 1,
+  },
 }
+CLASSES = {
+  'mt5_tied': (transformers.MT5Config, transformers.MT5ForConditionalGeneration),
+  'umt5': (transformers.UMT5Config, transformers.UMT5ForConditionalGeneration),
+}
+T5 = transformers.T5Config, transformers.T5ForConditionalGeneration
+TIED = ('t5_1_0', 'mt5_tied')
 # With these seeds, both beam searches agree. They can differ, because transformers ends a
 # beam if EOS is among the N best continuations, T5X if it is among the 2N best.
-SEEDS = {'t5_1_0': 31, 't5_1_1': 42, 'flan': 43}
+SEEDS = {'t5_1_0': 31, 't5_1_1': 42, 'flan': 43, 'mt5_tied': 44, 'umt5': 45, 'madlad': 46}
 SIZES = {'vocab_size': 64, 'd_model': 24, 'd_kv': 8, 'd_ff': 32, 'num_heads': 4}
 LENGTH, BEAMS = 8, 4
 
@@ -44,7 +62,7 @@ def weights(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     if name.split('.')[-2] in ('o', 'wo'):
       x *= 6  # otherwise every token would be followed by itself
     if name in ('shared.weight', 'lm_head.weight'):
-      x[1] *= 1.5  # this ends some sequences early
+      x[model.config.eos_token_id] *= 1.5  # this ends some sequences early
     return torch.tensor(x, dtype=torch.float32)
 
   names = model.state_dict()
@@ -92,7 +110,8 @@ def outputs(model: transformers.T5ForConditionalGeneration) -> dict[str, np.ndar
         **more,
       )[:, 1:].numpy()
       # Beam search pads with EOS, because it takes 0 for no padding id at all.
-      ended = np.cumsum(out == 1, 1) - (out == 1) > 0
+      ends = out == model.config.eos_token_id
+      ended = np.cumsum(ends, 1) - ends > 0
       return np.pad(np.where(ended, 0, out), ((0, 0), (0, LENGTH - out.shape[1])))
 
     return {
@@ -107,14 +126,17 @@ def outputs(model: transformers.T5ForConditionalGeneration) -> dict[str, np.ndar
 def make(name: str, folder: pathlib.Path) -> None:
   """Makes one model's folder."""
   folder.mkdir(parents=True, exist_ok=True)
-  tied = name == 't5_1_0'
-  config = transformers.T5Config(
+  tied = name in TIED
+  config_class, model_class = CLASSES.get(name, T5)
+  config = config_class(
     **SIZES, **MODELS[name], decoder_start_token_id=0, tie_word_embeddings=tied
   )
-  model = transformers.T5ForConditionalGeneration(config)
+  model = model_class(config)
   state = weights(model, SEEDS[name])
   if tied:
     del state['lm_head.weight']
+  if name == 'mt5_tied':
+    state['decoder.embed_tokens.weight'] = state.pop('shared.weight')
   if name == 'flan':
     names = sorted(state)
     files = {f'model-0000{i + 1}-of-00002.safetensors': names[i::2] for i in range(2)}
@@ -128,14 +150,15 @@ def make(name: str, folder: pathlib.Path) -> None:
   else:
     save_file(state, folder / 'model.safetensors', metadata={'format': 'pt'})
   written = config.to_dict()
-  if name == 't5_1_1':
+  if name in ('t5_1_1', 'madlad'):
     written.pop('scale_decoder_outputs', None)
     written['tie_word_embeddings'] = False
   (folder / 'config.json').write_text(json.dumps(written, indent=1, sort_keys=True) + '\n')
-  loaded = transformers.T5ForConditionalGeneration.from_pretrained(folder).eval()
+  loaded = model_class.from_pretrained(folder).eval()
   if not tied:
     assert torch.equal(loaded.lm_head.weight, state['lm_head.weight'])
-  assert loaded.config.scale_decoder_outputs == tied
+  if model_class is T5[1]:
+    assert loaded.config.scale_decoder_outputs == tied
   np.savez_compressed(folder / 'outputs.npz', **outputs(loaded))
 
 

@@ -1,7 +1,8 @@
 """Hugging Face's folders of T5 models: `config.json` and safetensors.
 
-T5 1.0, T5 1.1, the LM-adapted and Flan-T5 have these names. A linear layer's weight is
-`[out, in]` there and `[in, out]` here, so most arrays are transposed.
+T5 1.0, T5 1.1, the LM-adapted, Flan-T5, ByT5, UL2, MADLAD-400, mT5 and umT5 have these
+names. A linear layer's weight is `[out, in]` there and `[in, out]` here, so most arrays are
+transposed.
 """
 
 import json
@@ -15,23 +16,39 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from hyperprompt_jax.checkpoints.lazy import Index, LazyArray, transposed
+from hyperprompt_jax.checkpoints.formats import huggingface_config
+from hyperprompt_jax.checkpoints.formats.huggingface_config import (
+  CONFIG_FILE,
+  T5,
+  Described,
+  check_writable,
+  described,
+  read_json,
+)
+from hyperprompt_jax.checkpoints.lazy import Index, LazyArray, same_values, transposed
 from hyperprompt_jax.checkpoints.storage import (
   Folder,
   check_file,
   check_memory,
   check_name,
 )
-from hyperprompt_jax.errors import UserError, reason_of, shown
+from hyperprompt_jax.errors import UserError, reason_of
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_tasks import plain_json
 
-CONFIG_FILE = 'config.json'
+__all__ = ['CONFIG_FILE', 'check_writable', 'described', 'read', 'their_name', 'write']
+
 WEIGHTS_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
-PICKLE_FILES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
-# The most bytes of a JSON file; the index of a model of a thousand shards has a few MB.
-_LARGEST_JSON = 2**26
+# Files of weights that are not read, and the reason.
+_OTHER_WEIGHTS = {
+  'pytorch_model.bin': 'unpickling it runs whatever code it holds',
+  'pytorch_model.bin.index.json': 'unpickling its files runs whatever code they hold',
+  'flax_model.msgpack': 'it is of Flax, which Transformers 5 has left',
+  'flax_model.msgpack.index.json': 'its files are of Flax, which Transformers 5 has left',
+  'tf_model.h5': 'it is of TensorFlow, which Transformers 5 has left',
+}
+# The argument by which Transformers 4 reads the last three.
+_READ_BY = {'flax_model': 'from_flax=True', 'tf_model': 'from_tf=True'}
 # A shard is held in memory twice while it is written.
 _SHARD_BYTES = 10**9
 
@@ -43,14 +60,11 @@ _TOP = {
   OUTPUT_LAYER: ('lm_head.weight', True),
   'encoder/encoder_norm/scale': ('encoder.final_layer_norm.weight', False),
   'decoder/decoder_norm/scale': ('decoder.final_layer_norm.weight', False),
-  **{
-    f'{side}/relpos_bias/rel_embedding': (
-      f'{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight',
-      True,
-    )
-    for side in ('encoder', 'decoder')
-  },
 }
+# The position bias of a layer. Of all classes but umT5's, layer 0 alone has one, and the
+# others take it from there.
+_BIAS = 'relpos_bias/rel_embedding'
+_THEIR_BIAS = 'layer.0.SelfAttention.relative_attention_bias.weight'
 # What a layer has, in order: our modules' names and theirs, and the norm before.
 _LAYERS = {
   'encoder': (
@@ -64,25 +78,15 @@ _LAYERS = {
   ),
 }
 _PROJECTIONS = {'query': 'q', 'key': 'k', 'value': 'v', 'out': 'o'}
-# Copies of `shared.weight`, and a bias that the first T5s were saved with and do not use.
-_IGNORED = re.compile(
-  r'(encoder|decoder)\.embed_tokens\.weight'
-  r'|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight'
+# Names of the embedding's table: `shared` is one module with the two others, and
+# Transformers saves it under one of the names.
+_EMBEDDINGS = (
+  'shared.weight',
+  'encoder.embed_tokens.weight',
+  'decoder.embed_tokens.weight',
 )
-# What `feed_forward_proj` is for `Config.mlp_activations`. Their `gelu` is the exact one,
-# which is not ours.
-_FEED_FORWARD = {
-  ('relu',): 'relu',
-  ('gelu', 'linear'): 'gated-gelu',
-  ('gelu',): 'gelu_new',
-  ('relu', 'linear'): 'gated-relu',
-  ('silu', 'linear'): 'gated-silu',
-}
-_FIXED = {
-  'layer_norm_epsilon': 1e-6,
-  'relative_attention_num_buckets': 32,
-  'relative_attention_max_distance': 128,
-}
+# A bias that the first T5s were saved with; no version of Transformers has used it.
+_UNUSED = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
 
 
 def their_name(path: str) -> tuple[str, bool]:
@@ -97,6 +101,9 @@ def their_name(path: str) -> tuple[str, bool]:
   if path in _TOP:
     return _TOP[path]
   side, layer, module, *rest = path.split('/')
+  if path.endswith(_BIAS):
+    number = layer.removeprefix('layers_') if module == 'relpos_bias' else 0
+    return f'{side}.block.{number}.{_THEIR_BIAS}', True
   block = f'{side}.block.{layer.removeprefix("layers_")}'
   for number, (ours, theirs, norm) in enumerate(_LAYERS[side]):
     if module == norm:
@@ -107,8 +114,8 @@ def their_name(path: str) -> tuple[str, bool]:
   raise KeyError(path)
 
 
-def _our_path(name: str) -> tuple[str, bool]:
-  """Inverts `their_name`; a name that T5 does not have is returned unchanged."""
+def _our_path(name: str, *, bias_per_layer: bool) -> tuple[str, bool]:
+  """Inverts `their_name`; a name that the network does not have is returned unchanged."""
   for path, (theirs, transpose) in _TOP.items():
     if name == theirs:
       return path, transpose
@@ -118,6 +125,10 @@ def _our_path(name: str) -> tuple[str, bool]:
   if match is None:
     return name, False
   side, block, number, module, projection = match.groups()
+  if name == f'{side}.block.{block}.{_THEIR_BIAS}':
+    if bias_per_layer:
+      return f'{side}/layers_{block}/{_BIAS}', True
+    return (f'{side}/{_BIAS}', True) if block == '0' else (name, False)
   if int(number) < len(_LAYERS[side]):
     ours, theirs, norm = _LAYERS[side][int(number)]
     if (module, projection) == ('layer_norm', None):
@@ -137,85 +148,65 @@ def read(folder: Folder) -> tuple[dict[str, LazyArray], Config]:
   """
   if folder.is_remote:
     raise UserError(f'{folder}: safetensors are read from local folders: download it first')
-  described = _read_json(pathlib.Path(folder.path) / CONFIG_FILE)
-  weights = _open_files(pathlib.Path(folder.path))
-  arrays = {}
+  path = pathlib.Path(folder.path)
+  network = huggingface_config.read(path)
+  weights = _with_one_embedding(str(folder), _open_files(path))
+  weights.pop(_UNUSED, None)
+  arrays: dict[str, LazyArray] = {}
   for name, array in weights.items():
-    if not _IGNORED.fullmatch(name):
-      path, transpose = _our_path(name)
-      if path in arrays:
-        raise UserError(f'{folder} has two arrays for {path}, of which one is {name}')
-      arrays[path] = transposed(array) if transpose and len(array.shape) == 2 else array
-  # Transformers 5 has an option for the scaling, which tying implied before.
-  tied = described.get('tie_word_embeddings', True)
-  scaled = described.get('scale_decoder_outputs', tied)
-  if not isinstance(scaled, bool):
-    raise UserError(
-      f'{folder}/{CONFIG_FILE}: tie_word_embeddings and scale_decoder_outputs are true or '
-      f'false, not {shown(scaled)}'
-    )
-  if scaled and OUTPUT_LAYER in arrays:
-    if EMBEDDING in arrays and not _equal(arrays[OUTPUT_LAYER], arrays[EMBEDDING]):
+    ours, transpose = _our_path(name, bias_per_layer=network.config.position_bias_per_layer)
+    if ours in arrays:
+      raise UserError(f'{folder} has two arrays for {ours}, of which one is {name}')
+    arrays[ours] = transposed(array) if transpose and len(array.shape) == 2 else array
+  tied = _is_tied(network, arrays)
+  if tied:
+    arrays.pop(OUTPUT_LAYER, None)
+  return arrays, network.resolved(tied=tied)
+
+
+def _with_one_embedding(where: str, weights: dict[str, LazyArray]) -> dict[str, LazyArray]:
+  """Renames the embedding to `shared.weight`, and leaves out its copies.
+
+  Raises:
+    UserError: if there are two that differ.
+  """
+  names = [name for name in _EMBEDDINGS if name in weights]
+  if not names:
+    return weights
+  first, *others = names
+  for other in others:
+    if not same_values(weights[first], weights[other]):
       raise UserError(
-        f'{folder}: {CONFIG_FILE} ties the output layer to the embedding, and the weights '
-        'have two that differ: set "tie_word_embeddings": false in it if the model is '
-        'T5 1.1 or Flan-T5'
+        f'{where}: {other} differs from {first}, and T5 has one embedding: the network '
+        'cannot have two'
       )
-    del arrays[OUTPUT_LAYER]  # a copy of the embedding
-  elif not scaled and OUTPUT_LAYER not in arrays and EMBEDDING in arrays:
-    # transformers 5 saves no output layer that equals the embedding.
-    arrays[OUTPUT_LAYER] = transposed(arrays[EMBEDDING])
-  return arrays, _config(str(folder), described, tied=scaled)
+  rest = {name: array for name, array in weights.items() if name not in names}
+  return {_EMBEDDINGS[0]: weights[first], **rest}
 
 
-def _equal(kernel: LazyArray, embedding: LazyArray) -> bool:
-  return kernel.shape == embedding.shape[::-1] and np.array_equal(
-    kernel.read().T, embedding.read()
-  )
+def _is_tied(network: Described, arrays: Mapping[str, LazyArray]) -> bool:
+  """Tells whether the output layer is the embedding, as Transformers decides it.
 
+  Transformers 5 ties the output layer wherever the weights lack one, and whatever the
+  configuration says it keeps one that differs from the embedding.
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  check_file(str(path), _LARGEST_JSON)
-  try:
-    value = plain_json.parse(path.read_bytes())
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path} cannot be read: {reason_of(error)}') from error
-  if not isinstance(value, dict):
-    raise UserError(f'{path} holds no JSON object')
-  return value
-
-
-def _config(where: str, described: Mapping[str, Any], *, tied: bool) -> Config:
-  kind = described.get('model_type')
-  if kind not in ('t5', 'mt5'):
-    raise UserError(f"{where} is of model_type {shown(kind)}; expected 't5' or 'mt5'")
-  for name, only in _FIXED.items():
-    if described.get(name, only) != only:
-      raise UserError(
-        f'{where}: {name} is {shown(described[name])}; only {only} is supported'
-      )
-  feed_forward = described.get('feed_forward_proj', 'relu')
-  activations = next((a for a, name in _FEED_FORWARD.items() if name == feed_forward), None)
-  if activations is None:
+  Raises:
+    UserError: if versions 4 and 5 would read two networks.
+  """
+  if OUTPUT_LAYER not in arrays or EMBEDDING not in arrays:
+    return OUTPUT_LAYER not in arrays
+  if network.tie_word_embeddings is False:
+    return False
+  if same_values(transposed(arrays[OUTPUT_LAYER]), arrays[EMBEDDING]):
+    return True
+  # Version 5 wrote what has this setting, and its other two classes always tie.
+  if network.kind == T5 and network.scale_decoder_outputs is None:
     raise UserError(
-      f'{where}: feed_forward_proj {shown(feed_forward)} is not supported; it may be '
-      f'{", ".join(_FEED_FORWARD.values())}'
+      f'{network.where}: {CONFIG_FILE} ties the output layer to the embedding, and the '
+      'weights have two that differ: set "tie_word_embeddings": false in it if the model '
+      'is T5 1.1 or Flan-T5'
     )
-  layers = described.get('num_layers')
-  decoder_layers = described.get('num_decoder_layers')
-  sizes: Any = {
-    'vocab_size': described.get('vocab_size'),
-    'emb_dim': described.get('d_model'),
-    'num_heads': described.get('num_heads'),
-    'num_encoder_layers': layers,
-    'num_decoder_layers': layers if decoder_layers is None else decoder_layers,
-    'head_dim': described.get('d_kv'),
-    'mlp_dim': described.get('d_ff'),
-  }
-  try:
-    return Config(**sizes, mlp_activations=activations, logits_via_embedding=tied)
-  except UserError as error:
-    raise UserError(f'{where}/{CONFIG_FILE} does not describe a T5: {error}') from error
+  return False
 
 
 def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
@@ -224,15 +215,8 @@ def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
   if (folder / WEIGHTS_FILE).exists():
     return _open_file(folder / WEIGHTS_FILE)
   if not index.exists():
-    pickles = [name for name in PICKLE_FILES if (folder / name).is_file()]
-    if pickles:
-      raise UserError(
-        f'{folder / pickles[0]} is not read, as unpickling it runs whatever code it holds: '
-        'where you trust it, turn it into safetensors with '
-        "transformers.T5ForConditionalGeneration.from_pretrained(…).save_pretrained('…')"
-      )
-    raise UserError(f'{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}')
-  places = _read_json(index).get('weight_map')
+    raise UserError(_no_weights(folder))
+  places = read_json(index).get('weight_map')
   if not isinstance(places, dict) or not all(isinstance(f, str) for f in places.values()):
     raise UserError(f'{index} has no weight_map of names to files')
   shards = {}
@@ -248,6 +232,21 @@ def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
     if name not in shards[file]:
       raise UserError(f'{folder / file} lacks {name}, which {index} says is there')
   return {name: shards[file][name] for name, file in places.items()}
+
+
+def _no_weights(folder: pathlib.Path) -> str:
+  """Returns the message for a folder without safetensors."""
+  other = next((name for name in _OTHER_WEIGHTS if (folder / name).is_file()), None)
+  if other is None:
+    return f'{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}'
+  argument = _READ_BY.get(other.partition('.')[0])
+  version = 'Transformers 4, ' if argument else ''
+  arguments = f"'…', {argument}" if argument else '…'
+  return (
+    f'{folder / other} is not read, as {_OTHER_WEIGHTS[other]}: where you trust it, '
+    f'turn it into safetensors with {version}transformers.T5ForConditionalGeneration.'
+    f"from_pretrained({arguments}).save_pretrained('…')"
+  )
 
 
 def _open_file(path: pathlib.Path) -> dict[str, LazyArray]:
@@ -331,43 +330,6 @@ def write(
     )
   dtype = arrays[EMBEDDING].dtype.name
   _write_json(folder / CONFIG_FILE, described(config, dtype))
-
-
-def check_writable(config: Config) -> None:
-  """Checks that `transformers` has a network like it.
-
-  Raises:
-    UserError: if not.
-  """
-  if config.mlp_activations not in _FEED_FORWARD:
-    raise UserError(
-      f'transformers has no T5 with mlp_activations={config.mlp_activations!r}: '
-      'use --to=t5x'
-    )
-
-
-def described(config: Config, dtype: str) -> dict[str, Any]:
-  """The contents of `config.json` for a network whose weights are of a dtype."""
-  return {
-    'architectures': ['T5ForConditionalGeneration'],
-    'model_type': 't5',
-    'is_encoder_decoder': True,
-    'vocab_size': config.vocab_size,
-    'd_model': config.emb_dim,
-    'd_kv': config.head_dim,
-    'd_ff': config.mlp_dim,
-    'num_heads': config.num_heads,
-    'num_layers': config.num_encoder_layers,
-    'num_decoder_layers': config.num_decoder_layers,
-    'feed_forward_proj': _FEED_FORWARD[config.mlp_activations],
-    'tie_word_embeddings': config.logits_via_embedding,
-    'dropout_rate': config.dropout_rate,
-    **_FIXED,
-    'pad_token_id': 0,
-    'eos_token_id': 1,
-    'decoder_start_token_id': 0,
-    'torch_dtype': dtype,
-  }
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
