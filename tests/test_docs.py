@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from hyperprompt_jax.cli import arguments, command
-from hyperprompt_jax.configuration import gin_files
+from hyperprompt_jax.configuration import gin_files, static
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')])
@@ -157,7 +157,10 @@ def test_a_command_of_ours_parses(line, parse):
   assert flags <= set(parser._option_string_actions), page
   files = [word.removeprefix('--gin_file=') for word in words if word[:10] == '--gin_file']
   exist = all((gin_files.gin_directory() / file).exists() for file in files)
-  if verb == 'train' and not elided and exist:
+  if verb != 'train' or elided or not exist:
+    return
+  # A checkpoint that gives the size is not there.
+  if static.check(files, bindings).size_from is None:
     gin_files.parse(files, bindings)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from hyperprompt_jax.checkpoints.differences import by_path, check_same_parameters
 from hyperprompt_jax.checkpoints.lazy import LazyArray, arranged, load
 from hyperprompt_jax.checkpoints.source import METHOD, VOCABULARY_AXES, Source, open_source
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.training.settings import LAST_TASK, NONE, TASK, InitialCheckpoint
 
@@ -27,14 +27,44 @@ def open_initial(initial: InitialCheckpoint, model: Model) -> 'Initial | None':
     UserError: See `open_for`; or if the last task alone is to be fresh, and the checkpoint
       is not one of the others.
   """
+  if initial.path is None:
+    return None
+  source = open_source(initial.path)
+  _check_network(source, model)
   if initial.fresh != LAST_TASK:
-    return open_for(initial, model.param_shapes())
+    return open_for(initial, model.param_shapes(), source=source)
   others = dataclasses.replace(model, task_list=model.task_list[:-1])
-  return open_for(initial, others.param_shapes(), others.task_list)
+  return open_for(initial, others.param_shapes(), others.task_list, source)
+
+
+def _check_network(source: Source, model: Model) -> None:
+  """Checks that a checkpoint is of a run's network, by its settings.
+
+  The parameters are compared later. Where a setting differs, most of them would.
+
+  Raises:
+    UserError: if a setting other than the rows of the vocabulary differs.
+  """
+  try:
+    differences = source.differences(model.config)
+  except UserError:  # it is damaged, of which the table of parameters tells more
+    return
+  if set(differences) - {'vocab_size'}:
+    listed = ', '.join(
+      f'{name} is {shown(there)} there and {shown(here)} here'
+      for name, (there, here) in differences.items()
+    )
+    raise UserError(
+      f'{source.path} is of another network than config.Config: {listed}; leave out the '
+      'gin file of the size, as the checkpoint gives its own'
+    )
 
 
 def open_for(
-  initial: InitialCheckpoint, like: Any, task_list: tuple[str, ...] | None = None
+  initial: InitialCheckpoint,
+  like: Any,
+  task_list: tuple[str, ...] | None = None,
+  source: Source | None = None,
 ) -> 'Initial | None':
   """Opens the checkpoint, and compares it with parameters, both ways.
 
@@ -42,6 +72,7 @@ def open_for(
     initial: The checkpoint, and the parameters that start fresh.
     like: holds the parameters, as arrays or shapes.
     task_list: The task list that the checkpoint must have; None for any.
+    source: is the checkpoint, if it is open already.
 
   Raises:
     UserError: If it cannot be read, or differs from the network in anything but what
@@ -49,7 +80,7 @@ def open_for(
   """
   if initial.path is None:
     return None
-  source = open_source(initial.path)
+  source = source or open_source(initial.path)
   if task_list is not None and source.task_list != task_list:
     raise UserError(
       f'{initial.path} is of the task list {", ".join(source.task_list) or "(none)"}; '
@@ -95,8 +126,8 @@ def _remedy(initial: InitialCheckpoint, source: Source, wanted: Mapping[str, Any
       if saved_rows != rows:
         return (
           f'it has {saved_rows} rows of the vocabulary and config.Config.vocab_size is '
-          f'{rows}: RESIZE_VOCABULARY=True pads or cuts them; of all else use the sizes '
-          'and options that it has'
+          f'{rows}: RESIZE_VOCABULARY=True pads or cuts them, and without a gin file of a '
+          'size the checkpoint gives its own'
         )
   return 'give config.Config the sizes and options that it has (convert shows them)'
 

@@ -17,6 +17,7 @@ from hyperprompt_jax.cli import advice
 from hyperprompt_jax.configuration import macros, paths, static
 from hyperprompt_jax.configuration.setting import Setting, Settings
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.runtime import workarounds
 
 # The start of a command takes up to 20 more, and a lost host is to be told within a minute.
 _MEET_SECONDS = 40
@@ -24,6 +25,7 @@ _MEET_SECONDS = 40
 _MACRO = 'macro_'
 # Settings whose values are objects, which gin references name.
 _REFERENCES = ('METHOD', 'OPTIMIZER')
+INITIAL = 'INITIAL_CHECKPOINT_PATH'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +163,36 @@ def add_settings(
           metavar=_metavar(setting),
           help=setting.help.replace('%', '%%'),
         )
+
+
+def add_initial(parser: argparse.ArgumentParser) -> None:
+  """Adds the flag of a checkpoint that gives the network's size in place of a gin file."""
+  setting = macros.described()[INITIAL]
+  parser.add_argument(
+    setting.flag,
+    f'--{INITIAL.lower()}',
+    dest=_MACRO + INITIAL,
+    metavar='FOLDER',
+    help='a Hugging Face folder, a T5X checkpoint or a MODEL_DIR, whose size is taken in '
+    'place of a --gin_file of models/',
+  )
+
+
+def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
+  """Parses gin files and bindings, and takes from the initial checkpoint what they lack.
+
+  Args:
+    files: are gin files, those of the verb included.
+    bindings: are `NAME=VALUE`.
+  """
+  from hyperprompt_jax.configuration import gin_files  # it takes a second
+
+  if static.check(files, bindings).size_from is not None:
+    with workarounds.without_tensorflow_notes():
+      from hyperprompt_jax.checkpoints import folder_settings  # it takes more
+
+    bindings = folder_settings.completed(files, bindings)
+  gin_files.parse(files, bindings)
 
 
 def _metavar(setting: Setting) -> str:

@@ -96,7 +96,7 @@ def _configured(flags: argparse.Namespace, bindings: Sequence[str]) -> Any:
   from hyperprompt_jax.training.settings import DataSettings
 
   if flags.gin_file:
-    gin_files.parse(flags.gin_file, bindings)
+    arguments.parse_gin(flags.gin_file, bindings)
   else:
     runs.configure(flags.model_dir, RUN_FILE, [], bindings)
   return gin_files.call(DataSettings)

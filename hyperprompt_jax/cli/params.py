@@ -23,7 +23,7 @@ def _count_files(files: Sequence[str], bindings: Sequence[str], num_tasks: int) 
   from hyperprompt_jax.configuration import gin_files
   from hyperprompt_jax.inspection.parameter_count import count
 
-  gin_files.parse([*files, RUN_FILE], bindings)
+  arguments.parse_gin([*files, RUN_FILE], bindings)
   return gin_files.call(count, num_tasks=num_tasks)
 
 
@@ -43,6 +43,14 @@ def _row(size: str, method: str, counts: Any, family: str = 'default') -> dict[s
   }
 
 
+def _size_name(files: Sequence[str], bindings: Sequence[str]) -> str:
+  """The name of the size: that of its gin file, or else of the folder that gives it."""
+  initial = [b.partition('=')[2] for b in bindings if b.startswith(arguments.INITIAL)]
+  if initial and not any(pathlib.Path(file).parent.name == 'models' for file in files):
+    return pathlib.Path(initial[-1].strip('\'"')).name
+  return _name(files, 'models', 0)
+
+
 def _name(files: Sequence[str], folder: str, otherwise: int) -> str:
   """The stem of the gin file from a folder, or of the first or last of all files."""
   named = [pathlib.Path(file) for file in files]
@@ -56,7 +64,7 @@ def _rows(
   """A row for the composed run, or one for each size and method there is."""
   if not everything:
     counts = _count_files(files, bindings, num_tasks)
-    return [_row(_name(files, 'models', 0), _name(files, 'methods', -1), counts)]
+    return [_row(_size_name(files, bindings), _name(files, 'methods', -1), counts)]
   from hyperprompt_jax.inspection.parameter_count import SIZES
 
   methods = sorted(path.stem for path in (paths.gin_directory() / 'methods').glob('*.gin'))
@@ -147,6 +155,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument(
     '--plot', metavar='FILE', help='draw task / backbone for 1 to 64 tasks (PNG, SVG, PDF)'
   )
+  arguments.add_initial(parser)
   arguments.add_settings(parser, (ObjectSettings,))
   parsed = parser.parse(words)
   if not parsed.flags.all:

@@ -54,6 +54,7 @@ def _parser() -> arguments.Parser:
     help='compile mtl, too, and show what the method adds to it',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
+  arguments.add_initial(parser)
   arguments.add_settings(parser, (OptimisationSettings, ObjectSettings))
   return parser
 
@@ -83,7 +84,7 @@ def run(parsed: arguments.Parsed) -> None:
   from hyperprompt_jax.planning.steps import Batch
 
   flags = parsed.flags
-  gin_files.parse([*flags.gin_file, RUN_FILE], parsed.bindings)
+  arguments.parse_gin([*flags.gin_file, RUN_FILE], parsed.bindings)
   planner: Planner = gin_files.call(Planner)
   mesh = sweep.Mesh(flags.num_partitions, flags.fsdp)
   batch = Batch(flags.batch_size, flags.inputs_length, flags.targets_length)

@@ -20,7 +20,8 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   if not parsed.flags.gin_file:
     raise UserError(
       'train needs gin files of a size, a method and a run: --gin_file=models/tiny.gin '
-      '--gin_file=methods/hyperprompt_global.gin --gin_file=runs/finetune.gin'
+      '--gin_file=methods/hyperprompt_global.gin --gin_file=runs/finetune.gin; in place of '
+      "the size's it takes --init= of a model's folder"
     )
   configuration = static.check(parsed.flags.gin_file, parsed.bindings)
   _check_steps(configuration)
@@ -58,7 +59,7 @@ def run(parsed: arguments.Parsed) -> None:
 
   arguments.use_cache(parsed.flags)
   distributed.start(parsed.flags)
-  gin_files.parse(parsed.flags.gin_file, parsed.bindings)
+  arguments.parse_gin(parsed.flags.gin_file, parsed.bindings)
   distributed.check_agreement()
   records = train_configured()
   mixture = gin_files.parameter('settings.DataSettings.mixture_or_task_name')

@@ -15,7 +15,7 @@ from typing import Any
 from gin import config_parser
 from typing_extensions import override
 
-from hyperprompt_jax.configuration import macros, paths, symbols, tasks
+from hyperprompt_jax.configuration import initial_size, macros, paths, symbols, tasks
 from hyperprompt_jax.errors import UserError, nearest
 
 BINDING_PREFIX = '--gin.'
@@ -52,6 +52,10 @@ class Reference:
     return self.text
 
 
+class Promise(Reference):
+  """Stands for the value that the checkpoint of the start will give."""
+
+
 class _Delegate(config_parser.ParserDelegate):
   """Makes a `Reference` of every reference."""
 
@@ -72,11 +76,13 @@ class Configuration:
     values: holds the values by name: `BATCH_SIZE` or `config.Config.emb_dim`.
     setters: holds the files that set each name, those given and not those included.
     imports: holds the import statements of the files, by the name that they bind.
+    size_from: is the checkpoint that gives the network's size; None if a file gives it.
   """
 
   values: dict[str, Any] = dataclasses.field(default_factory=dict)
   setters: dict[str, list[str]] = dataclasses.field(default_factory=dict)
   imports: dict[str, str] = dataclasses.field(default_factory=lambda: {**_IMPORTS})
+  size_from: str | None = None
 
   def add_file(self, file: str) -> None:
     """Reads a file and the files that it includes.
@@ -183,6 +189,7 @@ def check(files: Sequence[str], bindings: Sequence[str]) -> Configuration:
   for file in files:
     configuration.add_file(file)
   _check_one_of_each(configuration)
+  has_size = initial_size.SIZE in configuration.values
   known = configuration.macros()
   for binding in bindings:
     name, _, value = binding.partition('=')
@@ -197,6 +204,8 @@ def check(files: Sequence[str], bindings: Sequence[str]) -> Configuration:
       raise UserError(f'{BINDING_PREFIX}{name}= has no value')
     configuration.add_binding(binding)
   _check_names(configuration)
+  if not has_size:
+    _take_size_of_initial(configuration)
   _check_set(configuration)
   _check_values(configuration)
   _check_mixture(configuration)
@@ -246,6 +255,18 @@ def _check_mixture(configuration: Configuration) -> None:
     raise UserError(f'--mixture={name}: there is no such task or mixture{hint}')
 
 
+def _take_size_of_initial(configuration: Configuration) -> None:
+  """Marks what the checkpoint of the start gives, if there is one."""
+  macro = 'INITIAL_CHECKPOINT_PATH'
+  path = configuration.resolved(macro) if macro in configuration.values else None
+  if not isinstance(path, str) or not path:
+    return
+  missing = initial_size.missing(configuration.values, configuration.used_macros())
+  if missing:
+    configuration.size_from = path
+    configuration.values |= dict.fromkeys(missing, Promise(f'(of {path})'))
+
+
 def _check_values(configuration: Configuration) -> None:
   """Checks the types and ranges of macros."""
   described = macros.described()
@@ -286,8 +307,11 @@ def _check_set(configuration: Configuration) -> None:
       f'{undefined[0]} is not set: add {_form(undefined[0])}'
       f'{paths.setters(undefined[0], " or --gin_file=")}'
     )
+  used = configuration.used_macros()
   missing = [
-    name for name, value in configuration.values.items() if repr(value) == REQUIRED
+    name
+    for name, value in configuration.values.items()
+    if repr(value) == REQUIRED and ('.' in name or name in used)
   ]
   if missing:
     raise UserError(
@@ -307,9 +331,10 @@ def _check_described(configuration: Configuration) -> None:
   if missing:
     files = ' '.join(missing.values())
     folders = ' and '.join(f.split('=')[1].split('/')[0] + '/' for f in missing.values())
+    initial = "; --init= of a model's folder gives its network, too"
     raise UserError(
       f'no gin file of this run describes a {" or a ".join(missing)}: add {files}, or '
-      f'others of {folders}'
+      f'others of {folders}{initial if "network" in missing else ""}'
     )
 
 

