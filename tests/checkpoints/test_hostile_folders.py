@@ -1,5 +1,6 @@
 """Foreign folders are data: none of their code runs, and only regular files are read."""
 
+import itertools
 import os
 import pathlib
 import shutil
@@ -70,23 +71,6 @@ def test_a_runs_own_gin_is_not_run_to_convert_it(trained, tmp_path, evil):
   assert not evil.exists()
 
 
-def opened(path: pathlib.Path) -> str:
-  """Returns the error of a process that opens a checkpoint, and must not hang."""
-  code = (
-    'import sys; from hyperprompt_jax.checkpoints.source import open_source\n'
-    'try:\n  print(len(open_source(sys.argv[1]).arrays))\n'
-    'except Exception as error:\n  print(type(error).__name__, error)'
-  )
-  out = subprocess.run(
-    [sys.executable, '-c', code, str(path)],
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=True,
-  )
-  return out.stdout.strip()
-
-
 @pytest.mark.parametrize('kind', ['pipe', 'device'])
 @pytest.mark.parametrize('file', ['config.json', 'model.safetensors'])
 def test_a_file_of_hugging_faces_that_is_no_file(tmp_path, file, kind):
@@ -96,29 +80,48 @@ def test_a_file_of_hugging_faces_that_is_no_file(tmp_path, file, kind):
     open_source(str(folder))
 
 
-@pytest.mark.parametrize('kind', ['pipe', 'device'])
-@pytest.mark.parametrize('file', ['checkpoint', 'array'])
-def test_a_file_of_t5xs_that_is_no_file(tmp_path, file, kind):
-  folder = published.t5x(tmp_path)
-  path = folder / file if file == 'checkpoint' else next(folder.glob('**/.zarray'))
-  replace(path, kind)
-  assert opened(folder).startswith(f'UserError {path} is no regular file')
+# Opens T5X checkpoints and restores runs, and prints the error of each.
+OPEN = """
+import sys
+from hyperprompt_jax.checkpoints import Checkpointer
+from hyperprompt_jax.checkpoints.source import open_source
+for kind, path in (argument.split('=', 1) for argument in sys.argv[1:]):
+  try:
+    if kind == 't5x':
+      print(len(open_source(path).arrays))
+    else:
+      Checkpointer(path, []).restore_params(4, {})
+  except Exception as error:
+    print(type(error).__name__, error)
+"""
 
 
-@pytest.mark.parametrize('name', ['_CHECKPOINT_METADATA', 'run/metadata'])
-def test_a_file_of_a_runs_that_is_no_file(trained, tmp_path, name):
-  run = tmp_path / 'run'
-  shutil.copytree(trained, run)
-  path = run / 'checkpoints' / '4' / name
-  replace(path, 'pipe')
-  code = (
-    'import sys; from hyperprompt_jax.checkpoints import Checkpointer\n'
-    'Checkpointer(sys.argv[1], []).restore_params(4, {})'
-  )
+def test_files_of_checkpoints_that_are_no_files_are_named_and_not_opened(trained, tmp_path):
+  arguments, expected = [], []
+  for number, (file, kind) in enumerate(
+    itertools.product(('checkpoint', 'array'), ('pipe', 'device'))
+  ):
+    folder = published.t5x(tmp_path / str(number))
+    path = folder / file if file == 'checkpoint' else next(folder.glob('**/.zarray'))
+    replace(path, kind)
+    arguments.append(f't5x={folder}')
+    expected.append(path)
+  for name in ('_CHECKPOINT_METADATA', 'run/metadata'):
+    run = shutil.copytree(trained, tmp_path / name.replace('/', '_'))
+    replace(run / 'checkpoints' / '4' / name, 'pipe')
+    arguments.append(f'run={run}')
+    expected.append(run / 'checkpoints' / '4' / name)
+  # A process that opened one of them would hang.
   ended = subprocess.run(
-    [sys.executable, '-c', code, str(run)], capture_output=True, text=True, timeout=120
+    [sys.executable, '-c', OPEN, *arguments],
+    capture_output=True,
+    text=True,
+    timeout=120,
   )
-  assert f'UserError: {path} is no regular file, and is not opened' in ended.stderr
+  lines = [line for line in ended.stdout.splitlines() if line.startswith('UserError ')]
+  assert len(lines) == len(expected), ended
+  for line, path in zip(lines, expected, strict=True):
+    assert line.startswith(f'UserError {path} is no regular file, and is not opened')
 
 
 def test_a_description_of_endless_size_is_not_read(tmp_path):
