@@ -31,6 +31,8 @@ _SENTINEL = re.compile(r'▁?<extra_id_(\d{1,6})>')
 _BYTE = re.compile(r'<0x[0-9A-F]{2}>')
 # The number of T5's sentinels, where a folder does not tell it.
 _SENTINELS = 100
+# The most bytes of a file that is read; tokenizer.json of 256,000 pieces has 17 MB.
+_LARGEST_FILE = 2**28
 # The class is made at run time, so that a checker of types does not see it.
 _Model: Any = vars(sentencepiece_model_pb2)['ModelProto']
 _Piece = _Model.SentencePiece
@@ -79,6 +81,8 @@ def _read(folder: str, file: str) -> dict[str, Any]:
   path = pathlib.Path(folder) / file
   if not path.is_file():
     return {}
+  if path.stat().st_size > _LARGEST_FILE:
+    raise errors.VocabularyError(f'vocabulary {path} is too large to be one: not read')
   try:
     value = plain_json.parse(path.read_bytes())
   except (OSError, ValueError) as error:
@@ -164,14 +168,17 @@ def _model(path: str, tokenizer: Mapping[str, Any]) -> tuple[Any, int]:
     raise refusal("it does not normalise and split text as T5's SentencePiece does")
   try:
     pieces = [(str(text), float(score)) for text, score in unigram['vocab']]
-    added = {token['id']: token for token in tokenizer.get('added_tokens') or ()}
+    added = {
+      int(token['id']): (str(token['content']), token.get('special') is True)
+      for token in tokenizer.get('added_tokens') or ()
+    }
     unknown = int(unigram['unk_id'])
-  except (KeyError, TypeError, ValueError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise refusal('its pieces cannot be read') from error
   if unigram.get('byte_fallback') or any(_BYTE.fullmatch(text) for text, _ in pieces):
     raise refusal('unknown text falls back to bytes, which it does in another way')
   ids = {text: number for number, (text, _) in enumerate(pieces)}
-  ids |= {token['content']: number for number, token in added.items()}
+  ids |= {text: number for number, (text, _) in added.items()}
   size = max(ids.values(), default=0) + 1
   sentinels = sum(1 for text in ids if _SENTINEL.fullmatch(text))
   for text, number in ids.items():
@@ -180,11 +187,13 @@ def _model(path: str, tokenizer: Mapping[str, Any]) -> tuple[Any, int]:
       raise refusal(f'{text} is not where SeqIO puts it')
   plain = pieces[: size - sentinels]
   extra = [
-    token['content']
-    for number, token in added.items()
-    if number >= len(plain) or not token.get('special')
+    text
+    for number, (text, is_special) in added.items()
+    if number >= len(plain) or not is_special
   ]
   _refuse_added(path, [text for text in extra if not _SENTINEL.fullmatch(text)])
+  if len(plain) < size - sentinels:
+    raise refusal('there are ids between its pieces and its sentinels')
   kinds = {**dict.fromkeys(added, _Piece.CONTROL), unknown: _Piece.UNKNOWN}
   return _unigram_model(plain, kinds, charsmap), sentinels
 

@@ -281,6 +281,8 @@ def test_pieces_without_a_sentencepiece_file_give_its_ids(tmp_path, pieces, sent
       'unknown text falls back to bytes',
     ),
     ({'added_tokens': [{'id': 900, 'content': '<extra_id_7>'}]}, 'is not where SeqIO'),
+    ({'added_tokens': [{'id': 5}]}, 'its pieces cannot be'),
+    ({'added_tokens': [3]}, 'its pieces cannot be'),
     ({'added_tokens': [{'id': 5, 'content': '[NEW]'}]}, r'1 token\(s\) were added'),
   ],
 )

@@ -6,14 +6,17 @@ Shapes tell neither the activations nor the vocabulary.
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from hyperprompt_jax.checkpoints.storage import check_file
 from hyperprompt_jax.configuration import static
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
 
 OWN_FILE, T5X_FILE = 'model.gin', 'config.gin'
+_LARGEST_FILE = 2**20
 # Fields by the class that they are bound to: ours, and those of T5X's that shapes do not
 # tell.
 _FIELDS_OF = {
@@ -56,8 +59,12 @@ def _parse(file: str) -> Beside | None:
   """Parses a file; None if it is not one that can be read as data."""
   composed = static.Configuration()
   try:
+    check_file(file, _LARGEST_FILE)
+    # Neither program writes an include, by which a file could name any other.
+    if re.search(r'^\s*include\b', pathlib.Path(file).read_text('utf-8'), re.MULTILINE):
+      return None
     composed.add_file(file)
-  except UserError:
+  except (UserError, OSError, UnicodeError):
     return None
   network, vocabulary = {}, composed.values.get('VOCABULARY')
   sentencepiece: dict[str, Any] = {}
