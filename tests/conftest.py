@@ -27,10 +27,12 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 import pytest
 
 from hyperprompt_jax import cli
-from hyperprompt_jax.runtime import libtpu
+from hyperprompt_jax.runtime import libtpu, workarounds
 
 # `hyperprompt` sets this too.
 libtpu.prepare()
+# A training run keeps the memory that it frees; here it would be that of all tests.
+workarounds.reuse_freed_memory = lambda: None
 
 # The slowest files run first, so that no worker is left with one at the end.
 SLOW_FILES = (

@@ -34,6 +34,8 @@ VERBS = {
   'completion': 'a script that completes commands in bash and zsh',
 }
 
+TRAINING_VERBS = ('demo', 'train')
+
 USAGE = '\n'.join(
   (
     'usage: hyperprompt VERB [--help] [flags]',
@@ -49,6 +51,8 @@ USAGE = '\n'.join(
   )
 )
 
+# The files by which programs reach the GPUs of NVIDIA and AMD.
+_GPU_FILES = ('/dev/nvidia0', '/dev/kfd')
 INTERRUPTED_STATUS = 130
 BROKEN_PIPE_STATUS = 141
 
@@ -120,7 +124,8 @@ def _main(arguments: Sequence[str]) -> int:
     return 0
   if verb not in VERBS:
     return _mistake(unknown_verb(verb))
-  workarounds.limit_malloc_arenas()
+  reuses_memory = verb in TRAINING_VERBS and _runs_on_cpu()
+  workarounds.limit_malloc_arenas(1 if reuses_memory else 2)
   _quieten_libraries()
   try:
     return _run(verb, rest)
@@ -197,6 +202,13 @@ def _load(names: Sequence[str]) -> None:
         importlib.import_module(name)
   if 'jax' in sys.modules:
     compilation_cache.enable()
+
+
+def _runs_on_cpu() -> bool:
+  """Returns whether JAX will use a CPU, as far as can be told before it is imported."""
+  if platforms := os.environ.get('JAX_PLATFORMS'):
+    return platforms.split(',')[0] == 'cpu'
+  return not (libtpu.has_tpu() or any(map(os.path.exists, _GPU_FILES)))
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

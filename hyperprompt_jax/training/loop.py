@@ -14,7 +14,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.evaluation.evaluator import Evaluator
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.runtime import distributed, reporting, terminal
+from hyperprompt_jax.runtime import distributed, reporting, terminal, workarounds
 from hyperprompt_jax.runtime.interrupts import Interrupted, Interrupts
 from hyperprompt_jax.training import early_stopping, step_metrics
 from hyperprompt_jax.training.settings import END, WARN
@@ -106,7 +106,10 @@ class TrainingLoop:
     with terminal.phase('reading the first batch', self.progress.message):
       batch = self._next_batch()
     with terminal.phase('compiling the training step', self.progress.message):
-      return jax.block_until_ready(self.train_step(state, batch))
+      result = jax.block_until_ready(self.train_step(state, batch))
+    if jax.default_backend() == 'cpu':
+      workarounds.reuse_freed_memory()
+    return result
 
   def _report(self, step: int, pending: list[Any]) -> None:
     """Writes the means over the pending steps; refuses to go on from what is no number."""

@@ -76,7 +76,7 @@ ARENAS = """
 import contextlib, ctypes, threading
 from hyperprompt_jax import cli
 with contextlib.suppress(SystemExit):
-  cli.main(['params', '--help'])
+  cli.main(['VERB', '--help'])
 libc = ctypes.CDLL(None)
 all_here = threading.Barrier(9)
 for _ in range(8):
@@ -88,11 +88,15 @@ libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, 'stdout'))
 
 # With other C libraries the command sets nothing, and malloc_info does not exist.
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc has arenas')
-def test_many_threads_have_two_arenas_of_memory(monkeypatch):
+def test_many_threads_have_two_arenas_of_memory_and_one_in_training_on_a_cpu(monkeypatch):
+  arenas = lambda verb: python(ARENAS.replace('VERB', verb)).stdout.count('<heap nr=')
   monkeypatch.delenv('MALLOC_ARENA_MAX', raising=False)
-  assert python(ARENAS).stdout.count('<heap nr=') == 2
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  assert (arenas('params'), arenas('train')) == (2, 1)
+  monkeypatch.setenv('JAX_PLATFORMS', 'tpu,cpu')
+  assert arenas('train') == 2
   monkeypatch.setenv('MALLOC_ARENA_MAX', '3')  # the user's choice wins
-  assert python(ARENAS).stdout.count('<heap nr=') == 3
+  assert arenas('train') == 3
 
 
 def test_a_reader_that_has_had_enough_is_no_error():
