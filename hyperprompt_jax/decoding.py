@@ -72,6 +72,26 @@ def expand_beams(state: PyTree, num_decodes: int, batch_axis: int = 0) -> PyTree
   return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_decodes, axis=batch_axis), state)
 
 
+def end_at_once(step_fn: StepFn, rows: jax.Array, eos_id: int) -> StepFn:
+  """Returns a step function that predicts the end for some rows, whatever their logits.
+
+  Rows that only fill a batch up do not hold up the end of the loop.
+
+  Args:
+    step_fn: predicts the next token.
+    rows: tells which rows end at once, `[B]` bool.
+    eos_id: is the token that ends a sequence.
+  """
+
+  def step(tokens: jax.Array, state: PyTree, index: jax.Array) -> tuple[jax.Array, PyTree]:
+    logits, state = step_fn(tokens, state, index)
+    end = jnp.where(jnp.arange(logits.shape[-1]) == eos_id, 0.0, 100 * IMPOSSIBLE)
+    candidates = jnp.repeat(rows, logits.shape[0] // rows.shape[0])
+    return jnp.where(candidates[:, None], end, logits), state
+
+  return step
+
+
 def length_penalty(length: int | jax.Array, alpha: float) -> jax.Array:
   """Returns the divisor `((5 + length) / 6) ** alpha` of a candidate's log probability.
 
@@ -197,8 +217,9 @@ def beam_search(
   def can_improve(beams: _Beams) -> jax.Array:
     # Log probabilities only fall, so this is the best score that a live prefix can reach.
     best_live = beams.live_log_probs[:, 0] / longest_penalty
-    settled = jnp.all(beams.finished_scores[:, -1] > best_live)
-    return (beams.position < settings.max_decode_len) & ~settled
+    settled = beams.finished_scores[:, -1] > best_live
+    settled |= beams.live_log_probs[:, 0] < IMPOSSIBLE / 2
+    return (beams.position < settings.max_decode_len) & ~jnp.all(settled)
 
   def step(beams: _Beams) -> _Beams:
     tokens = beams.live_tokens.reshape(-1)

@@ -182,6 +182,41 @@ def test_greedy_stops_when_the_last_row_has_ended():
   assert sorted(steps) == list(range(max(lengths)))
 
 
+def decoded_beside_padding(decode, rnn):
+  """Returns the tokens of a row beside two rows of padding, and the number of steps."""
+  steps = []
+  step_fn = rnn_step_fn(rnn, 0, lambda index: steps.append(int(index)))
+  padding = jnp.asarray([False, True, True])
+  tokens, _ = decode(
+    decoding.end_at_once(step_fn, padding, EOS),
+    rnn_state(rnn, 0),
+    decoding.DecodeSettings(batch_size=3, max_decode_len=20, eos_id=EOS),
+  )
+  jax.effects_barrier()
+  tokens = tokens.reshape(3, -1, 20)[:, 0].tolist()
+  assert tokens[1:] == [padded((EOS,), 20)] * 2
+  return tokens[0], len(steps)
+
+
+def test_padding_does_not_hold_up_greedy_decoding():
+  # The first seed is taken whose first row ends before another.
+  ends = lambda rnn: [(*naive_greedy(rnn, i, 20), EOS).index(EOS) + 1 for i in range(3)]
+  rnns = (random_rnn(seed, 7, 3, eos_bias=2.0) for seed in range(100))
+  rnn = next(rnn for rnn in rnns if 1 < ends(rnn)[0] < max(ends(rnn)))
+  tokens, steps = decoded_beside_padding(decoding.greedy, rnn)
+  assert tokens == naive_greedy(rnn, 0, 20)
+  assert steps == ends(rnn)[0]
+
+
+def test_padding_does_not_hold_up_beam_search():
+  rnn = random_rnn(seed=1, vocab_size=9, batch_size=3, eos_bias=5.0)
+  sequences, needed = naive_beam_search(rnn, 0, 3, 20, 0.6)
+  search = functools.partial(decoding.beam_search, num_decodes=3, alpha=0.6)
+  tokens, steps = decoded_beside_padding(search, rnn)
+  assert tokens == padded(sequences[0][0], 20)
+  assert steps == needed < 20
+
+
 BEAM_CASES = [
   # num_decodes, max_decode_len, alpha, batch_axis, batch_size
   (1, 6, 0.6, 0, 1),
