@@ -101,8 +101,8 @@ class Model:
   def _apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
     return self.module.apply({'params': params}, *args, **kwargs)
 
-  def _encode(self, params: Params, conditioning: Conditioning, batch: Batch) -> Any:
-    """Encodes inputs that are not packed, without dropout."""
+  def encode(self, params: Params, conditioning: Conditioning, batch: Batch) -> Any:
+    """Returns the encoder's output of inputs that are not packed, without dropout."""
     return self._apply(
       params,
       batch['encoder_input_tokens'],
@@ -121,7 +121,7 @@ class Model:
 
   def init(self, rng: Array) -> Params:
     """Returns fresh parameters, float32."""
-    return self.init_variables(rng)['params']
+    return _initializer(self)(rng)['params']
 
   def init_from(self, rng: Array, loaded: Params) -> Params:
     """Returns loaded parameters, completed by fresh parameters of the method.
@@ -269,7 +269,7 @@ class Model:
       Log likelihoods, `[B, N]` float32.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
-    encoded = self._encode(params, conditioning, batch)
+    encoded = self.encode(params, conditioning, batch)
 
     def log_likelihood(label: Array) -> Array:
       targets = jnp.broadcast_to(label, (inputs.shape[0], label.shape[0]))
@@ -322,7 +322,7 @@ class Model:
       result is the first cache, in which N is 1.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
-    encoded = self._encode(params, conditioning, batch)
+    encoded = self.encode(params, conditioning, batch)
     module = self.module.clone(config=self._step_config)
     if not self._step_config.scan_layers:
       params = unstack_layers(params)
@@ -362,18 +362,21 @@ class Model:
     batch: Batch,
     max_decode_length: int,
   ) -> Array:
-    """Decodes a batch.
+    """Decodes a batch. Decoding ends when all rows have ended.
 
     Args:
       params: are the network's parameters.
       conditioning: is the result of `condition`.
-      batch: holds the inputs that `start_decoding` takes.
+      batch: holds the inputs that `start_decoding` takes; a row of padding, which fills a
+        batch up, ends at once.
       max_decode_length: is the most tokens to decode, EOS included.
 
     Returns:
       Tokens, `[B, max_decode_length]` int32; 0 after EOS.
     """
     step, cache = self.start_decoding(params, conditioning, batch, max_decode_length)
+    is_padding = jnp.all(batch['encoder_input_tokens'] == 0, axis=1)
+    step = decoding.end_at_once(step, is_padding, self.config.eos_id)
     settings = decoding.DecodeSettings(
       batch_size=batch['task_ids'].shape[0],
       max_decode_len=max_decode_length,
@@ -394,10 +397,16 @@ def _extended(known: Array, fresh: Array) -> Array:
   return known
 
 
-# A run needs the shapes several times, and tracing a network takes seconds.
+# JAX traces one function once for each mesh, and tracing a network takes seconds: a run
+# needs the shapes several times, and then the parameters.
+@functools.lru_cache(maxsize=16)
+def _initializer(model: Model) -> Any:
+  return jax.jit(model.init_variables)
+
+
 @functools.lru_cache(maxsize=16)
 def _abstract_variables(model: Model) -> Mapping[str, Any]:
-  return jax.eval_shape(lambda: model.init_variables(jax.random.key(0)))
+  return _initializer(model).eval_shape(jax.random.key(0))
 
 
 def check_vocabulary(vocabulary: Any, config: Config) -> None:

@@ -89,6 +89,22 @@ def test_greedy_predictions_are_the_argmax_of_teacher_forcing():
     assert (predicted[row, length:] == 0).all()
 
 
+def test_rows_of_padding_are_predicted_to_end_at_once():
+  first_tokens = lambda step, cache, settings: (
+    jnp.argmax(step(jnp.zeros(settings.batch_size, jnp.int32), cache, jnp.int32(0))[0], -1)[
+      :, None
+    ],
+    jnp.zeros(settings.batch_size),
+  )
+  m, batch = tiny.model(), tiny.batch(rows=2)
+  params = tiny.init(m)
+  m = dataclasses.replace(m, decode_fn=first_tokens)
+  want = _predict(m, params, batch, 1)
+  filled = _predict(m, params, features.fill_rows(batch, 4), 1)
+  np.testing.assert_array_equal(filled[:2], want)
+  assert filled[2:].tolist() == [[m.config.eos_id]] * 2
+
+
 def test_beam_search_finds_predictions_at_least_as_likely_as_greedy():
   m = tiny.model()
   beam = functools.partial(decoding.beam_search, num_decodes=4, alpha=0.0)

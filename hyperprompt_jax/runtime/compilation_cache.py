@@ -7,6 +7,10 @@ import platform
 
 # Older programs are deleted when a command starts and there are more bytes than this.
 MAX_BYTES = 2 * 1024**3
+# Programs that compile in less time are not kept. JAX's default of 1 s would leave out many
+# that a small network needs.
+MIN_COMPILE_SECONDS = 0.1
+_MIN_SECONDS_VARIABLE = 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'
 
 
 def enable(folder: pathlib.Path | None = None, max_bytes: int = MAX_BYTES) -> None:
@@ -34,6 +38,8 @@ def enable(folder: pathlib.Path | None = None, max_bytes: int = MAX_BYTES) -> No
   except OSError:  # a home that cannot be written
     return
   jax.config.update('jax_compilation_cache_dir', str(folder))
+  if _MIN_SECONDS_VARIABLE not in os.environ:
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', MIN_COMPILE_SECONDS)
 
 
 def cut(folder: pathlib.Path, max_bytes: int) -> None:

@@ -55,12 +55,13 @@ def train(
   setup = Setup(
     model, optimizer, partitioner, data, optimisation, evaluation, checkpoints, logs
   )
-  setup.check()
-  initial = setup.open_initial()
-  if distributed.is_first():
-    setup.print_header()
   interrupts = Interrupts()
-  with setup.on_devices(), interrupts.handled(), contextlib.ExitStack() as stack:
+  with setup.on_devices(), contextlib.ExitStack() as stack:
+    setup.check()
+    initial = setup.open_initial()
+    if distributed.is_first():
+      setup.print_header()
+    stack.enter_context(interrupts.handled())
     with terminal.phase('opening the training data'):
       batches = setup.batches()
     with terminal.phase('trying the metrics'):
