@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -43,7 +43,6 @@ class Cost:
     flops: counts the operations of matrix products, two for each multiply-add; an opaque
       kernel counts as its author's estimate says.
     hbm_bytes: counts the bytes read from and written to the chip's main memory.
-    bytes_accessed: counts the same for all memories of the chip.
     collective_bytes: gives the bytes that each kind of collective carries: the operands of
       a `reduce-scatter`, the results of all others.
     collectives: counts the collectives of each kind.
@@ -53,12 +52,13 @@ class Cost:
     unestimated: counts the calls of opaque kernels without an estimate.
     unestimated_flops: counts the operations of those calls.
     unestimated_bytes: counts the bytes of main memory of those calls.
+    unestimated_exponentials: counts the exponentials of those calls: one for each logit of
+      attention.
     unknown_loops: counts the loops whose trip count is unknown; each is charged once.
   """
 
   flops: int
   hbm_bytes: int
-  bytes_accessed: int
   collective_bytes: Mapping[str, int]
   collectives: Mapping[str, int]
   carried: Mapping[tuple[int, ...], int]
@@ -66,6 +66,7 @@ class Cost:
   unestimated: int
   unestimated_flops: int
   unestimated_bytes: int
+  unestimated_exponentials: int
   unknown_loops: int
 
   @property
@@ -78,8 +79,8 @@ class Cost:
 
 def analyse(module: Module) -> Cost:
   """Adds up the cost of all instructions; the body of a loop counts as often as it runs."""
-  flops = hbm_bytes = bytes_accessed = cycles = 0
-  unestimated = unestimated_flops = unestimated_bytes = 0
+  flops = hbm_bytes = cycles = 0
+  unestimated = unestimated_flops = unestimated_bytes = exponentials = 0
   collective_bytes: collections.Counter[str] = collections.Counter()
   collectives: collections.Counter[str] = collections.Counter()
   carried: collections.Counter[tuple[int, ...]] = collections.Counter()
@@ -98,22 +99,21 @@ def analyse(module: Module) -> Cost:
         collective_bytes[kind] += times * sum(array.nbytes for array in whole)
         for array in whole:
           carried[shape_of(array.dims)] += times
-    of_hbm = times * _bytes(module, computation, instruction, _is_in_hbm)
+    of_hbm = times * _bytes(module, computation, instruction)
     hbm_bytes += of_hbm
-    bytes_accessed += times * _bytes(module, computation, instruction, lambda array: True)
     estimate = instruction.estimated_cycles
     cycles += times * (estimate or 0)
     if 'tpu_custom_call' in instruction.attributes:
-      of_kernel = times * _kernel_flops(instruction)
+      of_kernel = times * _authors_estimate(instruction, 'flops')
       flops += of_kernel
       if estimate is None:
         unestimated += times
         unestimated_flops += of_kernel
         unestimated_bytes += of_hbm
+        exponentials += times * _authors_estimate(instruction, 'transcendentals')
   return Cost(
     flops=flops,
     hbm_bytes=hbm_bytes,
-    bytes_accessed=bytes_accessed,
     collective_bytes=dict(collective_bytes),
     collectives=dict(collectives),
     carried=dict(carried),
@@ -121,6 +121,7 @@ def analyse(module: Module) -> Cost:
     unestimated=unestimated,
     unestimated_flops=unestimated_flops,
     unestimated_bytes=unestimated_bytes,
+    unestimated_exponentials=exponentials,
     unknown_loops=sum(
       module.trip_count(instruction) is None
       for computation in module.computations.values()
@@ -154,9 +155,9 @@ def shape_of(dims: Iterable[int]) -> tuple[int, ...]:
   return tuple(sorted(size for size in dims if size > 1))
 
 
-def _kernel_flops(call: Instruction) -> int:
-  """Returns the author's estimate of the operations of a Pallas kernel."""
-  estimate = re.search(r'"cost_estimate":\{"flops":"(\d+)"', call.attributes)
+def _authors_estimate(call: Instruction, name: str) -> int:
+  """Returns a number of the author's estimate of a Pallas kernel; 0 if there is none."""
+  estimate = re.search(rf'"cost_estimate":\{{[^}}]*"{name}":"(\d+)"', call.attributes)
   return int(estimate[1]) if estimate else 0
 
 
@@ -220,22 +221,17 @@ def _is_in_hbm(array: Array) -> bool:
   return not array.on_chip
 
 
-def _bytes(
-  module: Module,
-  computation: Computation,
-  instruction: Instruction,
-  counts: Callable[[Array], bool],
-) -> int:
-  """Counts the bytes that one instruction reads and writes; views cost nothing."""
+def _bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
+  """Counts the bytes of HBM that an instruction reads and writes; views cost nothing."""
   opcode = instruction.opcode
   if opcode in _FREE or any(name in instruction.attributes for name in _FREE_CALLS):
     return 0
-  written = [array for array in instruction.arrays if counts(array)]
+  written = [array for array in instruction.arrays if _is_in_hbm(array)]
   if opcode in ('copy-start', 'slice-start'):
     # A copy returns target, source and a handle; a slice returns source and target.
     to = instruction.arrays[0 if opcode == 'copy-start' else 1]
     source = computation.operands(instruction)[0].arrays[0]
-    return to.nbytes * (counts(to) + counts(source))
+    return to.nbytes * (_is_in_hbm(to) + _is_in_hbm(source))
   inner = module.fused(instruction)
   if inner is None:
     if opcode == 'dynamic-update-slice':
@@ -247,7 +243,7 @@ def _bytes(
       array.nbytes
       for operand in computation.operands(instruction)
       for array in operand.arrays
-      if counts(array)
+      if _is_in_hbm(array)
     )
     return read_bytes + sum(array.nbytes for array in written)
   root = inner.instructions[inner.root]
@@ -257,13 +253,13 @@ def _bytes(
     # It returns its operands, as many results, and handles.
     taken = [a for operand in computation.operands(instruction) for a in operand.arrays]
     given = instruction.arrays[len(taken) : 2 * len(taken)]
-    return sum(array.nbytes for array in (*taken, *given) if counts(array))
+    return sum(array.nbytes for array in (*taken, *given) if _is_in_hbm(array))
   total = 0
   for number, operand in enumerate(computation.operands(instruction)):
-    if operand.arrays and counts(operand.arrays[0]):
+    if operand.arrays and _is_in_hbm(operand.arrays[0]):
       total += _read_of_parameter(module, inner, _parameter(inner, number))
   for array, maker in _results(inner, instruction):
-    if counts(array):
+    if _is_in_hbm(array):
       total += _written_by(inner, maker, array.nbytes)
   return total
 

@@ -7,6 +7,10 @@ from typing import Any
 from hyperprompt_jax.planning.cost import Cost
 from hyperprompt_jax.planning.topology import Chip
 
+# Operations of a vector unit for each logit of attention kernels: the mean of the 12 that
+# the forward kernel writes down and the 22 of the backward kernel.
+_VECTOR_OPERATIONS = 17
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -32,10 +36,12 @@ class Plan:
     communication_seconds: is the time of the collectives at the bandwidth of all links.
     compiler_seconds: adds up the compiler's estimates of all instructions; it has none for
       collectives and opaque kernels.
-    kernels_seconds: is the time of kernels without an estimate, by peak rate or bandwidth,
-      whichever takes longer.
-    step_seconds: adds up communication, compiler and kernels. It serves to compare
-      programs.
+    kernels_bound_seconds: is the least time of kernels without an estimate: at peak rate or
+      at full bandwidth, whichever takes longer.
+    kernels_seconds: is a model of the same time: the matrix units, which a head fills in
+      part, and then the vector units, or the bandwidth if that takes longer.
+    step_seconds: adds up communication, compiler and the model of kernels. It serves to
+      compare programs.
     devices_per_chip: is the number of devices in which a chip appears; all figures above
       and below but `chip_hours` are those of one device.
     chip_hours: is the time of all steps of a run on all chips, if the number of steps is
@@ -60,6 +66,7 @@ class Plan:
   memory_seconds: float | None = None
   communication_seconds: float | None = None
   compiler_seconds: float | None = None
+  kernels_bound_seconds: float | None = None
   kernels_seconds: float | None = None
   step_seconds: float | None = None
   utilisation: float | None = None
@@ -72,27 +79,33 @@ class Plan:
     return self.peak_bytes - self.params_bytes - self.optimizer_bytes
 
   @staticmethod
-  def seconds(chip: Chip, cost: Cost, asked_flops: float | None) -> dict[str, Any]:
+  def seconds(
+    chip: Chip, cost: Cost, head_dim: int, asked_flops: float | None = None
+  ) -> dict[str, Any]:
     """Estimates the times of a step.
 
     Args:
       chip: describes a chip of the slice.
       cost: is the cost of the step.
+      head_dim: is the width of a head of attention.
       asked_flops: counts the model's own operations on one chip, without recomputation;
         None for decoding.
     """
     compiler = cost.cycles / chip.clock_hz
     communication = cost.link_bytes / chip.ici_bytes_per_second
-    kernels = max(
-      cost.unestimated_flops / chip.flops_per_second,
-      cost.unestimated_bytes / chip.hbm_bytes_per_second,
-    )
+    matrix = cost.unestimated_flops / chip.flops_per_second
+    operations = _VECTOR_OPERATIONS * cost.unestimated_exponentials
+    vector = operations / (chip.vector_alus * chip.clock_hz)
+    traffic = cost.unestimated_bytes / chip.hbm_bytes_per_second
+    filled = min(1.0, head_dim / chip.matrix_width)
+    kernels = max(matrix / filled + vector, traffic)
     step = compiler + kernels + communication
     return {
       'compute_seconds': cost.flops / chip.flops_per_second,
       'memory_seconds': cost.hbm_bytes / chip.hbm_bytes_per_second,
       'communication_seconds': communication,
       'compiler_seconds': compiler,
+      'kernels_bound_seconds': max(matrix, traffic),
       'kernels_seconds': kernels,
       'step_seconds': step,
       'utilisation': asked_flops and asked_flops / chip.flops_per_second / step,

@@ -161,7 +161,7 @@ class Planner:
       compile_seconds=duration,
       cost=analysis,
       carried_whole=steps.carried_whole(model, partitioner, analysis.carried),
-      **plan.seconds(where.chip, analysis, chip_flops),
+      **plan.seconds(where.chip, analysis, model.config.head_dim, chip_flops),
     )
     total = self.optimisation.total_steps
     if step == steps.DECODE or total is None or plan.step_seconds is None:

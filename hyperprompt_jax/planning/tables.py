@@ -41,7 +41,7 @@ def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
     if plan.cost.unknown_loops:
       rows.append(('   counted once', f'{plan.cost.unknown_loops} loops'))
     if plan.cost.unestimated:
-      kernels = f'   {plan.cost.unestimated} opaque kernels, at best'
+      kernels = f'   {plan.cost.unestimated} opaque kernels, by a model'
       rows.append((kernels, _milliseconds(plan.kernels_seconds)))
     rows.append(('   with communication', _milliseconds(plan.step_seconds)))
     if plan.utilisation is not None:

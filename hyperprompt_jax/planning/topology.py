@@ -23,6 +23,9 @@ class Chip:
     hbm_bytes_per_second: is the bandwidth of the main memory.
     ici_bytes_per_second: is the bandwidth of all links to other chips together.
     clock_hz: is the clock from which, with the number of matrix units, the peak follows.
+    matrix_width: is the number of rows and of columns of a matrix unit.
+    vector_alus: counts the arithmetic units of the vector units of all cores: for v4 those
+      of Jouppi et al. (2023), "TPU v4", and for later chips an assumption.
     shapes: are those of the slices that Google offers, up to some hundred chips.
     devices: is the number of devices in which a chip appears.
   """
@@ -32,6 +35,8 @@ class Chip:
   hbm_bytes_per_second: float
   ici_bytes_per_second: float
   clock_hz: float
+  matrix_width: int
+  vector_alus: int
   shapes: tuple[str, ...]
   devices: int = 1
 
@@ -47,12 +52,15 @@ _TORUS = (
 )
 _PLANE = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 CHIPS = {
-  'v4': Chip(275e12, 32 * GIB, 1.2e12, 300e9, 1.05e9, _TORUS),
-  'v5e': Chip(197e12, 16 * GIB, 0.819e12, 200e9, 1.5e9, _PLANE),
-  'v5p': Chip(459e12, 95 * GIB, 2.765e12, 600e9, 1.75e9, _TORUS),
-  'v6e': Chip(918e12, 32 * GIB, 1.64e12, 448e9, 1.75e9, _PLANE),
+  'v4': Chip(275e12, 32 * GIB, 1.2e12, 300e9, 1.05e9, 128, 2 * 128 * 16, _TORUS),
+  'v5e': Chip(197e12, 16 * GIB, 0.819e12, 200e9, 1.5e9, 128, 128 * 32, _PLANE),
+  'v5p': Chip(459e12, 95 * GIB, 2.765e12, 600e9, 1.75e9, 128, 2 * 128 * 32, _TORUS),
+  'v6e': Chip(918e12, 32 * GIB, 1.64e12, 448e9, 1.75e9, 256, 128 * 32, _PLANE),
   # Each half of a chip is a device with memory of its own; the halves share the links.
-  'tpu7x': Chip(2307e12 / 2, 96 * GIB, 7.38e12 / 2, 600e9 / 2, 2.2e9, _TORUS, devices=2),
+  'tpu7x': Chip(
+    *(2307e12 / 2, 96 * GIB, 7.38e12 / 2, 600e9 / 2, 2.2e9, 256, 128 * 32, _TORUS),
+    devices=2,
+  ),
 }
 # The chips of one host, which the compiler assumes by default.
 _HOST = (2, 2, 1)

@@ -16,7 +16,8 @@ from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.planning import arithmetic, cost, hlo, steps, sweep
+from hyperprompt_jax.planning import arithmetic, cost, hlo, steps, sweep, topology
+from hyperprompt_jax.planning.plan import Plan
 from hyperprompt_jax.planning.topology import Slice
 
 # A loop of seven steps, followed by a collective. Each step reads one of seven matrices and
@@ -37,7 +38,6 @@ def test_a_loop_counts_as_often_as_it_runs():
   # The fusion reads through a view and writes; the collective moves as many bytes.
   around = 2 * (64 + 64) * 4
   assert analysis.hbm_bytes == 7 * (reads + writes) + indices + compare + around
-  assert analysis.bytes_accessed > analysis.hbm_bytes
   assert analysis.collective_bytes == {'all-reduce': 64 * 4}
   assert analysis.collectives == {'all-reduce': 1}
   assert analysis.link_bytes == 2 * 64 * 4
@@ -90,6 +90,27 @@ def test_a_loop_of_unknown_length_is_counted_once_and_said():
   analysis = cost.analyse(hlo.parse(text))
   assert analysis.unknown_loops == 1
   assert analysis.flops == 2 * 4 * 16 * 32
+
+
+def test_a_kernel_takes_the_time_of_both_units():
+  estimate = '{"flops":"550000000","transcendentals":"1000000","bytes_accessed":"7"}'
+  text = TEXT.replace(
+    'all-reduce(%q), replica_groups={}, to_apply=%sum',
+    'custom-call(%q), custom_call_target="tpu_custom_call", '
+    f'backend_config={{"custom_call_config":{{"cost_estimate":{estimate}}}}}',
+  )
+  analysis = cost.analyse(hlo.parse(text))
+  assert analysis.unestimated_flops == 550_000_000
+  assert analysis.unestimated_exponentials == 1_000_000
+  chip = topology.CHIPS['v4']
+  half, whole = (Plan.seconds(chip, analysis, head_dim) for head_dim in (64, 128))
+  assert half['kernels_bound_seconds'] == pytest.approx(2e-6)
+  # The vector units of a v4 have 4,096 arithmetic units at 1.05 GHz.
+  vector = 17 * 1_000_000 / 4096 / 1.05e9
+  assert half['kernels_seconds'] == pytest.approx(4e-6 + vector)
+  assert whole['kernels_seconds'] == pytest.approx(2e-6 + vector)
+  others = half['compiler_seconds'] + half['communication_seconds']
+  assert half['step_seconds'] == pytest.approx(others + half['kernels_seconds'])
 
 
 @pytest.fixture(scope='module')
