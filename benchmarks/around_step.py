@@ -1,4 +1,4 @@
-"""Measures the work around a training step: input, start, checkpoints, evaluation.
+"""Measures the work around a training step: input, checkpoints, evaluation.
 
     SUPER_GLUE_DIR=… python -m benchmarks.around_step     (part of make bench)
 
@@ -184,31 +184,6 @@ def help_seconds() -> float:
   return statistics.median(times)
 
 
-def first_step_seconds() -> float:
-  """Returns the seconds from the command to the first reported step of a tiny network."""
-  with tempfile.TemporaryDirectory() as folder:
-    metrics = pathlib.Path(folder) / 'metrics.jsonl'
-    command = [
-      *(sys.executable, '-m', 'hyperprompt_jax', 'train', '--gin_file=models/tiny.gin'),
-      *('--gin_file=methods/hyperprompt_global.gin', '--gin_file=runs/finetune.gin'),
-      f'--gin.MIXTURE_OR_TASK_NAME="{BUILT_IN}"',
-      "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 32}",
-      *('--gin.TRAIN_STEPS=1000', '--gin.LOG_PERIOD=1', '--gin.BATCH_SIZE=8'),
-      f'--gin.MODEL_DIR="{folder}"',
-    ]
-    start = time.perf_counter()
-    with subprocess.Popen(
-      command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-      while not (metrics.exists() and '"train/' in metrics.read_text()):
-        if process.poll() is not None:
-          raise SystemExit(f'{" ".join(command)} ended with {process.returncode}')
-        time.sleep(0.05)
-      took = time.perf_counter() - start
-      process.kill()
-  return took
-
-
 def network(size: str, task_list: tuple[str, ...]) -> Model:
   """Returns HyperPrompt-Global at a size."""
   gin_files.parse([f'models/{size}.gin'], [])
@@ -265,7 +240,6 @@ WAYS: dict[str, Callable[[str], Any]] = {
   'packed input': lambda name: input_seconds(name, pack=True),
   'cached input': cached_input_seconds,
   'help': lambda name: help_seconds(),
-  'first step': lambda name: first_step_seconds(),
   'checkpoint': lambda name: checkpoint_seconds(name, 'small'),
   'evaluation': lambda name: evaluation_seconds(name, 'small'),
 }

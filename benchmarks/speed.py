@@ -9,7 +9,8 @@ network without prompts. Weights and tokens are random. The result is the median
 interleaved repeats, and the median ratio of pairs. Each implementation has its own process,
 as it has for its users: a step allocates gigabytes, and a shared heap would be fragmented.
 Where JAX uses a GPU, Transformers uses it too, and the memory of a training step is
-reported. Results that were not requested stay as they were.
+reported. On a CPU the ratios are of CPU time, because other programs disturb the wall time.
+Results that were not requested stay as they were.
 """
 
 import argparse
@@ -17,18 +18,21 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import pathlib
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 
 from benchmarks import results
 from benchmarks.works import (
   BEAM,
+  ENCODE,
   GREEDY,
   MEMORY,
   MTL,
@@ -45,10 +49,31 @@ from benchmarks.works import (
 from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.nn.config import REMAT_POLICIES, Config
 from hyperprompt_jax.planning.steps import Batch
+from hyperprompt_jax.runtime import workarounds
 
+FRESH = 'fresh memory'  # our training without `workarounds.reuse_freed_memory`
 BY_TASKS = 'by tasks'  # greedy decoding of models with few and with many tasks
-# Does its work once, and returns the seconds.
-Timed = Callable[[], float]
+
+
+class Cost(NamedTuple):
+  """The cost of a piece of work.
+
+  Attributes:
+    seconds: is the wall time.
+    cpu_seconds: is the time of all CPU cores, user and system, which other programs on the
+      machine change less.
+    faults: counts the pages of memory that the system had to provide.
+    gigabytes: is the memory that the process holds after the work.
+  """
+
+  seconds: float
+  cpu_seconds: float
+  faults: float
+  gigabytes: float
+
+
+# Does its work once, and returns the cost.
+Timed = Callable[[], Cost]
 
 
 def _config(size: str, **options: str) -> Config:
@@ -59,24 +84,28 @@ def _config(size: str, **options: str) -> Config:
 class Worker(contextlib.AbstractContextManager):
   """A process that does the work of one implementation on request."""
 
-  def __init__(self, name: str, *args: Any):
+  def __init__(self, name: str, *args: Any, reuses_memory: bool = False):
     """Starts the process.
 
     Args:
       name: selects the implementation, a key of `WAYS`.
       *args: are passed to that function.
+      reuses_memory: tells whether the process reuses freed memory, as `hyperprompt train`
+        does on a CPU.
     """
     context = multiprocessing.get_context('spawn')
     self._asks, answers = context.Pipe()
-    self._process = context.Process(target=_serve, args=(answers, name, args))
+    self._process = context.Process(
+      target=_serve, args=(answers, name, args, reuses_memory)
+    )
     self._process.start()
     answers.close()  # so that the end of the process ends `recv`
 
-  def ask(self, what: str) -> tuple[float, Any]:
+  def ask(self, what: str) -> tuple[Cost, Any]:
     """Does one piece of work.
 
     Returns:
-      The seconds that it took, and its result if that is a number.
+      Its cost, and its result if that is a number.
 
     Raises:
       EOFError: if the process has ended, after printing its own message.
@@ -85,7 +114,7 @@ class Worker(contextlib.AbstractContextManager):
     return self._asks.recv()
 
   def timed(self, what: str) -> Timed:
-    """Returns a function that does the work and returns its seconds."""
+    """Returns a function that does the work and returns its cost."""
     return lambda: self.ask(what)[0]
 
   def __enter__(self) -> Self:
@@ -96,35 +125,56 @@ class Worker(contextlib.AbstractContextManager):
     self._process.join()
 
 
-def _serve(asked: Connection, name: str, args: Sequence[Any]) -> None:
+def _serve(asked: Connection, name: str, args: Sequence[Any], reuses_memory: bool) -> None:
   """Runs in the process of a worker."""
+  if reuses_memory:
+    workarounds.limit_malloc_arenas(1)
   works = WAYS[name](*args)
   with contextlib.suppress(EOFError):  # the other process has ended
     while True:
       work = works[asked.recv()]
-      start = time.perf_counter()
+      start, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
       given = work()
-      seconds = time.perf_counter() - start
-      asked.send((seconds, given if isinstance(given, float) else None))
+      now, seconds = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - start
+      cost = Cost(
+        seconds,
+        now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime,
+        now.ru_minflt - used.ru_minflt,
+        _resident_bytes() / 1e9,
+      )
+      if reuses_memory:
+        workarounds.reuse_freed_memory()  # after the first step, as in training
+      asked.send((cost, given if isinstance(given, float) else None))
+
+
+def _resident_bytes() -> int:
+  pages = pathlib.Path('/proc/self/statm').read_text().split()[1]
+  return int(pages) * resource.getpagesize()
 
 
 def interleaved(ways: dict[str, Timed], repeats: int) -> dict[str, Any]:
-  """Times several implementations in turn.
+  """Measures several implementations in turn.
 
   Returns:
-    The median seconds of each implementation, and the median over rounds of the ratio of
-    its time to ours.
+    The medians of the parts of `Cost`, by implementation, and the median over rounds of the
+    ratio of its CPU time to ours; on a GPU, of its wall time.
   """
   for way in ways.values():
     way()  # compiles
   rounds = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
-  median = lambda key: statistics.median(map(key, rounds))
-  return {
-    'seconds': {name: median(lambda times, n=name: times[n]) for name in ways},
-    'times_ours': {
-      name: median(lambda times, n=name: times[n] / times[OURS]) for name in ways
-    },
-  }
+
+  def medians(part: str, unit: str | None = None) -> dict[str, float]:
+    """The median of a part of the cost, or of its ratio to that of the unit."""
+    value = lambda costs, name: getattr(costs[name], part)
+    return {
+      name: statistics.median(
+        value(costs, name) / (value(costs, unit) if unit else 1) for costs in rounds
+      )
+      for name in ways
+    }
+
+  ratios = medians('seconds' if on_gpu() else 'cpu_seconds', OURS)
+  return {**{part: medians(part) for part in Cost._fields}, 'times_ours': ratios}
 
 
 def measure(
@@ -137,40 +187,55 @@ def measure(
 ) -> dict[str, Any]:
   """Returns the wanted measurements at one size, by name."""
   measured: dict[str, Any] = {}
-  compared = [what for what in wanted if what in (TRAIN, GREEDY, BEAM, SCORE)]
+
+  def keep(what: str, result: dict[str, Any]) -> None:
+    measured[what] = result
+    print(f'{size}, {what}: {result}', file=sys.stderr, flush=True)
+
+  if TRAIN in wanted:
+    for what, result in training(config, batch, repeats, others).items():
+      keep(what, result)
+  if UNROLLED in wanted:
+    straight = dataclasses.replace(config, scan_layers=False)
+    keep(UNROLLED, training(straight, batch, repeats, others)[TRAIN])
+  compared = [what for what in wanted if what in (GREEDY, BEAM, SCORE)]
   needed = [OURS, *others] if compared else [OURS] if RANK in wanted else []
   with contextlib.ExitStack() as stack:
     workers = {name: stack.enter_context(Worker(name, config, batch)) for name in needed}
     for what in compared:
       ways = {name: worker.timed(what) for name, worker in workers.items()}
-      measured[what] = interleaved(ways, repeats)
-      print(f'{size}, {what}: {measured[what]}', file=sys.stderr, flush=True)
-      if what == TRAIN and on_gpu():
-        measured[MEMORY] = {
-          name: worker.ask(MEMORY)[1] for name, worker in workers.items() if name != T5X
-        }
-        print(f'{size}, {MEMORY}: {measured[MEMORY]}', file=sys.stderr, flush=True)
+      keep(what, interleaved(ways, repeats))
     if RANK in wanted:
-      # Ranking a task's labels replaces generating one.
-      ways = {OURS: workers[OURS].timed(RANK), GREEDY: workers[OURS].timed(GREEDY)}
-      measured[RANK] = interleaved(ways, repeats)
-  if UNROLLED in wanted:
-    measured[UNROLLED] = training_unrolled(config, batch, repeats, others)
-    print(f'{size}, {UNROLLED}: {measured[UNROLLED]}', file=sys.stderr, flush=True)
+      # Ranking a task's labels replaces generating one; both begin with the encoder.
+      ours = workers[OURS]
+      ways = {
+        OURS: ours.timed(RANK),
+        GREEDY: ours.timed(GREEDY),
+        ENCODE: ours.timed(ENCODE),
+      }
+      keep(RANK, interleaved(ways, repeats))
   return measured
 
 
-def training_unrolled(
+def training(
   config: Config, batch: Batch, repeats: int, others: Sequence[str]
 ) -> dict[str, Any]:
-  """Times the training step, with our layers unrolled."""
-  straight = dataclasses.replace(config, scan_layers=False)
+  """Measures the training step, and on a GPU its memory."""
   with contextlib.ExitStack() as stack:
-    ways = {
-      name: stack.enter_context(Worker(name, straight, batch)).timed(TRAIN)
-      for name in (OURS, *others)
-    }
-    return interleaved(ways, repeats)
+    start = lambda name, **kwargs: stack.enter_context(
+      Worker(name, config, batch, **kwargs)
+    )
+    workers = {OURS: start(OURS, reuses_memory=not on_gpu())}
+    if not on_gpu():
+      workers[FRESH] = start(OURS)
+    workers |= {name: start(name) for name in others}
+    ways = {name: worker.timed(TRAIN) for name, worker in workers.items()}
+    measured = {TRAIN: interleaved(ways, repeats)}
+    if on_gpu():
+      measured[MEMORY] = {
+        name: worker.ask(MEMORY)[1] for name, worker in workers.items() if name != T5X
+      }
+  return measured
 
 
 def decoding_by_tasks(config: Config, batch: Batch, repeats: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from flax import traverse_util
 from flax.linen import partitioning as nn_partitioning
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from t5x import adafactor, decoding, models, partitioning, train_state, trainer
+from t5x import adafactor, decoding, models, partitioning, train_state, trainer, utils
 from t5x.examples.scalable_t5 import network as scanned_network
 from t5x.examples.t5 import network as unrolled_network
 
@@ -83,17 +83,23 @@ def initial_state(model: models.EncoderDecoderModel, batch: Batch) -> Any:
   return train_state.FlaxOptimTrainState.create(model.optimizer_def, variables)
 
 
-def lower_train(config: Config, devices: Any, num_partitions: int, batch: Batch) -> Any:
+def lower_train(
+  config: Config, devices: Any, num_partitions: int, batch: Batch, parameter_dims: int
+) -> Any:
   """Lowers the training step for devices that are absent, with T5X's own sharding rules.
 
-  Layers are in a loop and remat is `minimal`, as in our step.
+  Layers are in a loop and remat is `minimal`, as in our step. Random numbers are the
+  hardware's, as T5X's `use_hardware_rng` makes them.
 
   Args:
     config: is our configuration, which T5X's follows.
     devices: are the devices of a slice.
     num_partitions: is the number of devices that share a model.
     batch: has the sizes of a batch.
+    parameter_dims: is T5X's `parameter_partitioning_dims`: with 2, parameters are also
+      spread over the devices that share no model.
   """
+  utils.set_hardware_rng_ops()
   model = make_model(config, scanned=True)
   mesh = Mesh(
     mesh_utils.create_device_mesh(
@@ -103,7 +109,9 @@ def lower_train(config: Config, devices: Any, num_partitions: int, batch: Batch)
     ),
     ('data', 'model'),
   )
-  rules = partitioning.standard_logical_axis_rules()
+  rules = partitioning.standard_logical_axis_rules(
+    parameter_partitioning_dims=parameter_dims
+  )
   with jax.set_mesh(mesh), nn_partitioning.axis_rules(rules):
     state = jax.eval_shape(lambda: initial_state(model, batch))
     flat = functools.partial(traverse_util.flatten_dict, keep_empty_nodes=True, sep='/')

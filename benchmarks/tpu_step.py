@@ -10,6 +10,7 @@ that were not requested stay as they were.
 """
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -28,7 +29,8 @@ SIZES = (
   ('xl', 'v4:4x4x4', 8),
   ('xxl', 'v4:4x4x8', 8),
 )
-T5X = 't5x'
+# T5X's programs, by its `parameter_partitioning_dims`.
+T5X = {'t5x': 1, 't5x_spread': 2}
 METHODS = {'global': 'hyperprompt_global', 'mtl': 'mtl'}
 BATCH = (128, 512, 64)
 NUM_TASKS = 8
@@ -55,11 +57,16 @@ def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[
   from benchmarks import t5x_baseline
 
   devices = where.devices()
-  return t5x_baseline.lower_train(planner.config, devices, num_partitions, batch), where
+  lowered = t5x_baseline.lower_train(
+    planner.config, devices, num_partitions, batch, parameter_dims=T5X[program]
+  )
+  return lowered, where
 
 
 def measure(program: str, size: str, topology: str, num_partitions: int) -> dict[str, Any]:
   """Returns the needs of one program on each chip."""
+  from hyperprompt_jax.configuration import gin_files
+  from hyperprompt_jax.nn.config import Config
   from hyperprompt_jax.planning import cost, hlo
   from hyperprompt_jax.planning.plan import Plan
 
@@ -68,17 +75,21 @@ def measure(program: str, size: str, topology: str, num_partitions: int) -> dict
   compiled = lowered.compile()
   took = time.monotonic() - start
   analysis = cost.analyse(hlo.parse(compiled.as_text()))
-  seconds = Plan.seconds(where.chip, analysis, None)
+  config = gin_files.call(Config)  # `lower` has parsed the files
+  seconds = Plan.seconds(where.chip, analysis, config.head_dim)
   return {
     'flops': analysis.flops,
     'hbm_bytes': analysis.hbm_bytes,
-    'bytes_accessed': analysis.bytes_accessed,
     'link_bytes': analysis.link_bytes,
     'peak_bytes': compiled.memory_analysis().peak_memory_in_bytes,
     'compiler_seconds': seconds['compiler_seconds'],
     'kernels': analysis.unestimated,
+    'kernels_bound_seconds': seconds['kernels_bound_seconds'],
     'kernels_seconds': seconds['kernels_seconds'],
+    'communication_seconds': seconds['communication_seconds'],
+    'step_seconds': seconds['step_seconds'],
     'compile_seconds': took,
+    'measured': datetime.date.today().isoformat(),
   }
 
 
@@ -110,7 +121,7 @@ def main(arguments: Sequence[str]) -> None:
     return
   parser = argparse.ArgumentParser(description=__doc__)
   sizes = [size for size, *_ in SIZES]
-  programs = [*METHODS, *([T5X] if results.has('t5x') else [])]
+  programs = [*METHODS, *(T5X if results.has('t5x') else ())]
   parser.add_argument('--size', nargs='+', choices=sizes, default=sizes)
   parser.add_argument('--program', nargs='+', choices=programs, default=programs)
   flags = parser.parse_args(arguments)

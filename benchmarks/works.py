@@ -26,6 +26,7 @@ from hyperprompt_jax.training.train_step import (
 
 OURS, MTL, T5X, TORCH = 'ours', 'mtl', 't5x', 'transformers'
 TRAIN, GREEDY, BEAM, SCORE, RANK = 'train step', 'greedy', 'beam search', 'score', 'rank'
+ENCODE = 'encoder alone'
 # Our layers are in a loop by default; T5X's are unrolled here.
 UNROLLED = 'train step, unrolled'
 NUM_BEAMS = 4
@@ -65,6 +66,7 @@ def ours(
   decode = jax.jit(model.predict, static_argnames='max_decode_length')
   search = jax.jit(beams.predict, static_argnames='max_decode_length')
   score, rank = jax.jit(model.score), jax.jit(model.rank)
+  encode = jax.jit(model.encode)
 
   def train() -> Any:
     with partitioner.activate():
@@ -91,6 +93,7 @@ def ours(
     BEAM: waited(search, inputs, max_decode_length=batch.targets),
     SCORE: waited(score, on_device),
     RANK: waited(rank, inputs, labels),
+    ENCODE: waited(encode, inputs),
     MEMORY: memory,
   }
 
