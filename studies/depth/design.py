@@ -29,6 +29,11 @@ class Experiment:
     object.__setattr__(self, 'rates', tuple(self.rates))  # a list in JSON
 
 
+def program(experiment: Experiment) -> tuple[float, ...]:
+  """Runs of which this is equal share one program, and are trained side by side."""
+  return experiment.rates
+
+
 def planned(_: Sequence[Record]) -> list[Experiment]:
   """All runs; none while study A's rates are not known."""
   known = records.read(records.path('synthetic'))

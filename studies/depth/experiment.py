@@ -1,12 +1,12 @@
-"""One run of study B: a backbone is pretrained, and tuned by each method."""
+"""The runs of study B: a backbone is pretrained, and tuned by each method."""
 
 import dataclasses
 import functools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hyperprompt_jax.model import Model
@@ -31,31 +31,44 @@ SIZE = Size(width=16, encoder_layers=6, decoder_layers=2, extra_parameters=12_00
 TASK_LIST = tuple(f'task_{i}' for i in range(SHAPE[0]))
 
 
-def run(experiment: Experiment) -> Record:
-  """Pretrains on other tasks than those that are tuned; looks at attention thereafter."""
+def run(experiments: Sequence[Experiment]) -> list[Record]:
+  """Pretrains on other tasks than those that are tuned; looks at attention thereafter.
+
+  Args:
+    experiments: Are runs of one `design.program`, which differ in their backbone only.
+
+  Returns:
+    A record for each run.
+  """
   start = time.monotonic()
-  seed = experiment.backbone
+  seeds = [experiment.backbone for experiment in experiments]
   plain = _model('mtl')
-  backbone = plain.init(jax.random.key(seed))
   pretraining = Recipe(PRETRAINING_RATE, PRETRAINING_STEPS, BATCH)
-  backbone = _train(plain, backbone, OTHER, pretraining, seed)
-  record: Record = {
-    'experiment': dataclasses.asdict(experiment),
-    'pretrained_tokens': _score(plain, backbone, OTHER),
-    'backbone': _attention(plain, backbone),
-  }
-  for method, rate in zip(METHODS, experiment.rates, strict=True):
-    model = _model(method)
-    params = model.init_from(jax.random.key(seed + 1), backbone)
-    first = _attention(model, params)
-    params = _train(model, params, TUNED, Recipe(rate, STEPS, BATCH), seed + 100)
-    record[method] = {
-      **networks.parameters(model),
-      'tokens': _score(model, params, TUNED),
-      'start': first,
-      'end': _attention(model, params),
+  backbones = [plain.init(jax.random.key(seed)) for seed in seeds]
+  backbones = _train(plain, backbones, OTHER, pretraining, seeds)
+  new: list[Record] = [
+    {
+      'experiment': dataclasses.asdict(experiment),
+      'pretrained_tokens': _score(plain, backbone, OTHER),
+      'backbone': _attention(plain, backbone),
     }
-  return {**record, 'seconds': round(time.monotonic() - start, 1)}
+    for experiment, backbone in zip(experiments, backbones, strict=True)
+  ]
+  for method, rate in zip(METHODS, experiments[0].rates, strict=True):
+    model = _model(method)
+    pairs = zip(seeds, backbones, strict=True)
+    first = [model.init_from(jax.random.key(seed + 1), params) for seed, params in pairs]
+    order_seeds = [seed + 100 for seed in seeds]
+    last = _train(model, first, TUNED, Recipe(rate, STEPS, BATCH), order_seeds)
+    for record, before, after in zip(new, first, last, strict=True):
+      record[method] = {
+        **networks.parameters(model),
+        'tokens': _score(model, after, TUNED),
+        'start': _attention(model, before),
+        'end': _attention(model, after),
+      }
+  seconds = round((time.monotonic() - start) / len(new), 1)
+  return [{**record, 'seconds': seconds} for record in new]
 
 
 @functools.cache
@@ -64,14 +77,21 @@ def _model(method: str) -> Model:
   return networks.model(SIZE, vocab_size, TASK_LIST, method, networks.MATCHED)
 
 
-def _train(model: Model, params: Params, family: int, recipe: Recipe, seed: int) -> Params:
-  rows = tasks.rows(SHAPE, ROWS, seed, family)
-  order = training.epochs(np.arange(len(rows['task_ids'])), recipe, seed)
-  alone = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
+def _train(
+  model: Model, params: list[Params], family: int, recipe: Recipe, seeds: list[int]
+) -> list[Params]:
+  """Trains networks side by side, each on strings and in an order of its own seed."""
+  rows = [tasks.rows(SHAPE, ROWS, seed, family) for seed in seeds]
+  order = [
+    training.epochs(np.arange(len(own['task_ids'])), recipe, seed)
+    for own, seed in zip(rows, seeds, strict=True)
+  ]
+  stacked = lambda trees: jax.tree.map(lambda *x: np.stack(x), *trees)
+  rates = np.stack([recipe.rates()] * len(seeds))
   trained = training.train(
-    model, alone(params), alone(rows), order[None], recipe.rates()[None], _pass, looks=1
+    model, stacked(params), stacked(rows), np.stack(order), rates, _pass, looks=1
   )
-  return jax.tree.map(lambda x: x[0], trained)
+  return [jax.tree.map(lambda x, i=i: x[i], trained) for i in range(len(seeds))]
 
 
 def _pass(*_: Any) -> None:

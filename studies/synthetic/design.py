@@ -45,6 +45,11 @@ class Experiment:
   steps: int = STEPS
 
 
+def program(experiment: Experiment) -> tuple[str, str, int]:
+  """Runs of which this is equal share one program, and are trained side by side."""
+  return experiment.method, experiment.budget, experiment.steps
+
+
 def tuning(method: str) -> list[Experiment]:
   """The runs that choose a method's rate."""
   return [Experiment(method, rate, seed) for rate in RATES for seed in TUNING_SEEDS]

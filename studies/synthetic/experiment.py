@@ -1,8 +1,9 @@
-"""One run of study A."""
+"""The runs of study A."""
 
 import dataclasses
 import functools
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,71 +22,122 @@ TRAIN_ROWS, TEST_ROWS = 256, 128  # of each task
 BATCH = 64
 TEST_SEED = 10**6
 SIZE = Size(width=8, encoder_layers=2, decoder_layers=2, extra_parameters=5248)
+SHAPE = (NUM_TASKS, LENGTH, ALPHABET)
 TASK_LIST = tuple(f'task_{i}' for i in range(NUM_TASKS))
 
 
-def run(experiment: Experiment) -> Record:
-  """Trains and scores a network, or one for each task."""
+def run(experiments: Sequence[Experiment]) -> list[Record]:
+  """Trains and scores the networks of several runs side by side.
+
+  Args:
+    experiments: Are runs of one `design.program`, which differ in seed and rate only.
+
+  Returns:
+    A record for each run.
+  """
   start = time.monotonic()
+  first = experiments[0]
   model = networks.model(
     SIZE,
     tasks.vocabulary_size(ALPHABET, NUM_TASKS),
     TASK_LIST,
-    experiment.method,
-    experiment.budget,
+    first.method,
+    first.budget,
   )
-  shape = (NUM_TASKS, LENGTH, ALPHABET)
-  train = tasks.rows(shape, TRAIN_ROWS, experiment.seed)
-  test = tasks.rows(shape, TEST_ROWS, TEST_SEED)
-  alone = experiment.method == 'single_task'
-  companies = [[task] for task in range(NUM_TASKS)] if alone else [range(NUM_TASKS)]
-  recipe = Recipe(experiment.rate, experiment.steps, BATCH // len(companies))
-  order = np.stack(
-    [
-      training.epochs(np.flatnonzero(np.isin(train['task_ids'][:, 0], company)), recipe, s)
-      for s, company in enumerate(companies, start=experiment.seed * NUM_TASKS)
-    ]
-  )
-  keys = jax.random.split(jax.random.key(experiment.seed), len(companies))
-  copies = lambda x: np.broadcast_to(x, (len(companies), *x.shape))
+  alone = first.method == 'single_task'
+  companies = [[task] for task in range(NUM_TASKS)] if alone else [[*range(NUM_TASKS)]]
+  runs = [_Run(experiment, companies) for experiment in experiments]
+  test = tasks.rows(SHAPE, TEST_ROWS, TEST_SEED)
+  train = jax.tree.map(lambda *x: np.concatenate(x), *[run.rows for run in runs])
   curve = []
 
   def look(_: int, params: Params) -> None:
-    curve.append(_of_own_tasks(_right(model, params, test), test, companies))
+    curve.append(_right(model, params, test))
 
   params = training.train(
     model,
-    jax.vmap(model.init)(keys),
-    {name: copies(value) for name, value in train.items()},
-    order,
-    copies(recipe.rates()),
+    jax.vmap(model.init)(jnp.concatenate([run.keys for run in runs])),
+    train,
+    np.concatenate([run.order for run in runs]),
+    np.concatenate([run.rates for run in runs]),
     look,
   )
-  fitted = _of_own_tasks(_right(model, params, train), train, companies)
+  fitted = np.asarray(_right_of_own_rows(model, params, train))
   sizes = networks.parameters(model)
   sizes['parameters'] *= len(companies)
+  seconds = round((time.monotonic() - start) / len(runs), 1)
+  size = len(companies)
+  return [
+    {
+      'experiment': dataclasses.asdict(run.experiment),
+      **sizes,
+      **_scores(
+        [_of_own_tasks(right[part], test, companies) for right in curve],
+        _of_own_tasks(fitted[part], _first(run.rows), companies),
+      ),
+      'seconds': seconds,
+    }
+    for run, part in ((r, slice(i * size, (i + 1) * size)) for i, r in enumerate(runs))
+  ]
+
+
+class _Run:
+  """What the replicas of one run are trained on; single tasks have a replica each."""
+
+  def __init__(self, experiment: Experiment, companies: list[list[int]]):
+    copies = lambda x: np.broadcast_to(x, (len(companies), *x.shape))
+    rows = tasks.rows(SHAPE, TRAIN_ROWS, experiment.seed)
+    recipe = Recipe(experiment.rate, experiment.steps, BATCH // len(companies))
+    own = [np.flatnonzero(np.isin(rows['task_ids'][:, 0], names)) for names in companies]
+    self.experiment = experiment
+    self.keys = jax.random.split(jax.random.key(experiment.seed), len(companies))
+    self.rows = {name: copies(value) for name, value in rows.items()}
+    self.rates = copies(recipe.rates())
+    self.order = np.stack(
+      [
+        training.epochs(rows, recipe, seed)
+        for seed, rows in enumerate(own, start=experiment.seed * NUM_TASKS)
+      ]
+    )
+
+
+def _scores(curve: list[np.ndarray], fitted: np.ndarray) -> Record:
+  """The endpoints of a run, in percent.
+
+  Args:
+    curve: Tells which test symbols are right after each part of the training, each
+      `[tasks, rows, LENGTH]`.
+    fitted: Tells the same of the training rows at the end.
+  """
   return {
-    'experiment': dataclasses.asdict(experiment),
-    **sizes,
     'tokens': round(100 * float(curve[-1].mean()), 3),
     'tokens_of_tasks': rounded(100 * curve[-1].mean((1, 2)), 2),
     'tokens_curve': [round(100 * float(right.mean()), 2) for right in curve],
     'exact_match': round(100 * float(curve[-1].all(-1).mean()), 3),
     'train_tokens': round(100 * float(fitted.mean()), 3),
-    'seconds': round(time.monotonic() - start, 1),
   }
+
+
+def _first(rows: Rows) -> Rows:
+  """The rows of the first replica of a run; all of them have the same."""
+  return {name: value[0] for name, value in rows.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _right_of_own_rows(model: Model, params: Params, rows: Rows) -> jax.Array:
+  """As `_right`, of rows with a leading axis of replicas."""
+  return jax.lax.map(lambda both: _right_targets(model, *both), (params, rows))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _right(model: Model, params: Params, rows: Rows) -> jax.Array:
   """Tells which targets are right, given those before: `[replicas, rows, LENGTH]`."""
+  return jax.lax.map(lambda replica: _right_targets(model, replica, rows), params)
 
-  def of_replica(params: Params) -> jax.Array:
-    logits = model.logits(params, rows)
-    right = jnp.argmax(logits, axis=-1) == rows['decoder_target_tokens']
-    return right[:, :LENGTH]
 
-  return jax.vmap(of_replica)(params)
+def _right_targets(model: Model, params: Params, rows: Rows) -> jax.Array:
+  logits = model.logits(params, rows)
+  return (jnp.argmax(logits, axis=-1) == rows['decoder_target_tokens'])[:, :LENGTH]
 
 
 def _of_own_tasks(right: jax.Array, rows: Rows, companies: list) -> np.ndarray:
