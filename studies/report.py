@@ -105,6 +105,33 @@ def claim_rows(effects: Mapping[str, Any], planned: int, digits: int) -> list[li
   return rows
 
 
+IN_SHORT = {
+  'yes': 'Holds here',
+  'the opposite': 'The opposite holds here',
+  'no difference that matters': 'Makes no difference that matters here',
+}
+UNDECIDED = 'Cannot be told yet'
+
+
+def in_short(rows: Sequence[Sequence[str]]) -> str:
+  """A list of the claims by verdict.
+
+  Args:
+    rows: Are those of the table of claims.
+  """
+  groups: dict[str, list[str]] = {}
+  for row in rows:
+    label = IN_SHORT.get(row[-1], UNDECIDED)
+    detail = f' {row[3]}' if label != UNDECIDED else ''
+    groups.setdefault(label, []).append(f'{row[1]} ({row[0]}{detail})')
+  lines = [
+    f'- **{label}:** {"; ".join(groups[label])}.\n'
+    for label in (*IN_SHORT.values(), UNDECIDED)
+    if label in groups
+  ]
+  return ''.join(lines)
+
+
 def synthetic_effects(results: Synthetic) -> dict[str, Any]:
   """The contrasts of study A."""
   effects = {}
@@ -282,9 +309,10 @@ def page() -> str:
     'study C (real language) none: it is not registered yet',
   ]
   text = HEAD.format(done='; '.join(done))
-  text += '## Claims\n\nDifferences of study A are in points of right tokens.\n\n'
   rows = claim_rows(synthetic_effects(results), len(synthetic.SEEDS), 1)
   rows += claim_rows(depth_effects(deep), len(depth.BACKBONES), 3)
+  text += f'## In short\n\nAt equal budgets and the best rate of each:\n\n{in_short(rows)}'
+  text += '\n## Claims\n\nDifferences of study A are in points of right tokens.\n\n'
   text += table(CLAIMS_HEAD, rows)
   text += SOURCES
   text += '\nStated by a source, and not tested here:\n\n'

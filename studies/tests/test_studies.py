@@ -155,6 +155,18 @@ def test_verdicts():
   assert analysis.verdict(effect, effect.p, planned=21).startswith('not yet run')
 
 
+def test_the_summary_puts_every_claim_under_its_verdict():
+  row = lambda name, verdict: [name, f'claim {name}', 'ours', '+1.0', '', '', '', verdict]
+  text = report.in_short(
+    [row('A1', 'yes'), row('A2', 'the opposite'), row('A3', 'not yet run: 1 of 2 pairs')]
+  )
+  assert text == (
+    '- **Holds here:** claim A1 (A1 +1.0).\n'
+    '- **The opposite holds here:** claim A2 (A2 +1.0).\n'
+    '- **Cannot be told yet:** claim A3 (A3).\n'
+  )
+
+
 def test_a_line_that_was_cut_off_is_done_again(tmp_path):
   path = tmp_path / 'results.jsonl'
   records.add(path, [{'a': 1}])
