@@ -109,7 +109,7 @@ def followed(words, message):
     return [f'{match[1]}={value}' if w.startswith(f'{match[1]}=') else w for w in words]
   added_flags = r'(?:add|train needs [^:]*:|name a slice,) (--\S+(?: --\S+)*)'
   if match := re.search(added_flags, message):
-    added = [flag.strip(',') for flag in match[1].split()]
+    added = [flag.strip(',;') for flag in match[1].split()]
     return words + [
       f'{flag[:-2]}={VALUES[flag[:-2]]}' if flag.endswith('=…') else flag for flag in added
     ]
