@@ -1,6 +1,7 @@
 """`hyperprompt train`: trains, evaluates and checkpoints; resumes by itself."""
 
 import os
+import re
 from collections.abc import Sequence
 
 from hyperprompt_jax.cli import arguments
@@ -39,13 +40,17 @@ def _check_steps(configuration: static.Configuration) -> None:
 
 def _check_files(configuration: static.Configuration) -> None:
   """Refuses a vocabulary or an initial checkpoint that is not on this machine."""
-  for macro, problem in {
-    'VOCABULARY': 'vocabulary {} cannot be read',
-    'INITIAL_CHECKPOINT_PATH': 'initial checkpoint {} cannot be read',
-  }.items():
-    path = macro in configuration.values and configuration.resolved(macro)
+  value = lambda macro: macro in configuration.values and configuration.resolved(macro)
+  problems = {'VOCABULARY': 'vocabulary {} cannot be read'}
+  model_dir = value('MODEL_DIR')
+  has_begun = isinstance(model_dir, str) and os.path.isdir(f'{model_dir}/checkpoints')
+  if not has_begun:  # a run that goes on reads its own checkpoints
+    problems['INITIAL_CHECKPOINT_PATH'] = 'initial checkpoint {} cannot be read'
+  for macro, problem in problems.items():
+    path = value(macro)
     is_here = isinstance(path, str) and '/' in path and '://' not in path
-    if is_here and not os.path.exists(path):
+    # FILE:N is a vocabulary with N sentinels.
+    if is_here and not os.path.exists(re.sub(r':\d+$', '', path)):
       raise UserError(f'{problem.format(path)}: there is no such file or folder')
 
 

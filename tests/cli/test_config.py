@@ -200,3 +200,21 @@ def test_a_file_that_is_no_gin_is_named(tmp_path):
   (tmp_path / 'x.gin').write_bytes(b'\xff')
   with pytest.raises(UserError, match=r'x\.gin'):
     static.check([str(tmp_path / 'x.gin')], [])
+
+
+def test_files_that_a_run_does_not_need_may_be_gone(tmp_path):
+  sizes = ['--gin_file=models/madlad400_3b.gin', '--train_steps=1']
+  words = [word for word in WORDS if word != '--gin_file=models/tiny.gin']
+  words = [word for word in words if not word.startswith('--gin.MODEL_DIR')]
+  model_dir, pieces = tmp_path / 'run', tmp_path / 'pieces.model'
+  vocabulary = [f'--vocabulary={pieces}:0', f'--model_dir={model_dir}']
+  with pytest.raises(UserError, match=r'pieces\.model:0 cannot be read'):
+    train.parse([*words, *sizes, *vocabulary])
+  pieces.touch()
+  train.parse([*words, *sizes, *vocabulary])
+  # Nor does a run that goes on need the checkpoint of its start.
+  gone = [*words, *sizes, *vocabulary, f'--init={tmp_path / "gone"}']
+  with pytest.raises(UserError, match='gone cannot be read'):
+    train.parse(gone)
+  (model_dir / 'checkpoints').mkdir(parents=True)
+  train.parse(gone)
