@@ -43,7 +43,7 @@ def _list(cache: Cache, flags: argparse.Namespace) -> Mapping[str, Any]:
 def _verify(cache: Cache, flags: argparse.Namespace) -> Mapping[str, Any]:
   """Reads every entry, and removes those whose bytes are not what was written."""
   del flags
-  damaged = [entry for entry in cache.entries() if not entry.is_whole()]
+  damaged = [entry for entry in cache.entries() if not entry.is_intact()]
   described = [_described(entry) for entry in damaged]
   for entry in damaged:
     entry.remove()
@@ -116,7 +116,7 @@ def _build(flags: argparse.Namespace, bindings: Sequence[str]) -> Mapping[str, A
     raise UserError('DATA_CACHE=none: there is no cache to build')
   name = data.mixture_or_task_name
   train = list(access.members(name, 'train'))
-  opened = list(source.open(train, 'train', whole=False).values()) if train else []
+  opened = list(source.open(train, 'train', all_features=False).values()) if train else []
   tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
   validated = [task for task in tasks if 'validation' in task.splits]
   opened += splits.open_splits(validated, 'validation', source).values()
@@ -162,6 +162,10 @@ def _bindings(parsed: arguments.Parsed) -> list[str]:
 def parse(words: Sequence[str]) -> arguments.Parsed:
   """Parses the words after the verb, and checks the configuration that they compose."""
   parser = arguments.Parser('data', __doc__)
+  actions = (*_ACTIONS, 'build')
+  parser.add_argument(
+    'action', nargs='?', metavar='|'.join(actions), choices=actions, help='what to do'
+  )
   parser.add_argument(
     '--show-step', '--show_step', type=int, metavar='N', help='print the batch of a step'
   )
@@ -181,13 +185,10 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   arguments.add_settings(parser)
   arguments.add_cache(parser)
-  # Not a positional argument: argparse takes a gin binding with a space for one.
-  action = words[0] if words and words[0] in (*_ACTIONS, 'build') else None
-  parsed = parser.parse(words[1:] if action else words)
+  parsed = parser.parse(words)
   flags = parsed.flags
-  flags.action = action
   if (flags.action is None) == (flags.show_step is None):
-    raise UserError(f'give one of {", ".join([*_ACTIONS, "build"])}, or --show-step=N')
+    raise UserError(f'give one of {", ".join(actions)}, or --show-step=N')
   if not flags.gigabytes >= 0:
     raise UserError(f'--gigabytes must be 0 or more, not {flags.gigabytes}')
   if flags.action not in _ACTIONS:

@@ -1,7 +1,6 @@
 """How the examples of tasks are had: materialised where that can be, else as a stream."""
 
 import dataclasses
-import math
 import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import seqio
 
+import hyperprompt_tasks
 from hyperprompt_jax.data import build, digests, identity
 from hyperprompt_jax.data.cache import Cache, default_directory
 from hyperprompt_jax.data.examples import Examples, missing_features
@@ -46,12 +46,12 @@ class Access:
       cache = Cache(directory, int(data.cache_gigabytes * 10**9))
     return cls(data.task_feature_lengths, data.use_cached, cache)
 
-  def request(self, split: str, *, whole: bool) -> build.Request:
-    """The parts of a split to read: tokens alone, or the whole examples."""
-    return build.Request(split, dict(self.lengths), self.use_cached, whole)
+  def request(self, split: str, *, all_features: bool) -> build.Request:
+    """The parts of a split to read: tokens alone, or all features."""
+    return build.Request(split, dict(self.lengths), self.use_cached, all_features)
 
   def open(
-    self, tasks: Sequence[seqio.Task], split: str, *, whole: bool
+    self, tasks: Sequence[seqio.Task], split: str, *, all_features: bool
   ) -> dict[str, Examples]:
     """Opens the materialised examples of tasks; builds what is not there.
 
@@ -61,7 +61,9 @@ class Access:
     """
     if self.cache is None:
       raise build.NotMaterialised(tasks[0].name, 'is not cached, by DATA_CACHE=none')
-    entries = build.materialise(tasks, self.request(split, whole=whole), self.cache)
+    entries = build.materialise(
+      tasks, self.request(split, all_features=all_features), self.cache
+    )
     _allow_open_files(len(entries))
     return {name: Examples.open(entry) for name, entry in entries.items()}
 
@@ -77,13 +79,8 @@ def _allow_open_files(number: int) -> None:
 
 def members(name: str, split: str) -> dict[seqio.Task, float]:
   """The tasks of a mixture that are drawn from, and their rates; 1 for a task alone."""
-  provider = seqio.get_mixture_or_task(name)
-  if isinstance(provider, seqio.Task):
-    return {provider: 1.0}
-  rates = {
-    task: float(provider.get_rate(task)) for task in provider.tasks if split in task.splits
-  }
-  return {task: rate for task, rate in rates.items() if rate > 0}
+  rates = hyperprompt_tasks.rates_of(name, split)
+  return {seqio.TaskRegistry.get(task): float(rate) for task, rate in rates.items()}
 
 
 def training_batches(
@@ -108,9 +105,6 @@ def training_batches(
   rates = members(name, 'train')
   if not rates:
     raise UserError(f'all tasks of {name} with training data have the rate 0')
-  for task, rate in rates.items():
-    if not math.isfinite(rate):
-      raise UserError(f'the rate of {task.name} in {name} must be finite, not {rate}')
   if hasattr(provider := seqio.get_mixture_or_task(name), 'warn_of_absent_data'):
     provider.warn_of_absent_data('train')
   examples, reason = _materialised(list(rates), access)
@@ -152,7 +146,7 @@ def _materialised(
   examples: list[Examples] = []
   reason = ''
   try:
-    opened = access.open(tasks, 'train', whole=False)
+    opened = access.open(tasks, 'train', all_features=False)
     examples = [opened[task.name] for task in tasks]
   except build.NotMaterialised as error:
     reason = str(error)

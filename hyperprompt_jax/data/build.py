@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import operator
 import os
 import threading
 import time
@@ -32,7 +33,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import distributed, terminal
 from hyperprompt_tasks import sources
 
-_ROWS = 512  # of a batch that is transformed at once
+_ROWS = 1024  # of a batch that is transformed at once
 _COMPARED = 16
 _TOLD_SECONDS = 5
 # SeqIO seeds preprocessors by a global variable while a pipeline is constructed.
@@ -60,14 +61,14 @@ class Request:
     lengths: gives the lengths of `inputs` and `targets`, which preprocessors of some tasks
       depend on; it is empty where nothing is cut.
     use_cached: says whether SeqIO's own cache of the task is read in place of its source.
-    whole: says whether every feature is kept, as evaluation needs them, and not tokens
-      alone.
+    all_features: says whether every feature is kept, as evaluation needs them, and not
+      tokens alone.
   """
 
   split: str
   lengths: Mapping[str, int]
   use_cached: bool = False
-  whole: bool = False
+  all_features: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _plan(task: seqio.Task, request: Request, known: digests.FileDigests) -> _Pl
       request.split,
       known,
       use_cached=use_cached,
-      also=(task.name, request.whole, lengths),
+      also=(task.name, request.all_features, lengths),
     ),
   )
 
@@ -174,8 +175,8 @@ def _too_large(cache: Cache) -> str:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int, bool], None]]:
-  """Shows how many tasks and examples are written; yields what tells it of more."""
+def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
+  """Shows how many tasks and examples are written; yields a function that adds some."""
   console = terminal.stderr_console()
   columns = (
     'caching examples',
@@ -191,11 +192,11 @@ def _progress(total: int) -> Iterator[Callable[[int, bool], None]]:
   ) as bar:
     shown = bar.add_task('', total=total, examples=0)
 
-    def more(examples: int, whole: bool) -> None:
+    def more(examples: int, tasks: int) -> None:
       nonlocal count
       with lock:
         count += examples
-        bar.update(shown, advance=int(whole), examples=count)
+        bar.update(shown, advance=tasks, examples=count)
 
     yield more
   if (seconds := time.monotonic() - start) > _TOLD_SECONDS and distributed.is_first():
@@ -203,12 +204,12 @@ def _progress(total: int) -> Iterator[Callable[[int, bool], None]]:
 
 
 def _build(
-  plan: _Plan, *, cache: Cache, wait: bool, done: Callable[[int, bool], None]
+  plan: _Plan, *, cache: Cache, wait: bool, done: Callable[[int, int], None]
 ) -> Entry | None:
   """Builds an entry, or returns None where another process is about it."""
   with cache.building(*plan.place, wait=wait) as alone:
     if entry := cache.find(*plan.place):
-      done(0, True)
+      done(0, 1)
       return entry
     if not alone:
       return None
@@ -217,7 +218,7 @@ def _build(
     try:
       for batch in _batches(plan):
         writer.append(batch)
-        done(len(next(iter(batch.values()))), False)
+        done(len(next(iter(batch.values()))), 0)
         if writer.size > 4 * cache.max_bytes:  # before integers are narrowed
           raise TooLarge
       if not writer.examples:
@@ -238,7 +239,7 @@ def _build(
       raise NotMaterialised(plan.task.name, reason) from None
     finally:
       writer.close()
-  done(0, True)
+  done(0, 1)
   return entry
 
 
@@ -257,45 +258,41 @@ def _rules(task: seqio.Task) -> dict[str, str]:
 def _batches(plan: _Plan) -> Iterator[dict[str, Values]]:
   """The examples, many at a time.
 
-  Tokenizing and what follows it treats every example alike, and most tasks end so: it is
-  applied to whole batches, which costs less. Rows in memory that nothing else is
+  Tokenizing, what follows it and the texts of most tasks treat every example alike: these
+  steps are applied to whole batches, which costs less. Rows in memory that nothing else is
   done to need no pipeline at all.
   """
   task, request = plan.task, plan.request
   front, tail = parted(task, request.use_cached)
-  wanted = None if request.whole else set(task.output_features)
   source = None if request.use_cached else task.source
   if not front and isinstance(source, sources.ColumnSource) and source.in_memory:
-    for rows in _slices(source.columns(request.split)):
-      yield values_of(applied(tail, rows), wanted)
-    return
-  with _constructing:
-    dataset = _pipeline(plan, front, seed=0)
-    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-      raise NotMaterialised(task.name, 'is endless')
-    _check_repeatable(plan, front)
-    if wanted is not None:
-      dataset = dataset.map(lambda row: {k: v for k, v in row.items() if k in wanted})
-    _check_flat(dataset.element_spec)
-    dataset = dataset.ragged_batch(_ROWS).map(
-      functools.partial(applied, tail), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    options = tf.data.Options()
-    options.experimental_optimization.map_fusion = True
-    dataset = dataset.prefetch(2).with_options(options)
-  for rows in dataset:
-    yield values_of(rows, wanted)
+    batches = _slices(source.columns(request.split))
+  else:
+    batches = _read(plan, front)
+  wanted = None if request.all_features else set(task.output_features)
+  for rows in batches:
+    yield values_of(applied(tail, rows), wanted)
 
 
 def _slices(columns: Tensors) -> Iterator[Tensors]:
-  flat = {
-    f'{name}/{k}' if isinstance(column, Mapping) else name: v
-    for name, column in columns.items()
-    for k, v in (column.items() if isinstance(column, Mapping) else [('', column)])
-  }
-  size = int(next(iter(flat.values())).shape[0])
+  size = int(tf.nest.flatten(columns)[0].shape[0])
   for start in range(0, size, _ROWS):
-    yield {name: column[start : start + _ROWS] for name, column in flat.items()}
+    part = slice(start, start + _ROWS)
+    yield tf.nest.map_structure(operator.itemgetter(part), columns)
+
+
+def _read(plan: _Plan, front: Sequence[Any]) -> Iterator[Tensors]:
+  """The rows of a task after the preprocessors that see single examples."""
+  with _constructing:
+    dataset = _pipeline(plan, front, seed=0)
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+      raise NotMaterialised(plan.task.name, 'is endless')
+    _check_repeatable(plan, front)
+    _check_flat(plan, dataset.element_spec)
+    options = tf.data.Options()
+    options.experimental_optimization.map_fusion = True
+    dataset = dataset.ragged_batch(_ROWS).prefetch(2).with_options(options)
+  yield from dataset
 
 
 def _pipeline(plan: _Plan, front: Sequence[Any], seed: int) -> tf.data.Dataset:
@@ -343,8 +340,10 @@ def _check_repeatable(plan: _Plan, front: Sequence[Any]) -> None:
     raise NotMaterialised(plan.task.name, 'makes other examples each time that it is read')
 
 
-def _check_flat(spec: Mapping[str, Any]) -> None:
+def _check_flat(plan: _Plan, spec: Mapping[str, Any]) -> None:
   for feature, feature_spec in spec.items():
+    if not plan.request.all_features and feature not in plan.task.output_features:
+      continue
     rank = getattr(getattr(feature_spec, 'shape', None), 'rank', None)
     if rank is None or rank > 1 or isinstance(feature_spec, tf.RaggedTensorSpec):
       raise NotFlatError(feature)

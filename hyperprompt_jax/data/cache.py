@@ -86,7 +86,7 @@ class Entry:
         '`hyperprompt data verify` removes what is damaged'
       ) from error
 
-  def is_whole(self) -> bool:
+  def is_intact(self) -> bool:
     """Whether the file has the bytes that were written, all of which are read."""
     try:
       return digest_of(os.path.join(self.path, _EXAMPLES)) == self.info.layout.digest

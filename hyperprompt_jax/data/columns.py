@@ -226,13 +226,13 @@ class Columns:
       raise ValueError(f'{path} has {size} bytes and not {layout.size}')
     with open(path, 'rb') as file:
       # A map keeps a file open, of which a process may have a thousand.
-      whole: Any = (
+      content: Any = (
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if size > _IN_MEMORY_BYTES
         else file.read()
       )
     self._arrays = {
-      name: [_array(whole, place) for place in places]
+      name: [_array(content, place) for place in places]
       for name, (*_, places) in layout.columns.items()
     }
 

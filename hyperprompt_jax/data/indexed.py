@@ -182,15 +182,15 @@ class Batches:
       n: self._blocks.get(n) or self._draws.at(n * _BLOCK, _BLOCK) for n in numbers
     }
     parts = list(self._blocks.values())
-    whole = parts[0]
+    drawn = parts[0]
     if len(parts) > 1:
-      whole = Drawn(
+      drawn = Drawn(
         np.concatenate([block.task for block in parts]),
         np.concatenate([block.epoch for block in parts]),
         np.concatenate([block.example for block in parts]),
       )
     skipped = start - numbers[0] * _BLOCK
-    return whole[skipped : skipped + count]
+    return drawn[skipped : skipped + count]
 
   def _by_task(self, drawn: Drawn) -> Iterator[tuple[Examples, np.ndarray]]:
     """The examples of each task that is drawn, and which draws are of it."""

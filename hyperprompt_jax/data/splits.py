@@ -16,7 +16,7 @@ from hyperprompt_jax.data.examples import Examples
 
 
 def open_splits(
-  tasks: Sequence[seqio.Task], split: str, access: Access, *, whole: bool = True
+  tasks: Sequence[seqio.Task], split: str, access: Access, *, all_features: bool = True
 ) -> dict[str, Examples]:
   """Opens what can be materialised of tasks' splits, by task.
 
@@ -24,17 +24,17 @@ def open_splits(
     tasks: have the split.
     split: names it.
     access: says how examples are had.
-    whole: says whether all features are needed, or tokens alone.
+    all_features: says whether all features are needed, or tokens alone.
   """
   if access.cache is None or not tasks:
     return {}
   try:
-    return access.open(tasks, split, whole=whole)
+    return access.open(tasks, split, all_features=all_features)
   except build.NotMaterialised:
     opened: dict[str, Examples] = {}
     for task in tasks:
       with contextlib.suppress(build.NotMaterialised):
-        opened |= access.open([task], split, whole=whole)
+        opened |= access.open([task], split, all_features=all_features)
     return opened
 
 

@@ -108,8 +108,9 @@ class StreamedBatches(Iterator[dict[str, np.ndarray]]):
       start = shard * self._rows
       for name, part in next(reader).items():
         x = np.asarray(part)
-        whole = batch.setdefault(name, np.zeros((self._batch_size, *x.shape[1:]), x.dtype))
-        whole[start : start + self._rows] = x
+        shape = (self._batch_size, *x.shape[1:])
+        feature = batch.setdefault(name, np.zeros(shape, x.dtype))
+        feature[start : start + self._rows] = x
     return batch
 
   def record(self) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Values go into a template byte for byte. The sections named below are those of
 docs/reference/task_specification.md.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import seqio
@@ -19,10 +20,56 @@ Row = Mapping[str, Any]
 # waits for another thread to wake; `tf.data.AUTOTUNE` goes no higher than the number of
 # cores. These elements are part of every checkpoint of an iterator.
 PARALLEL_CALLS = 16
+
+_on_batches: dict[Callable[..., Any], Callable[..., Row]] = {}
+
+
+def on_batches(preprocessor: Callable[..., Any]) -> Callable[..., Row] | None:
+  """Returns the function of a batch of rows that a preprocessor is, None if it is none.
+
+  The function takes the features of all rows, with a first axis of rows, and returns those
+  of all examples.
+  """
+  return _on_batches.get(preprocessor)
+
+
+def _of_any_shape(function: Callable[..., Row]) -> Callable[..., Any]:
+  """Makes a preprocessor of operations that treat rows and batches of rows alike."""
+  preprocessor = seqio.map_over_dataset(num_parallel_calls=PARALLEL_CALLS)(function)
+  _on_batches[preprocessor] = function
+  return preprocessor
+
+
+def _of_batches(function: Callable[..., Row]) -> Callable[..., Any]:
+  """Makes a preprocessor of a function of a batch, which gives each row any examples."""
+
+  @functools.wraps(function)
+  def preprocessor(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    def of_row(row: Row) -> Row:
+      batch = tf.nest.map_structure(
+        lambda value: (
+          tf.RaggedTensor.from_tensor(value[tf.newaxis])
+          if value.shape.rank
+          else value[tf.newaxis]
+        ),
+        row,
+      )
+      # The examples of one row have vectors of equal lengths.
+      return {
+        name: value.to_tensor() if isinstance(value, tf.RaggedTensor) else value
+        for name, value in function(batch).items()
+      }
+
+    return dataset.map(of_row, num_parallel_calls=PARALLEL_CALLS).unbatch()
+
+  _on_batches[preprocessor] = function
+  return preprocessor
+
+
 _map_over_dataset = seqio.map_over_dataset(num_parallel_calls=PARALLEL_CALLS)
 
 
-@_map_over_dataset
+@_of_any_shape
 def classification(
   row: Row, *, name: str, keys: Sequence[str], classes: Sequence[str]
 ) -> Row:
@@ -45,7 +92,7 @@ def classification(
   }
 
 
-@_map_over_dataset
+@_of_any_shape
 def stsb(row: Row) -> Row:
   """Makes STS-B's text and its score, rounded to a multiple of 0.2 (section 5.5).
 
@@ -65,7 +112,7 @@ def stsb(row: Row) -> Row:
   }
 
 
-@_map_over_dataset
+@_of_any_shape
 def multirc(row: Row, *, classes: Sequence[str]) -> Row:
   """Makes MultiRC's text, without its line-break and bold tags (section 2.4).
 
@@ -88,41 +135,39 @@ def multirc(row: Row, *, classes: Sequence[str]) -> Row:
   }
 
 
-def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
+@_of_batches
+def record(rows: Row) -> Row:
   """Makes ReCoRD's text, one example per answer (section 2.5).
 
   Args:
-    dataset: A row has strings `passage query`, string vectors `entities answers`, and
-      `idx`, a dict of int32 `passage query`.
+    rows: A batch of rows. A row has strings `passage query`, string vectors `entities
+      answers`, and `idx`, a dict of int32 `passage query`.
 
   Returns:
     Examples of strings `inputs` and `targets`, `answers` (all of them), `idx/passage`
     and `idx/query`. Without answers there is one example with the target `<unk>`.
   """
-
-  def to_texts(row: Row) -> Row:
-    # A sentence that ends before a highlight keeps its mark; any other gets a period.
-    passage = tf.strings.regex_replace(row['passage'], r'([.?!"\'])\n@highlight\n', r'\1 ')
-    passage = tf.strings.regex_replace(passage, r'\n@highlight\n', '. ')
-    entities = tf.strings.reduce_join(row['entities'], separator=', ')
-    values = {'query': row['query'], 'entities': entities, 'passage': passage}
-    answers = row['answers']
-    unknown = tf.constant(['<unk>'])
-    targets = tf.cond(tf.size(answers) > 0, lambda: answers, lambda: unknown)
-    shared = {
-      'inputs': _template('record', values, tuple(values)),
-      'answers': answers,
-      **_flat_idx(row['idx']),
-    }
-    return {
-      'targets': targets,
-      **{
-        name: tf.repeat(value[tf.newaxis], tf.size(targets), axis=0)
-        for name, value in shared.items()
-      },
-    }
-
-  return dataset.map(to_texts, num_parallel_calls=PARALLEL_CALLS).unbatch()
+  # A sentence that ends before a highlight keeps its mark; any other gets a period.
+  passage = tf.strings.regex_replace(rows['passage'], r'([.?!"\'])\n@highlight\n', r'\1 ')
+  passage = tf.strings.regex_replace(passage, r'\n@highlight\n', '. ')
+  entities = tf.strings.reduce_join(rows['entities'], axis=-1, separator=', ')
+  values = {'query': rows['query'], 'entities': entities, 'passage': passage}
+  answers = rows['answers']
+  unanswered = tf.cast(answers.row_lengths() == 0, tf.int64)
+  unknown = tf.RaggedTensor.from_row_lengths(
+    tf.fill([tf.reduce_sum(unanswered)], '<unk>'), unanswered
+  )
+  targets = tf.concat([answers, unknown], axis=1)
+  row = targets.value_rowids()
+  shared = {
+    'inputs': _template('record', values, tuple(values)),
+    'answers': answers,
+    **_flat_idx(rows['idx']),
+  }
+  return {
+    'targets': targets.flat_values,
+    **{name: tf.gather(value, row) for name, value in shared.items()},
+  }
 
 
 @_map_over_dataset

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def made(of_task, folder, split='train', **options):
 
 def check_against_seqio(of_task, folder, split, **options):
   """Compares every feature of every example with what SeqIO's pipeline gives."""
-  examples = made(of_task, folder, split, whole=True, **options)
+  examples = made(of_task, folder, split, all_features=True, **options)
   dataset = of_task.get_dataset(
     LENGTHS, split=split, shuffle=False, use_cached=options.get('use_cached', False)
   )
@@ -184,7 +185,7 @@ def test_any_task_is_what_seqio_makes_of_it(of_task, tmp_path):
 )
 def test_what_cannot_be_materialised_says_why(of_task, reason, tmp_path):
   with pytest.raises(build.NotMaterialised, match=reason):
-    made(of_task, tmp_path, whole=True)
+    made(of_task, tmp_path, all_features=True)
   assert Cache(str(tmp_path)).entries() == []
 
 
@@ -295,6 +296,52 @@ def test_two_that_want_the_same_build_it_once(tmp_path, monkeypatch):
   assert not [path for path in tmp_path.rglob('*') if path.suffix in ('.tmp', '.lock')]
 
 
+def build_slowly(folder):
+  """Builds six tasks, of which other processes may take some; names those built here."""
+  built, real = [], build._batches
+
+  def slow(plan):
+    built.append(plan.task.name)
+    time.sleep(0.3)
+    return real(plan)
+
+  hyperprompt_tasks.use_vocabulary('bytes')
+  tasks = [task(name=f'hp_test_{n}') for n in range(6)]
+  with mock.patch.object(build, '_batches', slow):
+    entries = build.materialise(tasks, build.Request('train', LENGTHS), Cache(folder))
+  assert all(entry.is_intact() for entry in entries.values())
+  return built, {name: entry.info.layout.digest for name, entry in entries.items()}
+
+
+OTHER_HOST = """
+import json, sys
+from tests.data.test_build import build_slowly
+print('ready', flush=True)
+sys.stdin.readline()
+print(json.dumps(build_slowly(sys.argv[1])))
+"""
+
+
+# Only processes show that the locks hold between them; the other one takes five seconds to
+# start.
+def test_processes_with_a_shared_folder_build_a_part_each(tmp_path):
+  folder = str(tmp_path / 'shared')
+  with subprocess.Popen(
+    [sys.executable, '-c', OTHER_HOST, folder],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as other:
+    assert other.stdout.readline() == 'ready\n'
+    other.stdin.write('\n')
+    other.stdin.flush()
+    ours, entries = build_slowly(folder)
+    theirs, their_entries = json.loads(other.communicate()[0])
+  assert entries == their_entries
+  assert ours and theirs
+  assert sorted([*ours, *theirs]) == sorted(entries)
+
+
 def test_a_build_that_is_cut_off_leaves_nothing_that_is_used(tmp_path, monkeypatch):
   def cut_off(plan):
     yield from real(plan)
@@ -339,16 +386,16 @@ def test_folders_that_kills_left_are_removed_once_they_are_old(tmp_path):
 
 def test_damage_is_noticed(tmp_path):
   entry = made(task(), tmp_path).entry
-  assert entry.is_whole()
+  assert entry.is_intact()
   path = pathlib.Path(entry.path) / 'examples.bin'
   contents = bytearray(path.read_bytes())
   contents[len(contents) // 2] ^= 1
   path.write_bytes(contents)
-  assert not entry.is_whole()
+  assert not entry.is_intact()
   path.write_bytes(contents[:-1])
   # What is not whole is built again.
   assert Cache(str(tmp_path)).entries() == []
-  assert made(task(), tmp_path).entry.is_whole()
+  assert made(task(), tmp_path).entry.is_intact()
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
