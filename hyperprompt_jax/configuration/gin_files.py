@@ -82,7 +82,7 @@ def _register_own_tasks() -> None:
   """Makes the mixtures that gin describes, wherever their names stand."""
   # Not imported here, as not every configuration has tasks.
   tasks = sys.modules.get('hyperprompt_tasks')
-  for function in (tasks.from_files, tasks.condition) if tasks else ():
+  for function in tasks.MAKERS if tasks else ():
     for scope in gin_bindings.scopes(function):
       with gin.config_scope(scope):
         call(function)

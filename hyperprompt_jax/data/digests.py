@@ -24,11 +24,11 @@ import tensorflow as tf
 
 from hyperprompt_jax.data.columns import digest_of
 from hyperprompt_jax.runtime import files
-from hyperprompt_tasks import sources, vocabulary
+from hyperprompt_tasks import sources, text_files, vocabulary
 
 # Another form of the cache is another key.
 _FORMAT = 1
-_PACKAGES = ('seqio', 'tensorflow', 'tensorflow-text')
+_PACKAGES = ('hyperprompt_jax', 'seqio', 'tensorflow', 'tensorflow-text')
 _INSTALLED = (
   os.path.dirname(os.path.dirname(seqio.__file__)),
   os.path.dirname(os.__file__),
@@ -141,8 +141,9 @@ class FileDigests:
 
 def _rows(source: seqio.DataSource, split: str, known: FileDigests) -> str:
   """The digest of a split's rows: of their files, or of what is in memory, or of code."""
-  paths = _paths(source, split)
-  if paths:
+  if isinstance(source, text_files.TextSource):
+    return source.digest(split)
+  if paths := _paths(source, split):
     return of_value(
       [(os.path.basename(path), known.digest(path)) for path in sorted(paths)]
     )
@@ -157,6 +158,8 @@ def _rows(source: seqio.DataSource, split: str, known: FileDigests) -> str:
 def _paths(source: seqio.DataSource, split: str) -> list[str]:
   """The files that a split is read from, if it is read from files alone."""
   paths = [str(path) for path in source.list_shards(split)]
+  if paths == [split]:  # of a source without files, and no file of this folder
+    return []
   reader = getattr(source, 'tfds_dataset', None)
   if reader is not None:
     paths = [os.path.join(str(reader.builder.data_dir), path) for path in paths]
@@ -195,6 +198,7 @@ def _vocabulary(vocab: Any) -> Any:
   return type(vocab).__qualname__, vocab.extra_ids, vocab.vocab_size, contents
 
 
+@functools.cache
 def _packages() -> str:
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
   return of_value((_FORMAT, sys.version_info[:2], versions))

@@ -23,15 +23,20 @@ from hyperprompt_tasks.errors import (
 from hyperprompt_tasks.file_tasks import from_files
 from hyperprompt_tasks.glue import glue_average
 from hyperprompt_tasks.model_folder import has_vocabulary, is_bytes
+from hyperprompt_tasks.natural_instructions import from_natural_instructions
+from hyperprompt_tasks.rates import Proportional
 from hyperprompt_tasks.registration import (
   add_mixture,
   add_task,
   labels,
+  part,
+  rates_of,
   single_task_mixtures,
 )
 from hyperprompt_tasks.sources import glue_dir, super_glue_dir
 from hyperprompt_tasks.storage import unreachable
 from hyperprompt_tasks.super_glue import super_glue_average
+from hyperprompt_tasks.task_column import from_task_column
 from hyperprompt_tasks.task_lists import TaskList, declare, task_list
 from hyperprompt_tasks.vocabulary import (
   BYTES,
@@ -43,13 +48,18 @@ from hyperprompt_tasks.vocabulary import (
   vocabulary_file,
 )
 
+# The functions that make own mixtures, in the order in which a configuration calls them.
+MAKERS = (from_files, from_task_column, from_natural_instructions, condition)
+
 __all__ = [
   'BYTES',
   'DEFAULT_VOCABULARY',
   'EXTRA_IDS',
   'HUGGING_FACE_FILE',
+  'MAKERS',
   'DataError',
   'MetricError',
+  'Proportional',
   'TaskError',
   'TaskList',
   'TaskVocabulary',
@@ -64,12 +74,16 @@ __all__ = [
   'declare',
   'expanded',
   'from_files',
+  'from_natural_instructions',
+  'from_task_column',
   'glue_average',
   'glue_dir',
   'groups',
   'has_vocabulary',
   'is_bytes',
   'labels',
+  'part',
+  'rates_of',
   'single_task_mixtures',
   'super_glue_average',
   'super_glue_dir',

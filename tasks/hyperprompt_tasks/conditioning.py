@@ -17,7 +17,7 @@ from hyperprompt_tasks import (
 
 def condition(
   name: str,
-  tasks: Mapping[str, float],
+  tasks: Mapping[str, float | rates.Proportional],
   *,
   task_list: Sequence[str] | None = None,
   conditioned_as: Mapping[str, str] | None = None,
@@ -31,7 +31,8 @@ def condition(
   Args:
     name: The mixture gets this name.
     tasks: The rates of registered SeqIO tasks of any module. A registered mixture stands
-      for its tasks, which share its rate in proportion to their own.
+      for its tasks, which share its rate in proportion to their own. A pattern with
+      `* ? […]` stands for the tasks that match it, each at its rate.
     task_list: The conditioned tasks in the order of their ids. By default they are in
       alphabetical order, because gin does not keep the order of a dict. Tasks that are
       added later go to its end.
@@ -50,8 +51,9 @@ def condition(
   """
   conditioned_as, scores = dict(conditioned_as or {}), dict(scores or {})
   call = (tasks, task_list, conditioned_as, scores)
-  if own_tasks.is_made(name, tasks, call):
+  if own_tasks.is_made(name, call):
     return name
+  own_tasks.check_tasks(name, tasks)
   shares = rates.expand(name, tasks)
   own_tasks.check_keys(name, shares, {'conditioned_as': conditioned_as, 'scores': scores})
   originals = {task: _original(task) for task in shares}
@@ -67,8 +69,7 @@ def condition(
   for task, original in originals.items():
     _add_copy(f'{name}.{task}', original, listed, owners[task])
   registration.add_mixture(name, {f'{name}.{task}': rate for task, rate in shares.items()})
-  own_tasks.remember(name, call)
-  return name
+  return own_tasks.remember(name, call)
 
 
 def _original(name: str) -> seqio.Task:

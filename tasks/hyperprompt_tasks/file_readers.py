@@ -70,7 +70,7 @@ def read(path: str, needed: Collection[str], has_header: bool = True) -> Rows:
   """
   reader = FORMATS[_format(path)]
   if reader in (_csv, _tsv):
-    return _table(reader(path, _text(path)), needed, has_header)
+    return _table(reader(path, text_of(path)), needed, has_header)
   return reader(path)
 
 
@@ -95,7 +95,12 @@ def _bytes(path: str) -> bytes:
     raise errors.DataError(f'{path}: expected a whole gzip file; {error}') from error
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
+  """Returns the text of a file, which may be compressed.
+
+  Raises:
+    DataError: The file cannot be read, or is no UTF-8.
+  """
   content = _bytes(path)
   try:
     return content.decode('utf-8-sig')  # spreadsheets write a byte order mark
@@ -105,7 +110,7 @@ def _text(path: str) -> str:
 
 
 def _json_lines(path: str) -> Rows:
-  yield from _lines_of_json(path, _text(path))
+  yield from _lines_of_json(path, text_of(path))
 
 
 def _lines_of_json(path: str, text: str) -> Rows:
@@ -124,7 +129,7 @@ def _lines_of_json(path: str, text: str) -> Rows:
 
 def _json(path: str) -> Rows:
   """Yields the objects of one array. Some tools write JSON Lines under this name too."""
-  text = _text(path)
+  text = text_of(path)
   if not text.lstrip().startswith('['):
     yield from _lines_of_json(path, text)
     return

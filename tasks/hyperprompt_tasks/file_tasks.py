@@ -1,30 +1,33 @@
 """Tasks whose examples are in files: JSON, CSV, TSV, Parquet or Arrow."""
 
-import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from hyperprompt_tasks import (
   errors,
+  file_facts,
   layouts,
   named_metrics,
   own_tasks,
-  registration,
-  task_lists,
   text_files,
+  text_tasks,
 )
-from hyperprompt_tasks import (
-  rates as mixing,
-)
+from hyperprompt_tasks import rates as mixing
+from hyperprompt_tasks.text_tasks import Metrics, Rates
 
-Metrics = Sequence[str | named_metrics.Function]
+Files = Mapping[str, Mapping[str, str | Sequence[str]]]
+# This stands for the names of tasks, in a key of `files` and in its paths.
+EACH_TASK = '{task}'
 
 
 def from_files(
   name: str,
-  files: Mapping[str, Mapping[str, str | Sequence[str]]],
+  files: Files,
   *,
-  rates: Mapping[str, float] | None = None,
+  rates: Rates = None,
   labels: Mapping[str, Sequence[str]] | None = None,
   columns: Mapping[str, Mapping[str, str | int]] | None = None,
   templates: Mapping[str, Mapping[str, str]] | None = None,
@@ -33,14 +36,15 @@ def from_files(
 ) -> str:
   """Registers tasks whose examples are in files, and a mixture of them.
 
-  docs/how_to/tasks.md describes the formats and options. The SeqIO task of `TASK` is
-  `NAME.TASK`.
+  docs/how_to/tasks.md describes the options. The SeqIO task of `TASK` is `NAME.TASK`.
 
   Args:
     name: The mixture gets this name.
     files: The file, files or pattern of each split (`train`, `validation`, `test`) of each
-      task. A task may lack splits, and a test split may lack targets.
-    rates: This is the rate of a task; by default it is the number of its training examples.
+      task. A task may lack splits, and a test split may lack targets. An entry with
+      `{task}` in its name and paths stands for all tasks whose files there are.
+    rates: This is the rate of a task, by default the number of its training examples, or a
+      `Proportional` for all.
     labels: This is the closed set of targets of a task, in files as text or as a number
       from 0.
     columns: These are the columns of a task's `inputs` and `targets`, by name or by
@@ -57,74 +61,77 @@ def from_files(
     TaskError: A name is taken, or an argument does not fit `files`.
     DataError: A file or a line of it cannot be used; the error names both.
   """
+  call = (files, rates, labels, columns, templates, metric_fns, task_list)
+  if own_tasks.is_made(name, call):
+    return name
+  if isinstance(files, Mapping):
+    files = _each_task(name, files)
+  own_tasks.check_tasks(name, files)
   options = {
-    'rates': rates or {},
+    'rates': {} if isinstance(rates, mixing.Proportional) else rates or {},
     'labels': labels or {},
     'columns': columns or {},
     'templates': templates or {},
-    'metric_fns': (
-      metric_fns if isinstance(metric_fns, Mapping) else dict.fromkeys(files, metric_fns)
-    ),
+    'metric_fns': text_tasks.by_task(metric_fns, files),
   }
-  call = (files, options, task_list)
-  if not own_tasks.is_made(name, files, call):
-    own_tasks.check_keys(name, files, options)
-    _register(name, files, options, task_list)
-    own_tasks.remember(name, call)
-  return name
-
-
-@dataclasses.dataclass(frozen=True)
-class _FileTask:
-  """The source of a task and the metrics that compare its targets."""
-
-  source: text_files.TextFileSource
-  metrics: named_metrics.Chosen
-
-
-def _register(
-  name: str,
-  files: Mapping[str, Mapping[str, str | Sequence[str]]],
-  options: Mapping[str, Mapping[str, Any]],
-  order: Sequence[str] | None,
-) -> None:
+  own_tasks.check_keys(name, files, options)
   mixing.check(name, options['rates'])
   tasks = {
-    task: _read(
-      task,
-      paths,
-      {argument: by_task.get(task) for argument, by_task in options.items()},
-    )
+    task: _task(task, paths, {key: by_task.get(task) for key, by_task in options.items()})
     for task, paths in files.items()
   }
-  rates = {
-    task: options['rates'].get(task, own.source.num_training_examples())
-    for task, own in tasks.items()
-  }
-  mixing.check_trainable(name, rates, lambda task: 'train' in tasks[task].source.splits)
-  listed = own_tasks.task_list(
-    name,
-    order,
-    {task: task for task in files},
-    [(task, task_lists.ALL) for task, own in tasks.items() if own.metrics.functions],
-  )
-  for task, own in tasks.items():
-    registration.add_task(
-      f'{name}.{task}',
-      source=own.source,
-      text=[],
-      task_list=listed,
-      conditioned_task=task,
-      postprocess_fn=own.metrics.postprocessor(own.source.has_references()),
-      metric_fns=own.metrics.functions,
+  _learn_facts(name, {task: own.source for task, own in tasks.items()})
+  text_tasks.register(name, tasks, rates, task_list)
+  return own_tasks.remember(name, call)
+
+
+def _each_task(name: str, files: Files) -> Files:
+  """Replaces entries with `{task}` by those of the tasks whose files there are."""
+  result: dict[str, Mapping[str, str | Sequence[str]]] = {}
+  for key, paths in files.items():
+    if EACH_TASK not in str(key) or not isinstance(paths, Mapping):
+      result[key] = paths
+      continue
+    matches: dict[str, dict[str, str]] = {}
+    for split, path in paths.items():
+      for task, pattern in _matches(path).items():
+        matches.setdefault(key.replace(EACH_TASK, task), {})[split] = pattern
+    if not matches:
+      raise errors.DataError(f'mixture {name}: no file matches {dict(paths)}')
+    result |= {task: matches[task] for task in sorted(matches) if task not in files}
+  return result
+
+
+def _matches(path: str | Sequence[str]) -> dict[str, str]:
+  """Returns the path of each task whose name stands for `{task}` in a path of a file."""
+  if not isinstance(path, str) or EACH_TASK not in path:
+    raise errors.TaskError(
+      f'files of {EACH_TASK}: expected a path that holds {EACH_TASK}, not '
+      f'{str(path)[:80]!r}'
     )
-  registration.add_mixture(name, {f'{name}.{task}': rate for task, rate in rates.items()})
+  before, *after = (
+    re.escape(part).replace(r'\*', '[^/]*') for part in path.split(EACH_TASK)
+  )
+  # The name is the same wherever it stands.
+  names = re.compile('([^/]+?)'.join((before, r'\1'.join(after))))
+  matches = map(names.fullmatch, tf.io.gfile.glob(path.replace(EACH_TASK, '*')))
+  return {match[1]: path.replace(EACH_TASK, match[1]) for match in matches if match}
 
 
-def _read(
+def _learn_facts(name: str, sources: Mapping[str, text_files.TextSource]) -> None:
+  """Sets the facts of sources, whose files are read only where they have changed."""
+  known = file_facts.FileFacts(
+    name, [path for own in sources.values() for path in own.files]
+  )
+  for task, own in sources.items():
+    known.learn(task, own)
+  known.keep()
+
+
+def _task(
   task: str, paths: Mapping[str, str | Sequence[str]], options: Mapping[str, Any]
-) -> _FileTask:
-  """Reads the files of a task."""
+) -> text_tasks.TextTask:
+  """Returns a task whose files are not read yet."""
   if not isinstance(paths, Mapping):
     raise errors.TaskError(
       f"files of task {task}: expected a dict such as {{'train': 'FILE'}}, not "
@@ -142,8 +149,7 @@ def _read(
     layouts.make(task, options['columns'], options['templates']),
     metrics.numbers,
   )
-  source.check()
-  return _FileTask(source, metrics)
+  return text_tasks.TextTask(source, metrics)
 
 
 def _checked_labels(task: str, labels: Any) -> Sequence[str] | None:

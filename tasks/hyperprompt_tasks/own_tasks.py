@@ -10,45 +10,60 @@ from typing import Any
 
 import seqio
 
-from hyperprompt_tasks import errors, task_lists
+from hyperprompt_tasks import errors, rates, task_lists
 
 # The arguments of each mixture that was made, by its name.
 _made: dict[str, Any] = {}
 _SEQIO_NAME = re.compile(r'[\w.:#]+')
 
 
-def is_made(name: str, tasks: Collection[str], call: Any) -> bool:
+def is_made(name: str, call: Any) -> bool:
   """Returns whether the same call has made a mixture already.
 
   Args:
     name: The mixture is to have this name.
-    tasks: These are the names of its tasks.
     call: These are all other arguments of the call.
 
   Raises:
-    TaskError: Another call has made a mixture of this name, the name belongs to another
-      module's mixture or task, or a name cannot be used.
+    TaskError: Another call has made a mixture of this name, or the name belongs to another
+      module's mixture or task, or cannot be used.
   """
-  if not isinstance(tasks, Mapping):
-    raise errors.TaskError(
-      f'mixture {name}: its tasks must be a dict, not {str(tasks)[:80]!r}'
-    )
   if name in _made:
     if _made[name] == _snapshot(call):
       return True
     raise errors.TaskError(f'mixture {name} is made already, of other tasks')
   if name in seqio.MixtureRegistry.names() or name in seqio.TaskRegistry.names():
     raise errors.TaskError(f'{name} is registered already: choose another name')
-  for part in (name, *tasks):
-    task_lists.check_name(part, _SEQIO_NAME)
-  if not tasks:
-    raise errors.TaskError(f'mixture {name} has no tasks')
+  task_lists.check_name(name, _SEQIO_NAME)
   return False
 
 
-def remember(name: str, call: Any) -> None:
-  """Remembers the call that has made a mixture."""
+def check_tasks(name: str, tasks: Collection[str]) -> None:
+  """Checks that a mixture can be made of a dict of tasks.
+
+  Args:
+    name: This mixture is named in the error.
+    tasks: These are the names of its tasks, with a value each.
+
+  Raises:
+    TaskError: The tasks are no dict, there are none, or a name cannot be used. A pattern
+      is no name, and is not checked here.
+  """
+  if not isinstance(tasks, Mapping):
+    raise errors.TaskError(
+      f'mixture {name}: its tasks must be a dict, not {str(tasks)[:80]!r}'
+    )
+  if not tasks:
+    raise errors.TaskError(f'mixture {name} has no tasks')
+  for task in tasks:
+    if not rates.is_pattern(task):
+      task_lists.check_name(task, _SEQIO_NAME)
+
+
+def remember(name: str, call: Any) -> str:
+  """Remembers the call that has made a mixture, and returns the mixture's name."""
   _made[name] = _snapshot(call)
+  return name
 
 
 def check_keys(

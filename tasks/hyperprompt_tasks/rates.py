@@ -1,32 +1,97 @@
 """The rates of a mixture: how often each of its tasks is drawn."""
 
+import dataclasses
+import fnmatch
 import math
 import numbers
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import seqio
 
 from hyperprompt_tasks import errors
 
+_PATTERN_SIGNS = re.compile(r'[*?\[]')
+
+
+@dataclasses.dataclass(frozen=True)
+class Proportional:
+  """The rate `min(examples, cap) ** (1 / temperature)` of a task (Raffel et al., 3.5.2).
+
+  Attributes:
+    cap: This is the largest number of examples that counts; None for no cap.
+    temperature: The rates of large and small tasks are the more alike, the higher it is.
+  """
+
+  cap: float | None = None
+  temperature: float = 1.0
+
+  def __post_init__(self) -> None:
+    for name, value in (('cap', self.cap), ('temperature', self.temperature)):
+      if value is not None and not (_is_finite(value) and value > 0):
+        raise errors.TaskError(
+          f'the {name} of proportional rates must be a positive number, not '
+          f'{str(value)[:80]}'
+        )
+
+  def rate(self, examples: int) -> float:
+    """Returns the rate of a task with so many training examples."""
+    size = examples if self.cap is None else min(examples, self.cap)
+    return float(size ** (1 / self.temperature))
+
+
+def is_pattern(member: Any) -> bool:
+  """Returns whether a member of a mixture is a pattern, `* ? […]`, of SeqIO tasks."""
+  return isinstance(member, str) and bool(_PATTERN_SIGNS.search(member))
+
+
+def by_examples(
+  mixture: str,
+  given: Mapping[str, float | Proportional] | Proportional | None,
+  examples: Mapping[str, int],
+) -> dict[str, float]:
+  """Returns the rates of tasks whose numbers of training examples are known.
+
+  Args:
+    mixture: This mixture is named in the error.
+    given: This is the rate of a task, or of all; by default it is the number of examples.
+    examples: This is the number of training examples of each task.
+
+  Raises:
+    TaskError: A rate is neither a finite number of 0 or more nor proportional.
+  """
+  others = given if isinstance(given, Proportional) else Proportional()
+  listed = given if isinstance(given, Mapping) else {}
+  rates = {task: listed.get(task, others) for task in examples}
+  check(mixture, rates)
+  return {
+    task: rate.rate(examples[task]) if isinstance(rate, Proportional) else rate
+    for task, rate in rates.items()
+  }
+
 
 def check(mixture: str, rates: Mapping[str, Any]) -> None:
-  """Checks that every rate is a finite number of 0 or more.
+  """Checks that every rate is proportional, or a finite number of 0 or more.
 
   Args:
     mixture: This mixture is named in the error.
     rates: This is the rate of each member of the mixture.
 
   Raises:
-    TaskError: One rate is not such a number.
+    TaskError: One rate is neither.
   """
   for member, rate in rates.items():
-    is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
-    if not is_number or not math.isfinite(rate) or rate < 0:
+    if not isinstance(rate, Proportional) and not (_is_finite(rate) and rate >= 0):
       raise errors.TaskError(
         f'mixture {mixture}: the rate of {member} is {str(rate)[:80]}; expected a finite '
         'number of 0 or more'
       )
+
+
+def _is_finite(value: Any) -> bool:
+  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  return is_number and math.isfinite(value)
 
 
 def check_trainable(
@@ -54,30 +119,52 @@ def check_trainable(
 
 
 def expand(mixture: str, rates: Mapping[str, Any]) -> dict[str, float]:
-  """Replaces every mixture among the members by its tasks.
+  """Replaces every pattern and every mixture among the members by its tasks.
 
-  The tasks of an inner mixture share its rate in proportion to their own rates, as SeqIO
-  shares it. A task that is reached twice gets the sum.
+  Each task that a pattern matches gets the pattern's rate. The tasks of an inner mixture
+  share its rate in proportion to their own rates, as SeqIO shares it; where the rate is
+  proportional, each gets that of its own examples. A task that is reached twice gets the
+  sum.
 
   Args:
     mixture: This mixture is named in errors.
-    rates: This is the rate of each member, which is a SeqIO task or a registered mixture.
+    rates: This is the rate of each member, which is a SeqIO task, a pattern of SeqIO tasks
+      or a registered mixture.
 
   Returns:
     The rate of each SeqIO task.
 
   Raises:
-    TaskError: A rate is invalid, or the rates of an inner mixture are.
+    TaskError: A rate is invalid, the rates of an inner mixture are, or no task matches a
+      pattern.
   """
   check(mixture, rates)
   tasks: dict[str, float] = {}
   for member, rate in rates.items():
-    shares = {member: 1.0}
-    if member in seqio.MixtureRegistry.names():
-      shares = _shares(seqio.MixtureRegistry.get(member))
-    for task, share in shares.items():
-      tasks[task] = tasks.get(task, 0) + rate * share
+    shares = _shares(mixture, member)
+    if isinstance(rate, Proportional):
+      added = {task: rate.rate(_num_examples(mixture, task)) for task in shares}
+    else:
+      added = {task: rate * share for task, share in shares.items()}
+    for task, own in added.items():
+      tasks[task] = tasks.get(task, 0) + own
   return tasks
+
+
+def _num_examples(mixture: str, task: str) -> int:
+  """Returns the number of training examples of a SeqIO task, 0 without a train split."""
+  if task not in seqio.TaskRegistry.names():
+    return 0  # whoever looks for the task has an error for this
+  registered = seqio.TaskRegistry.get(task)
+  if 'train' not in registered.splits:
+    return 0
+  number = registered.num_input_examples('train')
+  if number is None:
+    raise errors.TaskError(
+      f'mixture {mixture}: the source of {task} does not know how many examples it has: '
+      'give it a number as rate'
+    )
+  return number
 
 
 def of_mixture(mixture: seqio.Mixture) -> dict[str, float]:
@@ -97,8 +184,21 @@ def of_mixture(mixture: seqio.Mixture) -> dict[str, float]:
   return rates
 
 
-def _shares(mixture: seqio.Mixture) -> dict[str, float]:
-  """Returns the part of a mixture's rate that belongs to each of its tasks."""
-  rates = of_mixture(mixture)
+def _shares(mixture: str, member: str) -> dict[str, float]:
+  """Returns the part of a member's rate that belongs to each of its tasks."""
+  if is_pattern(member):
+    return dict.fromkeys(_matching(mixture, member, seqio.TaskRegistry.names()), 1.0)
+  if member not in seqio.MixtureRegistry.names():
+    return {member: 1.0}
+  rates = of_mixture(seqio.MixtureRegistry.get(member))
   total = sum(rates.values())
   return {task: rate / total if total else 0.0 for task, rate in rates.items()}
+
+
+def _matching(mixture: str, pattern: str, names: Iterable[str]) -> list[str]:
+  # The mixture's own tasks, of an earlier call, are not what it is made of.
+  others = [name for name in names if not name.startswith(f'{mixture}.')]
+  matches = sorted(fnmatch.filter(others, pattern))
+  if not matches:
+    raise errors.TaskError(f'mixture {mixture}: no registered SeqIO task matches {pattern}')
+  return matches

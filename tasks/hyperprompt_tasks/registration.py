@@ -1,5 +1,7 @@
 """Registers tasks and mixtures whose examples carry the id of their conditioned task."""
 
+import fnmatch
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -8,7 +10,7 @@ from typing import Any
 import seqio
 from typing_extensions import override
 
-from hyperprompt_tasks import preprocessors, rates, task_lists, vocabulary
+from hyperprompt_tasks import errors, preprocessors, rates, task_lists, vocabulary
 
 # Room for the ids of any task list; SeqIO wants one vocabulary for all tasks of a mixture.
 MAX_TASKS = 65_536
@@ -185,6 +187,69 @@ def add_mixture(name: str, members: Mapping[str, float]) -> None:
   seqio.MixtureRegistry.add(name, list(tasks.items()), mixture_cls=Mixture)
   for task, parts in _trained(task_list, tasks).items():
     _part(name, task, {part: tasks[part] for part in parts})
+
+
+def rates_of(name: str, split: str) -> dict[str, float]:
+  """Returns the rates of the SeqIO tasks that are drawn from a split of a mixture.
+
+  Args:
+    name: This is the name of a SeqIO task, which has the rate 1, or of a mixture.
+    split: Tasks without this split are left out, and so are those with the rate 0.
+
+  Raises:
+    UnknownNameError: Nothing is registered under the name.
+    TaskError: A rate is not a finite number of 0 or more.
+  """
+  if name not in seqio.MixtureRegistry.names():
+    return dict.fromkeys(task_lists.seqio_tasks(name), 1.0)
+  mixture = seqio.MixtureRegistry.get(name)
+  all_rates = rates.of_mixture(mixture)
+  return {
+    task.name: all_rates[task.name]
+    for task in mixture.tasks
+    if all_rates[task.name] and split in task.splits
+  }
+
+
+def part(name: str, chosen: int | str | None) -> str:
+  """Returns the mixture of some conditioned tasks of a mixture, which it registers.
+
+  Args:
+    name: This is the name of a SeqIO task or mixture.
+    chosen: Names or patterns of conditioned tasks, divided by commas; or a number of tasks,
+      which are taken evenly from the task list; None for all.
+
+  Raises:
+    UnknownNameError: Nothing is registered under the name, or it has no task list.
+    TaskError: There are no such tasks.
+  """
+  if chosen is None:
+    return name
+  members = task_lists.seqio_tasks(name)
+  owners = {member: task_lists.conditioned_task(member) for member in members}
+  tasks = task_lists.common_list(name, members).tasks
+  tasks = tuple(task for task in tasks if task in {*owners.values()})
+  if isinstance(chosen, int) or chosen.isdigit():  # the command line gives texts
+    number = min(int(chosen), len(tasks))
+    names = {tasks[place * len(tasks) // number] for place in range(number)}
+  else:
+    patterns = [pattern.strip() for pattern in chosen.split(',')]
+    matches = {pattern: fnmatch.filter(tasks, pattern) for pattern in patterns}
+    if unknown := [pattern for pattern in patterns if not matches[pattern]]:
+      raise errors.TaskError(
+        f'{name} has no task {unknown[0]!r}; nearest: '
+        f'{task_lists.nearest(unknown[0], tasks)}'
+      )
+    names = {task for match in matches.values() for task in match}
+  if not names:
+    raise errors.TaskError(f'none of the tasks of {name} is chosen')
+  chosen_members = [member for member in members if owners[member] in names]
+  digest = hashlib.sha256(' '.join(chosen_members).encode()).hexdigest()[:8]
+  part_name = f'{name}.{digest}'
+  if part_name not in seqio.MixtureRegistry.names():
+    rate_of = dict.fromkeys(chosen_members, 1.0)
+    seqio.MixtureRegistry.add(part_name, [*rate_of.items()], mixture_cls=Mixture)
+  return part_name
 
 
 def single_task_mixtures(name: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ training and evaluation tasks. A task id is an index into the list of conditione
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
@@ -78,12 +79,16 @@ class TaskList:
     Raises:
       TaskError: The list does not hold the conditioned task.
     """
-    if conditioned_task not in self.tasks:
+    if conditioned_task not in self._ids:
       raise errors.TaskError(
         f'conditioned task {conditioned_task} is not in the task list '
         f'({", ".join(self.tasks)})'
       )
-    return self.tasks.index(conditioned_task)
+    return self._ids[conditioned_task]
+
+  @functools.cached_property
+  def _ids(self) -> dict[str, int]:
+    return {task: task_id for task_id, task in enumerate(self.tasks)}
 
 
 _declared: dict[str, TaskList] = {}

@@ -1,5 +1,8 @@
-"""The source of an own task: the examples in its files, held in memory."""
+"""Sources of own tasks: the examples of files, held in memory once they are asked for."""
 
+import abc
+import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +18,109 @@ REFERENCES = 'references'
 UNKNOWN = '<unk>'
 
 # The inputs of an example and its targets: several where a row has a list of them.
-_Example = tuple[str, tuple[str, ...]]
+Example = tuple[str, tuple[str, ...]]
+Examples = Mapping[str, Sequence[Example]]
 
 
-class TextFileSource(sources.ColumnSource):
-  """The files of one task. Nothing is read before it is asked for.
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """All that a start needs to know of a task's examples before it reads them.
+
+  Attributes:
+    sizes: This is the number of examples of each split.
+    digests: This is a digest of the examples of each split.
+    several: Whether any example has several targets.
+  """
+
+  sizes: Mapping[str, int]
+  digests: Mapping[str, str]
+  several: bool
+
+  @classmethod
+  def from_examples(cls, examples: Examples) -> 'Facts':
+    """Returns the facts about examples by split."""
+    return cls(
+      {split: len(rows) for split, rows in examples.items()},
+      {split: _digest(rows) for split, rows in examples.items()},
+      any(len(targets) > 1 for rows in examples.values() for _, targets in rows),
+    )
+
+
+def _digest(examples: Sequence[Example]) -> str:
+  digest = hashlib.blake2b(digest_size=16)
+  for inputs, targets in examples:
+    for text in (inputs, *targets):
+      data = text.encode()
+      digest.update(b'%d ' % len(data))
+      digest.update(data)
+    digest.update(b'.')
+  return digest.hexdigest()
+
+
+class TextSource(sources.ColumnSource):
+  """Examples of texts, which are read when they are first asked for.
+
+  Args:
+    splits: These are the splits.
+    files: The source reads these files, which it shares with no other source.
+    reading: This describes how the files are read.
+  """
+
+  def __init__(self, splits: Sequence[str], files: Sequence[str] = (), reading: str = ''):
+    super().__init__(splits=splits)
+    self.files = files
+    self.reading = reading
+    self._facts: Facts | None = None
+    self._columns: dict[str, sources.Columns] = {}
+
+  @abc.abstractmethod
+  def read(self) -> Examples:
+    """Returns the examples of all splits; each has one at least.
+
+    Raises:
+      DataError: A file cannot be used; the error names the place.
+    """
+
+  @property
+  def facts(self) -> Facts:
+    """Returns the facts, for which all is read unless they have been set."""
+    if self._facts is None:
+      self._facts = Facts.from_examples(self.read())
+    return self._facts
+
+  @facts.setter
+  def facts(self, facts: Facts) -> None:
+    self._facts = facts
+
+  def digest(self, split: str) -> str:
+    """Returns a digest of the columns of a split."""
+    return self.facts.digests[split] + REFERENCES * self.facts.several
+
+  @override
+  def columns(self, split: str) -> sources.Columns:
+    """Returns the strings `inputs` and `targets` of a split.
+
+    Where any example of any split has several targets, `targets` is the first, and the
+    string vectors `references` are all of them.
+
+    Raises:
+      DataError: A file cannot be used; the error names the place.
+    """
+    if not self._columns:
+      examples = self.read()
+      self._facts = self._facts or Facts.from_examples(examples)
+      self._columns = {
+        name: _to_columns(rows, self._facts.several) for name, rows in examples.items()
+      }
+    return self._columns[split]
+
+  @override
+  def num_input_examples(self, split: str) -> int:
+    return self.facts.sizes[split]
+
+
+class TextFileSource(TextSource):
+  """The files of one task.
 
   Args:
     paths: This is the file, the files or the pattern of each split, which
@@ -39,69 +140,27 @@ class TextFileSource(sources.ColumnSource):
     layout: layouts.Layout | None = None,
     numbers: bool = False,
   ):
-    if unknown := [str(split) for split in paths if split not in SPLITS]:
-      raise errors.DataError(
-        f'{paths[unknown[0]]}: {unknown[0]} is no split; there are {", ".join(SPLITS)}'
-      )
-    super().__init__(splits=[split for split in SPLITS if split in paths])
     self._layout = layout or layouts.Layout()
-    self._files = {split: file_readers.expand(paths[split]) for split in self.splits}
+    self._files = files_of_splits(paths, self._layout)
+    super().__init__(
+      splits=[*self._files],
+      files=[path for files in self._files.values() for path in files],
+      reading=repr((self._files, self._layout, labels, numbers)),
+    )
     self._labels = labels
     self._numbers = numbers
-    self._columns: dict[str, sources.Columns] = {}
-    for path in (path for files in self._files.values() for path in files):
-      if not file_readers.is_known(path):
-        raise errors.DataError(
-          f'{path}: expected a file {", ".join(file_readers.FORMATS)}, or one of these '
-          'with .gz'
-        )
-      if not (self._layout.has_header or file_readers.has_lines(path)):
-        raise errors.DataError(f'{path}: columns have names; numbers are for .csv and .tsv')
-
-  def num_training_examples(self) -> int:
-    """Returns the number of training examples: 0 if no file holds any."""
-    return self.num_input_examples('train') or 0 if 'train' in self.splits else 0
-
-  def check(self) -> None:
-    """Reads all files.
-
-    Raises:
-      DataError: A file cannot be used; the error names the place.
-    """
-    self._load()
-
-  def has_references(self) -> bool:
-    """Returns whether any example of any split has several targets; reads all files."""
-    return any(REFERENCES in columns for columns in self._load().values())
 
   @override
-  def columns(self, split: str) -> sources.Columns:
-    """Returns the strings `inputs` and `targets` of a split.
+  def read(self) -> Examples:
+    examples = {split: list(self._examples_of(split)) for split in self.splits}
+    for split, rows in examples.items():
+      if not rows:
+        raise errors.DataError(
+          f'{", ".join(self._files[split])}: expected examples; found none'
+        )
+    return examples
 
-    Where any example has several targets, `targets` is the first, and the string vectors
-    `references` are all of them.
-
-    Raises:
-      DataError: A file cannot be used; the error names the place.
-    """
-    return self._load()[split]
-
-  def _load(self) -> Mapping[str, sources.Columns]:
-    """Returns the columns of all splits, which have the same names."""
-    if not self._columns:
-      examples = {split: list(self._examples_of(split)) for split in self.splits}
-      for split, rows in examples.items():
-        if not rows:
-          raise errors.DataError(
-            f'{", ".join(self._files[split])}: expected examples; found none'
-          )
-      several = any(len(targets) > 1 for rows in examples.values() for _, targets in rows)
-      self._columns = {
-        split: _to_columns(rows, several) for split, rows in examples.items()
-      }
-    return self._columns
-
-  def _examples_of(self, split: str) -> Iterator[_Example]:
+  def _examples_of(self, split: str) -> Iterator[Example]:
     layout = self._layout
     for path in self._files[split]:
       for where, row in file_readers.read(path, layout.columns, layout.has_header):
@@ -115,7 +174,35 @@ class TextFileSource(sources.ColumnSource):
         yield inputs, targets
 
 
-def _to_columns(examples: Sequence[_Example], several: bool) -> sources.Columns:
+def files_of_splits(
+  paths: Mapping[str, str | Sequence[str]], layout: layouts.Layout
+) -> dict[str, list[str]]:
+  """Returns the files of each split, in the order of the splits.
+
+  Args:
+    paths: This is the file, the files or the pattern of each split.
+    layout: Where inputs and targets are in a row.
+
+  Raises:
+    DataError: A split or a format of a file does not exist, or a pattern matches nothing.
+  """
+  if unknown := [str(split) for split in paths if split not in SPLITS]:
+    raise errors.DataError(
+      f'{paths[unknown[0]]}: {unknown[0]} is no split; there are {", ".join(SPLITS)}'
+    )
+  files = {split: file_readers.expand(paths[split]) for split in SPLITS if split in paths}
+  for path in (path for of_split in files.values() for path in of_split):
+    if not file_readers.is_known(path):
+      raise errors.DataError(
+        f'{path}: expected a file {", ".join(file_readers.FORMATS)}, or one of these '
+        'with .gz'
+      )
+    if not (layout.has_header or file_readers.has_lines(path)):
+      raise errors.DataError(f'{path}: columns have names; numbers are for .csv and .tsv')
+  return files
+
+
+def _to_columns(examples: Sequence[Example], several: bool) -> sources.Columns:
   """Returns the columns of a split, with all references where `several` is set."""
   columns: dict[str, Any] = {
     INPUTS: tf.constant([inputs for inputs, _ in examples], tf.string),

@@ -188,6 +188,8 @@ def test_every_gin_file_is_used_by_one_of_these_tests():
   tested |= {'runs/peek.gin', 'runs/settings.gin'}
   tested.add('runs/plan.gin')  # by test_plan.py
   tested.add('runs/super_glue.gin')  # by test_reproduce_paper.py
+  # By training/test_importers.py.
+  tested |= {'tasks/natural_instructions.gin', 'tasks/task_column.gin'}
   # By test_t5x.py.
   tested |= {f't5x/{name}.gin' for name in ('model', 'finetune', 'eval', 'infer')}
   assert {str(p.relative_to(GIN)) for p in GIN.rglob('*.gin')} == tested
