@@ -1,10 +1,11 @@
 """The error that reports a user's mistake, and the end that a signal asks for."""
 
 import difflib
+import itertools
 import re
 import reprlib
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 _LONGEST = 1_000
@@ -43,6 +44,12 @@ def reason_of(error: Exception) -> str:
   """Returns the reason of an error, without TensorStore's whole specification."""
   first = (str(error).strip().splitlines() or [type(error).__name__])[0]
   return re.split(r' \[tensorstore_spec|; at |\[source loc', first)[0][:200].strip()
+
+
+def listed(names: Collection[str], most: int = 16) -> str:
+  """Returns names in a line, divided by commas: the first of many and how many more."""
+  first = ', '.join(itertools.islice(names, most))
+  return first if len(names) <= most else f'{first} and {len(names) - most:,} more'
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:

@@ -1,12 +1,15 @@
 """`hyperprompt eval`: evaluates checkpoints of a run: one, all, or each task's best."""
 
+import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.cli import arguments, compare
 from hyperprompt_jax.configuration import run_folder
 from hyperprompt_jax.configuration.objects import ObjectSettings
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import terminal
 from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
 
@@ -17,6 +20,13 @@ RUN_FILE = 'runs/eval.gin'
 def _print(report: Mapping[str, Any]) -> None:
   checkpoints = report['checkpoints']
   tasks = sorted({task for c in checkpoints for task in c['scores']})
+  title = 'Validation scores (x 100)'
+  half = terminal.MOST_ROWS // 2
+  if is_cut := len(tasks) > terminal.MOST_ROWS:
+    last = checkpoints[-1]['scores']
+    tasks.sort(key=lambda task: -last.get(task, -math.inf))
+    title += f'; the best and the worst {half} of {len(tasks):,} tasks: see --csv=FILE'
+    tasks = [*tasks[:half], *tasks[-half:]]
   best = report.get('best_per_task')
   show = lambda value: '-' if value is None else f'{value:.2f}'
   rows = [
@@ -36,11 +46,30 @@ def _print(report: Mapping[str, Any]) -> None:
   )
   columns = ['task', *(f'step {c["step"]}' for c in checkpoints)]
   columns += ['best of task'] if best else []
-  terminal.print_table('Validation scores (x 100)', columns, rows, ruled=1)
+  terminal.print_table(title, columns, rows, ruled=1)
+  if is_cut:
+    return
   for checkpoint in checkpoints:
     for task, metrics in checkpoint['metrics'].items():
       values = '  '.join(f'{name} {show(value)}' for name, value in metrics.items())
       print(f'step {checkpoint["step"]}  {task}  {values}')
+
+
+def _write_csv(report: Mapping[str, Any], path: str) -> None:
+  """Writes a line for each step, task and metric; a task's score is `score`."""
+  try:
+    with open(path, 'w', encoding='utf-8', newline='') as file:
+      lines = csv.writer(file)
+      lines.writerow(['step', 'task', 'metric', 'value'])
+      for checkpoint in report['checkpoints']:
+        step = checkpoint['step']
+        for task, score in checkpoint['scores'].items():
+          lines.writerow([step, task, 'score', score])
+        for task, metrics in checkpoint['metrics'].items():
+          lines.writerows([step, task, name, value] for name, value in metrics.items())
+        lines.writerows([step, task, 'loss', x] for task, x in checkpoint['losses'].items())
+  except OSError as error:
+    raise UserError(f'--csv={path} cannot be written: {error.strerror}') from error
 
 
 def parse(words: Sequence[str]) -> arguments.Parsed:
@@ -57,6 +86,9 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     "'best_per_task'",
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
+  parser.add_argument(
+    '--csv', metavar='FILE', help='also write all numbers, one in a line, to a file'
+  )
   parser.add_argument(
     '--compare',
     nargs='+',
@@ -85,6 +117,8 @@ def run(parsed: arguments.Parsed) -> None:
   runs.configure(flags.model_dir, RUN_FILE, flags.gin_file, parsed.bindings)
   distributed.check_agreement(f'--step={flags.step}')
   report = gin_files.call(evaluate, choice=flags.step)
+  if flags.csv:
+    _write_csv(report, flags.csv)
   if flags.json:
     print(json.dumps(report))
   else:

@@ -6,7 +6,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.errors import UserError, listed
 
 TASK_IDS = 'task_ids'
 # The shortest length that `cut_padding` cuts to.
@@ -162,6 +162,6 @@ def check_task_ids(batch: Mapping[str, np.ndarray], task_list: Sequence[str]) ->
   if wrong.size:
     raise UserError(
       f'the data has the task id {wrong[0]}, but the task list has '
-      f'{len(task_list)} tasks ({", ".join(task_list)}): ids go from 0 to '
+      f'{len(task_list)} tasks ({listed(task_list)}): ids go from 0 to '
       f'{len(task_list) - 1}'
     )

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import rich.box
@@ -63,16 +63,22 @@ def look(name: str, access: Access, num_examples: int) -> dict[str, TaskData]:
   tasks = list(members(name, 'train'))
   validated = [task for task in tasks if 'validation' in task.splits]
   opened = {
-    'train': open_splits(tasks, 'train', access, whole=False),
+    'train': open_splits(tasks, 'train', access, all_features=False),
     'validation': open_splits(validated, 'validation', access),
   }
 
   def read(task: seqio.Task, split: str) -> TaskData:
-    examples = _examples(task, split, access, opened[split].get(task.name))
-    first = list(itertools.islice(examples, num_examples + 1))
-    is_whole = len(first) <= num_examples and not access.use_cached
-    rows = task.num_input_examples(split) if is_whole else None
-    return _counted(task, first[:num_examples], rows, access.lengths)
+    examples = opened[split].get(task.name)
+    columns = (
+      _streamed(task, split, access, num_examples + 1)
+      if examples is None
+      else _indexed(examples, access, num_examples + 1)
+    )
+    size = len(columns['inputs'][1])
+    is_all = size <= num_examples and not access.use_cached
+    rows = task.num_input_examples(split) if is_all else None
+    first = {name: _first(column, num_examples) for name, column in columns.items()}
+    return _counted(task, first, rows, access.lengths)
 
   return {
     task.name: dataclasses.replace(
@@ -83,26 +89,41 @@ def look(name: str, access: Access, num_examples: int) -> dict[str, TaskData]:
   }
 
 
-def _examples(
-  task: seqio.Task, split: str, access: Access, opened: Examples | None
-) -> Iterator[Mapping[str, np.ndarray]]:
-  """The uncut tokens of a split's examples, from the cache or from SeqIO."""
-  if opened is None:
-    dataset = task.get_dataset(
-      sequence_length=None, split=split, shuffle=False, use_cached=access.use_cached
+# The tokens of some examples, one example after another, and how many each has.
+_Column = tuple[np.ndarray, np.ndarray]
+
+
+def _indexed(examples: Examples, access: Access, number: int) -> dict[str, _Column]:
+  """The uncut tokens of the first examples of the cache, by feature."""
+  rows = np.arange(min(number, len(examples)))
+  return {name: examples.columns.vectors(name, rows) for name in access.lengths}
+
+
+def _streamed(
+  task: seqio.Task, split: str, access: Access, number: int
+) -> dict[str, _Column]:
+  """The uncut tokens of the first examples that SeqIO reads, by feature."""
+  dataset = task.get_dataset(
+    sequence_length=None, split=split, shuffle=False, use_cached=access.use_cached
+  )
+  first = [*itertools.islice(dataset.as_numpy_iterator(), number)]
+  return {
+    name: (
+      np.concatenate([np.empty(0, np.int32), *(example[name] for example in first)]),
+      np.array([len(example[name]) for example in first], np.int64),
     )
-    yield from dataset.as_numpy_iterator()
-    return
-  for row in range(len(opened)):
-    yield {
-      feature: opened.columns.vectors(feature, np.array([row]))[0]
-      for feature in access.lengths
-    }
+    for name in access.lengths
+  }
+
+
+def _first(column: _Column, number: int) -> _Column:
+  tokens, lengths = column
+  return tokens[: lengths[:number].sum()], lengths[:number]
 
 
 def _counted(
   task: seqio.Task,
-  examples: Sequence[Mapping[str, np.ndarray]],
+  columns: Mapping[str, _Column],
   rows: int | None,
   lengths: Mapping[str, int],
 ) -> TaskData:
@@ -113,25 +134,55 @@ def _counted(
   known = hyperprompt_tasks.labels(task.name) or ()
   labels = collections.Counter(dict.fromkeys(known, 0))
   if known:
-    decode = vocabularies['targets'].decode
-    labels.update(decode(example['targets'].tolist()) for example in examples)
-  sizes = {name: [len(example[name]) for example in examples] for name in lengths}
+    tokens, sizes = columns['targets']
+    targets = collections.Counter(
+      tuple(target.tolist()) for target in np.split(tokens, np.cumsum(sizes)[:-1])
+    )
+    for target, number in targets.items():
+      labels[vocabularies['targets'].decode([*target])] += number
+  over = {name: np.maximum(columns[name][1] - limit, 0) for name, limit in lengths.items()}
   return TaskData(
-    len(examples),
+    len(columns['targets'][1]),
     rows,
-    cut={name: sum(n > limit for n in sizes[name]) for name, limit in lengths.items()},
-    cut_tokens={
-      name: sum(max(0, n - limit) for n in sizes[name]) for name, limit in lengths.items()
-    },
-    tokens={name: sum(sizes[name]) for name in lengths},
+    cut={name: int(np.count_nonzero(x)) for name, x in over.items()},
+    cut_tokens={name: int(x.sum()) for name, x in over.items()},
+    tokens={name: len(columns[name][0]) for name in lengths},
     unknown={
-      name: sum(
-        int((example[name] == vocabularies[name].unk_id).sum()) for example in examples
-      )
+      name: int(np.count_nonzero(columns[name][0] == vocabularies[name].unk_id))
       for name in lengths
     },
     labels=dict(labels),
   )
+
+
+def _total(tasks: Collection[TaskData]) -> TaskData:
+  """The counts of all tasks together, without labels."""
+  features = next(iter(tasks)).tokens
+  add = lambda counts: {
+    name: sum(getattr(task, counts)[name] for task in tasks) for name in features
+  }
+  return TaskData(
+    sum(task.examples for task in tasks),
+    None,
+    add('cut'),
+    add('cut_tokens'),
+    add('tokens'),
+    add('unknown'),
+    labels={},
+  )
+
+
+def _shown(data: Mapping[str, TaskData]) -> dict[str, TaskData]:
+  """The rows of the table: all tasks, or their sum and those that lose most and least."""
+  if len(data) <= terminal.MOST_ROWS:
+    return {**data}
+  lost = lambda task: task.cut_tokens['inputs'] / (task.tokens['inputs'] or 1)
+  names = sorted(data, key=lambda name: (-lost(data[name]), -data[name].examples, name))
+  half = terminal.MOST_ROWS // 2
+  return {
+    f'all {len(data):,} tasks': _total(data.values()),
+    **{name: data[name] for name in (*names[:half], *names[-half:])},
+  }
 
 
 def show(data: Mapping[str, TaskData], lengths: Mapping[str, int]) -> None:
@@ -140,7 +191,7 @@ def show(data: Mapping[str, TaskData], lengths: Mapping[str, int]) -> None:
   numbers = ('examples', 'inputs cut', 'tokens lost', 'targets cut', 'unknown tokens')
   for column in ('task', *numbers, 'labels'):
     table.add_column(column, justify='right' if column in numbers else 'left')
-  for name, task in _splits(data):
+  for name, task in _splits(_shown(data)):
     rows = task.source_rows
     table.add_row(
       name,
@@ -157,6 +208,8 @@ def show(data: Mapping[str, TaskData], lengths: Mapping[str, int]) -> None:
     console.width = 160
   limits = ', '.join(f'{feature} {limit}' for feature, limit in lengths.items())
   console.print(f'Data, the first examples of each task, cut to {limits} tokens')
+  if len(data) > terminal.MOST_ROWS:
+    console.print(f'The tasks that lose most and least of their inputs; all are in {FILE}')
   console.print(table)
 
 
@@ -176,5 +229,5 @@ def write(data: Mapping[str, TaskData], model_dir: str) -> None:
     write_whole(path, json.dumps(values, ensure_ascii=False, indent=2) + '\n')
 
 
-def _share(part: int, whole: int) -> str:
-  return f'{100 * part / whole:.1f} %' if whole else '-'
+def _share(part: int, total: int) -> str:
+  return f'{100 * part / total:.1f} %' if total else '-'

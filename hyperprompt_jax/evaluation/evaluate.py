@@ -42,7 +42,7 @@ def evaluate(
   run.check_task_list(name)
   datasets.check_mixture(name, 'validation', use_cached=data.use_cached)
   run.partitioner.check(batch_size=data.batch_size)
-  groups = hyperprompt_tasks.groups(name)
+  groups = hyperprompt_tasks.groups(hyperprompt_tasks.part(name, evaluation.tasks))
   wanted = _wanted(run, choice, list(groups))
   # Before the data is opened: of another benchmark it may have to be downloaded first.
   run.checkpointer().check_task_list(min(wanted.values()))

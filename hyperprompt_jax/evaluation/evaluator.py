@@ -81,7 +81,7 @@ class Evaluator:
     log_dir: str | None = None,
     between_batches: Callable[[], None] = lambda: None,
   ):
-    self._name = data.mixture_or_task_name
+    self._name = hyperprompt_tasks.part(data.mixture_or_task_name, evaluation.tasks)
     self._task_list = model.task_list
     self._partitioner = partitioner
     self._batch_size = data.batch_size

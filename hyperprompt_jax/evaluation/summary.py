@@ -87,7 +87,8 @@ def print_summary(
     if record['step'] == shown
     for name, value in record.items()
   }
-  rows, best_scores = [], []
+  rows: list[tuple[str, ...]] = []
+  best_scores = []
   for task, metrics in groups.items():
     step = best_step(scores, task)
     if step is None:
@@ -108,23 +109,29 @@ def print_summary(
         str(step),
       )
     )
+  rows, rest = _ends(rows)
   averaged = single is not None
-  rows.append(
-    (
-      AVERAGE,
-      '',
-      f'{scores[shown][AVERAGE]:.2f}' if averaged else '-',
-      f'{sum(best_scores) / len(best_scores):.2f}' if averaged else '-',
-      '',
-    )
-  )
+  means = ('-', '-')
+  if averaged:
+    means = f'{scores[shown][AVERAGE]:.2f}', f'{sum(best_scores) / len(best_scores):.2f}'
+  rows.append((AVERAGE, '', *means, ''))
   name = 'best single checkpoint' if averaged else 'last evaluation'
   terminal.print_table(
-    f'Validation scores (x 100), {name}: step {shown}',
+    f'Validation scores (x 100), {name}: step {shown}{rest}',
     ('task', 'metrics', f'step {shown}', 'best of task', 'at step'),
     rows,
     ruled=1,
   )
+
+
+def _ends(rows: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], str]:
+  """The rows of the highest and lowest scores where there are many, and a note of that."""
+  half = terminal.MOST_ROWS // 2
+  if len(rows) <= terminal.MOST_ROWS:
+    return rows, ''
+  rows = sorted(rows, key=lambda row: -float(row[3]))
+  note = f'; the best and the worst {half} of {len(rows):,} tasks, all are in metrics.jsonl'
+  return [*rows[:half], *rows[-half:]], note
 
 
 def _metrics(values: Mapping[str, float], seqio_task: str) -> dict[str, float]:

@@ -15,6 +15,8 @@ import rich.table
 import rich.text
 
 _silent = False
+# Tables of more tasks show those at both ends.
+MOST_ROWS = 40
 # A phase that takes no longer is not reported.
 _QUIET_SECONDS = 1.0
 

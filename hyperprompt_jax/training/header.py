@@ -5,6 +5,7 @@ import collections
 import jax
 
 from hyperprompt_jax.checkpoints import has_checkpoints
+from hyperprompt_jax.errors import listed
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training import settings
@@ -36,7 +37,7 @@ def lines(
     f'network  {config.num_encoder_layers} + {config.num_decoder_layers} layers of width '
     f'{config.emb_dim}, {config.vocab_size} rows of vocabulary, {config.dtype}',
     f'devices  {devices} ({jax.default_backend()}); mesh {mesh}',
-    f'tasks    {", ".join(model.task_list)} ({data.mixture_or_task_name})',
+    f'tasks    {listed(model.task_list)} ({data.mixture_or_task_name})',
     f'steps    {steps}, {data.batch_size} rows of {lengths["inputs"]} + '
     f'{lengths["targets"]} tokens; evaluates every {evaluation.period}, saves every '
     f'{checkpoints.period}',

@@ -237,6 +237,12 @@ class EvaluationSettings(Settings):
     at_least=0,
     at_most=LARGEST,
   )
+  tasks: int | str | None = setting(
+    'EVAL_TASKS',
+    'The tasks that are evaluated: names or patterns, divided by commas; or a number of '
+    'tasks, evenly over the task list; None for all.',
+    None,
+  )
   num_examples: int | None = setting(
     'EVALUATOR_NUM_EXAMPLES',
     'The number of examples of each task that are answered and scored; None for all.',

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from hyperprompt_jax.errors import listed
+
 # By name, what `train_step` returns of a step, on the host.
 Sums = Mapping[str, Any]
 
@@ -34,10 +36,10 @@ def describe(sums: Sums, task_list: Sequence[str]) -> str:
   ]
   text = (
     f'loss {loss:.4g}, gradient norm {sums["grad_norm"]:.4g}, parameter norm '
-    f'{sums["param_norm"]:.4g}; tasks in its batch: {", ".join(in_batch) or "none"}'
+    f'{sums["param_norm"]:.4g}; tasks in its batch: {listed(in_batch) or "none"}'
   )
   if bad and bad != in_batch:
-    text += f', not finite: {", ".join(bad)}'
+    text += f', not finite: {listed(bad)}'
   return text
 
 

@@ -36,3 +36,28 @@ def test_unknown_tokens_and_cut_texts_of_both_splits(is_cached, tmp_path):
   assert data.validation.cut_tokens == {'inputs': length - 9, 'targets': 0}
   rows = [name for name, _ in report._splits({'t': data})]
   assert rows == ['t', 't, validation']
+
+
+def test_of_many_tasks_the_sum_and_both_ends_are_shown(capsys):
+  size = lambda number: {'inputs': number, 'targets': 1}
+  data = {
+    f't{n}': report.TaskData(
+      2,
+      2,
+      cut=size(n % 3),
+      cut_tokens=size(n),
+      tokens=size(100),
+      unknown=size(0),
+      labels={},
+    )
+    for n in range(100)
+  }
+  rows = report._shown(data)
+  assert [*rows][:3] == ['all 100 tasks', 't99', 't98']
+  assert [*rows][-1] == 't0'
+  total = rows['all 100 tasks']
+  assert (total.examples, total.cut_tokens['inputs']) == (200, sum(range(100)))
+  report.show(data, {'inputs': 9, 'targets': 9})
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) < 50
+  assert any('49.5 %' in line for line in lines)
