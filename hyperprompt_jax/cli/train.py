@@ -48,9 +48,10 @@ def _check_files(configuration: static.Configuration) -> None:
     problems['INITIAL_CHECKPOINT_PATH'] = 'initial checkpoint {} cannot be read'
   for macro, problem in problems.items():
     path = value(macro)
-    is_here = isinstance(path, str) and '/' in path and '://' not in path
+    if not isinstance(path, str) or '/' not in path or '://' in path:
+      continue
     # FILE:N is a vocabulary with N sentinels.
-    if is_here and not os.path.exists(re.sub(r':\d+$', '', path)):
+    if not os.path.exists(re.sub(r':\d+$', '', path)):
       raise UserError(f'{problem.format(path)}: there is no such file or folder')
 
 
