@@ -1,5 +1,6 @@
 """Several hosts: here processes of this machine, with four CPU devices each."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -100,14 +101,15 @@ def start_two(code, devices, compiled, *argv):
   return [Ended(process.returncode, out, err) for process, out, err in with_output]
 
 
-def train_and_be_stopped(whole, stopped, held, *meet):
-  """Runs on each host: one run, then another, which a signal to one host ends."""
+def train_and_be_stopped(whole, stopped, held, disagreed, *meet):
+  """Runs on each host: a run, one that a signal ends, and one with a seed of the host's."""
+  host = int(meet[-1][-1])
   status = cli.main([*arguments(whole, THREE_AXES), *meet])
   if status:
     sys.exit(status)
   with pytest.raises(UserError) as refused, run_lock.held(held):
     pass
-  pathlib.Path(held, f'told to host {meet[-1][-1]}').write_text(str(refused.value))
+  pathlib.Path(held, f'told to host {host}').write_text(str(refused.value))
   take = IndexedBatches.__next__
 
   def take_slowly(batches):
@@ -115,9 +117,18 @@ def train_and_be_stopped(whole, stopped, held, *meet):
     return take(batches)
 
   IndexedBatches.__next__ = take_slowly
-  if meet[-1].endswith('=1'):
+  if host == 1:
     threading.Thread(target=_stop_after, args=(stopped, SAVED + 2), daemon=True).start()
-  sys.exit(cli.main([*arguments(stopped, THREE_AXES), *meet]))
+  status = cli.main([*arguments(stopped, THREE_AXES), *meet])
+  pathlib.Path(held, f'status of host {host}').write_text(str(status))
+  command = arguments(disagreed, ONE_DEVICE, RANDOM_SEED=host)
+  with (
+    open(f'{held}/out of host {host}', 'w') as out,
+    open(f'{held}/err of host {host}', 'w') as err,
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(err),
+  ):
+    cli.main([*command, *meet])  # it ends the process
 
 
 def _stop_after(folder, step):
@@ -148,16 +159,17 @@ def back_to(folder, step, copy):
 
 @pytest.fixture(scope='module')
 def two_hosts(tmp_path_factory, compile_once, one_device):
-  """The folders of three runs of two hosts, and how the hosts ended.
+  """The folders of runs of two hosts, and how the hosts ended.
 
   The first run is complete. The second resumes a run of one device, and is stopped. The
-  third is refused, because another run holds the folder.
+  third is refused, because another run holds the folder; so is the fourth, in which the
+  hosts disagree.
   """
   whole = tmp_path_factory.mktemp('two_hosts')
   stopped = back_to(one_device, SAVED, tmp_path_factory.mktemp('back') / 'stopped')
   held = tmp_path_factory.mktemp('held')
   with run_lock.held(str(held)):
-    folders = (whole, stopped, held)
+    folders = (whole, stopped, held, held / 'disagreed')
     ended = run('t.train_and_be_stopped(*t.sys.argv[1:])', 4, compile_once, *folders)
   return *folders, ended
 
@@ -185,7 +197,7 @@ def test_two_hosts_train_as_one_device(two_hosts, one_device):
 
 
 def test_another_run_is_told_to_all_hosts(two_hosts):
-  *_, held, _ = two_hosts
+  _, _, held, *_ = two_hosts
   for host in range(2):
     message = (held / f'told to host {host}').read_text()
     assert message.startswith(
@@ -209,8 +221,9 @@ def test_one_host_prints(two_hosts):
 
 
 def test_a_signal_to_one_host_stops_all_at_the_same_step(two_hosts):
-  _, stopped, _, (first, second) = two_hosts
-  assert (first.status, second.status) == (143, 143)
+  _, stopped, held, _, (first, _) = two_hosts
+  for host in range(2):
+    assert (held / f'status of host {host}').read_text() == '143'
   assert f'resuming from step {SAVED} of {stopped}' in first.stderr
   (saved,) = re.findall(r'SIGTERM: saved step (\d+)', first.stderr)
   assert SAVED + 2 <= int(saved) < STEPS
@@ -224,23 +237,17 @@ def test_one_device_goes_on_where_two_hosts_were_stopped(two_hosts, one_device):
   assert_same_run(stopped, one_device)
 
 
-def train_otherwise(folder, *meet):
-  """Runs on each host: the same command with another seed."""
-  host = int(meet[-1][-1])
-  sys.exit(cli.main([*arguments(folder, ONE_DEVICE, RANDOM_SEED=host), *meet]))
-
-
-def test_hosts_that_disagree_end_at_once_and_say_in_what(tmp_path, compile_once):
-  folder = tmp_path / 'run'
-  ended = run('t.train_otherwise(*t.sys.argv[1:])', 1, compile_once, folder)
+def test_hosts_that_disagree_end_at_once_and_say_in_what(two_hosts):
+  _, _, held, disagreed, ended = two_hosts
   for host, one in enumerate(ended):
-    assert one.status == 2 and one.stdout == ''
-    assert one.stderr == (
+    assert one.status == 2
+    assert (held / f'out of host {host}').read_text() == ''
+    assert (held / f'err of host {host}').read_text() == (
       f"hyperprompt: host {host} of 2: hosts disagree: host 1 has 'RANDOM_SEED = 1', "
       "host 0 has 'RANDOM_SEED = 0'; start the same command, of the same installation, "
       'on all\n'
     )
-  assert not folder.exists()
+  assert not disagreed.exists()
 
 
 @pytest.mark.parametrize(
