@@ -69,4 +69,5 @@ def run(parsed: arguments.Parsed) -> None:
   distributed.check_agreement()
   records = train_configured()
   mixture = gin_files.parameter('settings.DataSettings.mixture_or_task_name')
-  summary.print_summary(records, hyperprompt_tasks.groups(mixture))
+  names = hyperprompt_tasks.short_names(mixture, 'validation')
+  summary.print_summary(records, hyperprompt_tasks.groups(mixture), names)

@@ -53,7 +53,8 @@ class TaskData:
 def look(name: str, access: Access, num_examples: int) -> dict[str, TaskData]:
   """Reads the first examples of each trained task, and of its validation split.
 
-  A task is trained if its rate in the mixture is not 0.
+  A task is trained if its rate in the mixture is not 0. The result has the tasks' short
+  names (`hyperprompt_tasks.short_names`).
 
   Args:
     name: names a task or mixture.
@@ -80,8 +81,9 @@ def look(name: str, access: Access, num_examples: int) -> dict[str, TaskData]:
     first = {name: _first(column, num_examples) for name, column in columns.items()}
     return _counted(task, first, rows, access.lengths)
 
+  names = hyperprompt_tasks.short_names(name, 'train')
   return {
-    task.name: dataclasses.replace(
+    names[task.name]: dataclasses.replace(
       read(task, 'train'),
       validation=read(task, 'validation') if task in validated else None,
     )

@@ -29,9 +29,11 @@ from hyperprompt_tasks import metric_guard
 class Results:
   """The results of one evaluation.
 
+  Tasks have their short names (`hyperprompt_tasks.short_names`).
+
   Attributes:
-    metrics: holds the metrics by SeqIO task and name.
-    losses: holds the mean loss of a target token, by SeqIO task.
+    metrics: holds the metrics by task and name.
+    losses: holds the mean loss of a target token, by task.
     scores: holds the mean of its metrics, by conditioned task.
     average: is the mean of the scores; None if one is missing.
     failures: are the errors of metrics and postprocessors, whose values are missing.
@@ -89,6 +91,7 @@ class Evaluator:
     self._evaluation = evaluation
     self._log_dir = log_dir if distributed.is_first() else None
     self._access = Access.from_settings(data)
+    self._names = hyperprompt_tasks.short_names(data.mixture_or_task_name, 'validation')
     self._eval_tasks = seqio.evaluation.get_valid_eval_tasks(
       seqio.get_subtasks(seqio.get_mixture_or_task(self._name)), 'validation'
     )
@@ -142,7 +145,7 @@ class Evaluator:
         logger_cls=[_Logger] if self._log_dir else [],
         log_dir=self._log_dir,
       )
-    self._failures = metric_guard.guard(evaluator)
+    self._failures = metric_guard.guard(evaluator, self._names)
     return evaluator
 
   def evaluate(self, params: Any, step: int) -> Results:
@@ -167,8 +170,8 @@ class Evaluator:
       metrics = {task: _numbers(values) for task, values in future.result().items()}
       failures = self._failures.take()
     return Results(
-      metrics=metrics,
-      losses=losses,
+      metrics={self._names[task]: values for task, values in metrics.items()},
+      losses={self._names[task]: loss for task, loss in losses.items()},
       scores=hyperprompt_tasks.task_scores(self._name, metrics),
       average=hyperprompt_tasks.average(self._name, metrics),
       failures=failures,

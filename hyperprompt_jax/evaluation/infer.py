@@ -64,6 +64,8 @@ def infer(
   if input_file is not None:
     examples = _read_jsonl(input_file, run.model.task_list, vocabulary)
   elif task_name is not None:
+    mixture = data.mixture_or_task_name
+    task_name = hyperprompt_tasks.seqio_name(mixture, task_name, split)
     run.check_task_list(task_name)
     examples = list(_read_task(task_name, split, run.model.task_list, data))
   else:

@@ -68,12 +68,14 @@ def best_step(scores: Mapping[int, Mapping[str, float]], name: str) -> int | Non
 def print_summary(
   records: Sequence[Mapping[str, float]],
   groups: Mapping[str, Sequence[tuple[str, str]]],
+  names: Mapping[str, str],
 ) -> None:
   """Prints, for each task, its metrics at the best single checkpoint and its best score.
 
   Args:
     records: are those of `metrics.jsonl`.
     groups: gives the `(SeqIO task, metric)` pairs whose mean is a conditioned task's score.
+    names: gives the short names of SeqIO tasks, by which `records` name them.
   """
   scores = scores_by_step(records)
   if not scores:
@@ -94,7 +96,7 @@ def print_summary(
     if step is None:
       continue
     best_scores.append(scores[step][task])
-    of_tasks = {name: _metrics(values, name) for name, _ in metrics}
+    of_tasks = {name: _metrics(values, names.get(name, name)) for name, _ in metrics}
     detail = '  '.join(
       f'{metric} {of_tasks[name].get(metric, float("nan")):.2f}'
       for name, metric in hyperprompt_tasks.expanded(metrics, of_tasks)
@@ -134,9 +136,9 @@ def _ends(rows: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], str]:
   return [*rows[:half], *rows[-half:]], note
 
 
-def _metrics(values: Mapping[str, float], seqio_task: str) -> dict[str, float]:
-  """The metrics of a SeqIO task in a record of an evaluation; its loss is none."""
-  prefix = f'{EVAL}/{seqio_task}/'
+def _metrics(values: Mapping[str, float], task: str) -> dict[str, float]:
+  """The metrics of a task in a record of an evaluation; its loss is none."""
+  prefix = f'{EVAL}/{task}/'
   return {
     name.removeprefix(prefix): value
     for name, value in values.items()

@@ -3,8 +3,34 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import hyperprompt_tasks
+from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.errors import UserError, nearest
 from hyperprompt_jax.evaluation.summary import EVAL
 from hyperprompt_jax.training.settings import EarlyStopping
+
+
+def check(rule: EarlyStopping, mixture: str) -> None:
+  """Checks that a mixture's evaluations can have the metric that is watched.
+
+  Args:
+    rule: names the metric.
+    mixture: names the mixture that is evaluated.
+
+  Raises:
+    UserError: if the metric belongs to no task of the mixture.
+  """
+  if rule.metric is None:
+    return
+  tasks = hyperprompt_tasks.short_names(mixture, 'validation').values()
+  known = [AVERAGE, *(f'score/{task}' for task in hyperprompt_tasks.groups(mixture))]
+  known += [f'{task}/loss' for task in tasks]
+  task, _, own_metric = rule.metric.rpartition('/')
+  if rule.metric not in known and not (task in tasks and own_metric):
+    raise UserError(
+      f'EARLY_STOPPING_METRIC {rule.metric!r} is no metric of {mixture}'
+      f'{nearest(rule.metric, known)}; there are {", ".join(known)}, and TASK/METRIC'
+    )
 
 
 class Watch:

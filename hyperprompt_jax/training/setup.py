@@ -120,6 +120,7 @@ class Setup:
       vocab_size=config.vocab_size,
     )
     trackers.check(self.logs.tracker)
+    early_stopping.check(self.evaluation.early_stopping, name)
     # Before libraries try for minutes.
     model_dir = self.checkpoints.model_dir
     if reason := hyperprompt_tasks.unreachable(model_dir):

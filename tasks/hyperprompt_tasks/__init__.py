@@ -37,7 +37,13 @@ from hyperprompt_tasks.sources import glue_dir, super_glue_dir
 from hyperprompt_tasks.storage import unreachable
 from hyperprompt_tasks.super_glue import super_glue_average
 from hyperprompt_tasks.task_column import from_task_column
-from hyperprompt_tasks.task_lists import TaskList, declare, task_list
+from hyperprompt_tasks.task_lists import (
+  TaskList,
+  declare,
+  seqio_name,
+  short_names,
+  task_list,
+)
 from hyperprompt_tasks.vocabulary import (
   BYTES,
   DEFAULT_VOCABULARY,
@@ -84,6 +90,8 @@ __all__ = [
   'labels',
   'part',
   'rates_of',
+  'seqio_name',
+  'short_names',
   'single_task_mixtures',
   'super_glue_average',
   'super_glue_dir',

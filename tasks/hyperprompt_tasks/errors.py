@@ -40,7 +40,7 @@ class MetricError(UserMistake):
   """A metric or a postprocessor of a task raised an exception, or gave no number.
 
   Attributes:
-    task: This is the name of the SeqIO task.
+    task: This is the name by which results show the task.
     function: This is the name of the metric function or of the postprocessor.
   """
 

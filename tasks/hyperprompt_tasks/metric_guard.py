@@ -34,18 +34,22 @@ class Failures:
     return taken
 
 
-def guard(evaluator: seqio.Evaluator) -> Failures:
+def guard(evaluator: seqio.Evaluator, names: Mapping[str, str]) -> Failures:
   """Replaces the tasks of an evaluator by guarded copies; returns where failures appear.
 
   Args:
     evaluator: The evaluator has not evaluated anything yet.
+    names: These are the names of tasks in failures; others keep SeqIO's names.
   """
   failures = Failures()
-  evaluator.eval_tasks[:] = [guarded(task, failures) for task in evaluator.eval_tasks]
+  evaluator.eval_tasks[:] = [
+    guarded(task, failures, names.get(task.name, task.name))
+    for task in evaluator.eval_tasks
+  ]
   return failures
 
 
-def guarded(task: seqio.Task, failures: Failures) -> seqio.Task:
+def guarded(task: seqio.Task, failures: Failures, name: str) -> seqio.Task:
   """Returns a copy of a task whose metrics and postprocessor do not raise.
 
   The copy is not registered. A metric that fails returns no values. So does every metric
@@ -55,10 +59,11 @@ def guarded(task: seqio.Task, failures: Failures) -> seqio.Task:
   Args:
     task: The task has metric functions of `(targets, predictions)`.
     failures: All failures are recorded here.
+    name: This is the name of the task in failures.
   """
   if not task.metric_fns:
     return task
-  values = _Values(task, failures)
+  values = _Values(task, failures, name)
   return task.replace(
     postprocess_fn=values.postprocess if task.postprocessor else None,
     metric_fns=[values.metric(function) for function in task.metric_fns],
@@ -82,18 +87,19 @@ def rehearse(
     The failures of metrics and postprocessors.
   """
   failures = Failures()
-  for member in task_lists.seqio_tasks(name):
+  names = task_lists.short_names(name, 'validation')
+  for member in names:
     task = seqio.TaskRegistry.get(member)
     functions = [*task.metric_fns, *filter(None, [task.postprocessor])]
     is_needless = not task.metric_fns or all(map(_is_of_this_package, functions))
-    if is_needless or 'validation' not in task.splits:
+    if is_needless:
       continue
     examples = list(
       task.get_dataset(None, 'validation', shuffle=False, use_cached=use_cached)
       .take(num_examples)
       .as_numpy_iterator()
     )
-    trial = guarded(task, failures)
+    trial = guarded(task, failures, names[member])
     texts = [_target_text(task, example) for example in examples]
     for predictions in (texts, [''] * len(texts)):
       _try(trial, examples, texts, predictions)
@@ -138,8 +144,9 @@ class _Values:
 
   _MISSING = object()
 
-  def __init__(self, task: seqio.Task, failures: Failures) -> None:
+  def __init__(self, task: seqio.Task, failures: Failures, name: str) -> None:
     self._task = task
+    self._shown_name = name
     self._failures = failures
     self._missing_because: errors.MetricError | None = None
 
@@ -179,7 +186,7 @@ class _Values:
     if error is not None:
       reason = next(iter(str(error).splitlines()), '')
       problem += f': {type(error).__name__}: {reason}'
-    failure = errors.MetricError(self._task.name, _name(function), problem)
+    failure = errors.MetricError(self._shown_name, _name(function), problem)
     self._failures.record(failure)
     return failure
 

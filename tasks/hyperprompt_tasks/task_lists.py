@@ -4,6 +4,7 @@ A conditioned task is what owns prompts. Several SeqIO tasks can share one, such
 training and evaluation tasks. A task id is an index into the list of conditioned tasks.
 """
 
+import collections
 import dataclasses
 import difflib
 import functools
@@ -186,6 +187,45 @@ def task_list(name: str) -> tuple[str, ...]:
     TaskError: The members of a mixture have different lists, or a rate is invalid.
   """
   return resolve(name).tasks
+
+
+def short_names(name: str, split: str) -> dict[str, str]:
+  """Returns the name by which results show each SeqIO task of a mixture.
+
+  This is the name of its conditioned task. Where several members that have the split share
+  one conditioned task, as the matched and mismatched parts of MNLI do, each keeps its own;
+  so does a task of the name `score`, under which metrics have the scores of all tasks.
+
+  Args:
+    name: This is the name of a registered SeqIO task or mixture.
+    split: The results are those of this split.
+
+  Raises:
+    UnknownNameError: Nothing is registered under the name.
+  """
+  members = [
+    task for task in seqio_tasks(name) if split in seqio.TaskRegistry.get(task).splits
+  ]
+  owners = [conditioned_task(task) for task in members]
+  counts = collections.Counter(owners)
+  return {
+    task: owner if owner and owner != 'score' and counts[owner] == 1 else task
+    for task, owner in zip(members, owners, strict=True)
+  }
+
+
+def seqio_name(name: str, task: str, split: str) -> str:
+  """Returns the SeqIO task that has a name or a short name.
+
+  Args:
+    name: This is the name of the mixture in which short names are looked up.
+    task: This is the name of a SeqIO task, or the short name of a member.
+    split: Short names are those for this split.
+  """
+  if task in seqio.TaskRegistry.names() or task in seqio.MixtureRegistry.names():
+    return task
+  named = {short: member for member, short in short_names(name, split).items()}
+  return named.get(task, task)
 
 
 def declared_list(name: str) -> TaskList:

@@ -200,7 +200,7 @@ def test_eval_prints_one_json_object_and_nothing_else(trained, capsys):
   (checkpoint,) = report['checkpoints']
   assert checkpoint['step'] == 4
   assert checkpoint['scores'].keys() == {'first'}
-  assert checkpoint['losses']['hp_builtin_first'] > 0
+  assert checkpoint['losses']['first'] > 0
 
 
 def test_eval_finds_what_training_found(trained, capsys):
@@ -214,9 +214,7 @@ def test_eval_finds_what_training_found(trained, capsys):
   for checkpoint in report['checkpoints']:
     line = recorded[checkpoint['step']]
     assert checkpoint['average'] == line['eval/average']
-    assert checkpoint['losses']['hp_builtin_first'] == pytest.approx(
-      line['eval/hp_builtin_first/loss'], rel=1e-6
-    )
+    assert checkpoint['losses']['first'] == pytest.approx(line['eval/first/loss'], rel=1e-6)
 
 
 @pytest.fixture

@@ -60,15 +60,15 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   words = ' '.join(err.split())
   assert 'Data, the first examples' in words and 'good 60.0 % bad 40.0 %' in words
   data = json.loads((run / 'data.json').read_text())
-  assert data['own_gin.shout']['cut'] == {'inputs': 5, 'targets': 0}
-  assert data['own_gin.shout']['cut_tokens'] == {'inputs': 5, 'targets': 0}
-  assert data['own_gin.judge']['cut'] == {'inputs': 0, 'targets': 0}
-  assert data['own_gin.judge']['labels'] == {'good': 3, 'bad': 2}
-  assert data['own_gin.judge']['source_rows'] is None  # the source has more rows
+  assert data['shout']['cut'] == {'inputs': 5, 'targets': 0}
+  assert data['shout']['cut_tokens'] == {'inputs': 5, 'targets': 0}
+  assert data['judge']['cut'] == {'inputs': 0, 'targets': 0}
+  assert data['judge']['labels'] == {'good': 3, 'bad': 2}
+  assert data['judge']['source_rows'] is None  # the source has more rows
   # The files of the two splits are the same, and bytes know every text.
-  validation = data['own_gin.judge'].pop('validation')
-  assert validation == {**data['own_gin.judge'], 'validation': None}
-  assert data['own_gin.shout']['unknown'] == {'inputs': 0, 'targets': 0}
+  validation = data['judge'].pop('validation')
+  assert validation == {**data['judge'], 'validation': None}
+  assert data['shout']['unknown'] == {'inputs': 0, 'targets': 0}
   assert 'shout' in out and 'judge' in out and 'accuracy' in out
   metadata = json.loads((run / 'checkpoints/2/run/metadata').read_text())
   assert metadata['task_list'] == ['judge', 'shout']  # gin sorts a dict's keys
@@ -77,7 +77,7 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   assert cli.main(['eval', f'--model_dir={run}', '--json']) == 0
   (result,) = json.loads(capsys.readouterr().out)['checkpoints']
   assert set(result['scores']) == {'shout', 'judge'}
-  assert set(result['metrics']) == {'own_gin.shout', 'own_gin.judge'}
+  assert set(result['metrics']) == {'shout', 'judge'}
 
 
 def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once, capsys):
@@ -102,7 +102,7 @@ def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once,
       cli.main(['eval', f'--model_dir={run}', '--json', f'--gin.RANK_LABELS={rank}']) == 0
     )
     (checkpoint,) = json.loads(capsys.readouterr().out)['checkpoints']
-    result.append(checkpoint['metrics']['own_gin_ranked.judge'])
+    result.append(checkpoint['metrics']['judge'])
   assert result == [{'accuracy': 100.0}] * 2
 
 

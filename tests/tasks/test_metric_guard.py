@@ -8,7 +8,7 @@ import pytest
 import seqio
 
 import hyperprompt_tasks
-from hyperprompt_tasks import metric_guard
+from hyperprompt_tasks import metric_guard, task_lists
 from tests.tasks.test_mixtures import Converter
 
 
@@ -41,7 +41,8 @@ def task(folder, name, metrics):
 def evaluate(name, answer):
   """The metrics that SeqIO's guarded evaluator computes, and the failures."""
   evaluator = seqio.Evaluator(name, Converter(pack=False), sequence_length=None)
-  failures = metric_guard.guard(evaluator)
+  names = task_lists.short_names(name, 'validation')
+  failures = metric_guard.guard(evaluator, names)
   predict = lambda dataset, *_: [
     (int(i), [3 + byte for byte in answer.encode()]) for i, _ in dataset.as_numpy_iterator()
   ]
@@ -57,9 +58,9 @@ def test_a_metric_that_fails_is_named_and_the_others_count(tmp_path):
   assert metrics['accuracy'] == 0.0 and metrics['array'] == 3.0
   assert not {'share', 'confusion'} & metrics.keys()
   assert messages == [
-    f'task {name}: broken fails: ZeroDivisionError: division by zero',
-    f"task {name}: listy returns '[[1, 2], [3, 4]]' as confusion; expected a number",
-    f"task {name}: nothing returns 'None'; expected a dict such as {{'accuracy': 50.0}}",
+    'task t: broken fails: ZeroDivisionError: division by zero',
+    "task t: listy returns '[[1, 2], [3, 4]]' as confusion; expected a number",
+    "task t: nothing returns 'None'; expected a dict such as {'accuracy': 50.0}",
   ]
 
 
@@ -87,7 +88,7 @@ def test_metrics_are_rehearsed_before_training(tmp_path):
   task(tmp_path, 'guard_rehearsed', [broken, 'accuracy'])
   (error,) = metric_guard.rehearse('guard_rehearsed')
   assert isinstance(error, hyperprompt_tasks.UserMistake)
-  assert str(error).startswith('task guard_rehearsed.t: broken fails: ZeroDivisionError')
+  assert str(error).startswith('task t: broken fails: ZeroDivisionError')
   task(tmp_path, 'guard_well', ['accuracy', 'rouge', 'bleu'])
   assert metric_guard.rehearse('guard_well') == []
   assert metric_guard.rehearse('hp_builtin') == []

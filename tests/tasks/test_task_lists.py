@@ -131,3 +131,20 @@ def test_the_package_imports_neither_jax_nor_its_neighbours():
         imported.add(node.module)
   tops = {name.split('.')[0] for name in imported}
   assert not tops & {'jax', 'flax', 'optax', 'orbax', 'hyperprompt_jax', 't5'}
+
+
+def test_results_show_a_task_by_the_name_of_its_conditioned_task():
+  names = hyperprompt_tasks.short_names('hp_super_glue_v102_proportional', 'validation')
+  assert tuple(sorted(names.values())) == SUPER_GLUE
+  assert names['hp_super_glue_wsc_v102_simple_eval'] == 'wsc'
+  # Both parts of MNLI are validated, and belong to one conditioned task.
+  names = hyperprompt_tasks.short_names('hp_glue_v002_proportional', 'validation')
+  of_mnli = {task for task in names if 'mnli' in task}
+  assert len(of_mnli) == 2 and all(names[task] == task for task in of_mnli)
+  assert {*names.values()} - of_mnli == {*GLUE} - {'mnli'}
+
+
+def test_a_task_is_found_by_either_name():
+  find = lambda name: hyperprompt_tasks.seqio_name('hp_builtin', name, 'validation')
+  assert find('copy') == find('hp_builtin_copy') == 'hp_builtin_copy'
+  assert find('no_task') == 'no_task'

@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.training import early_stopping
 from hyperprompt_jax.training.early_stopping import Watch
 from hyperprompt_jax.training.settings import EarlyStopping
 
@@ -61,3 +63,16 @@ def test_the_reason_names_the_metric_and_the_best_step():
 def test_an_evaluation_without_the_metric_is_noticed():
   assert not Watch(RULE).add(5, {'score/mood': 1.0})
   assert Watch(EarlyStopping()).add(5, {})
+
+
+@pytest.mark.parametrize(
+  'metric',
+  [None, 'average', 'score/copy', 'copy/loss', 'copy/accuracy', 'average ', 'x/loss'],
+)
+def test_a_metric_of_no_task_is_refused(metric):
+  rule = EarlyStopping(metric)
+  if metric in ('average ', 'x/loss'):
+    with pytest.raises(UserError, match=r'is no metric of hp_builtin.*score/copy'):
+      early_stopping.check(rule, 'hp_builtin')
+  else:
+    early_stopping.check(rule, 'hp_builtin')

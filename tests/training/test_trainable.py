@@ -86,9 +86,7 @@ def test_a_run_that_goes_on_and_eval_read_the_base(run, tmp_path, capsys):
   lines = (run / 'metrics.jsonl').read_text().splitlines()
   recorded = [json.loads(line) for line in lines if 'eval/average' in line][-1]
   # Training evaluated what it had in memory.
-  assert report['losses']['hp_builtin_first'] == pytest.approx(
-    recorded['eval/hp_builtin_first/loss'], rel=1e-6
-  )
+  assert report['losses']['first'] == pytest.approx(recorded['eval/first/loss'], rel=1e-6)
 
 
 def one_line(capsys, arguments, progress=0):
