@@ -13,7 +13,7 @@ from flax.linen import partitioning as nn_partitioning
 from hyperprompt_jax import decoding
 from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.methods import Conditioning, Method, within_budget
+from hyperprompt_jax.methods import Conditioning, Method, by_segment, within_budget
 from hyperprompt_jax.nn import backend, statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.config import Config
@@ -26,6 +26,9 @@ Array = jax.Array
 Batch = Mapping[str, Array]
 Params = Mapping[str, Any]
 DecodeStep = Callable[[Array, Any, Array], tuple[Array, Any]]
+
+# The largest conditioning of all tasks that inference keeps, in bytes over all devices.
+LARGEST_FOLDED = 2**30
 
 
 def cross_entropy(
@@ -156,9 +159,35 @@ class Model:
     axes = nn_partitioning.get_axis_names(_abstract_variables(self)['params_axes'])
     return flax.core.unfreeze(axes)
 
-  def condition(self, params: Params) -> Conditioning:
-    """Returns the conditioning of all tasks; evaluation computes it once per checkpoint."""
-    return self._apply(params, method=Transformer.condition)
+  def condition(self, params: Params, task_ids: Array | None = None) -> Conditioning:
+    """Returns the conditioning of all tasks, or of the segments of a batch.
+
+    Args:
+      params: are the network's parameters.
+      task_ids: are the tasks of a batch, `[B, S]` int32. If a device has fewer segments
+        than there are tasks, only these are conditioned (`methods.by_segment`), and the
+        result serves this batch alone. None conditions all tasks.
+    """
+    if task_ids is None or not self.conditions_segments(task_ids.size):
+      return self._apply(params, method=Transformer.condition)
+    module = self.module.clone(num_tasks=task_ids.size)
+    condition = lambda p: module.apply({'params': p}, method=Transformer.condition)
+    return by_segment.of_segments(condition, params, self.param_axes(), task_ids)
+
+  def conditions_segments(self, num_segments: int) -> bool:
+    """Whether a batch of `[B, S]` segments, B * S in all, is conditioned by segment."""
+    cheaper = by_segment.is_cheaper(len(self.task_list), num_segments)
+    return cheaper and self.method.independent_tasks
+
+  def fold(self, params: Params) -> Conditioning | None:
+    """Returns the conditioning of all tasks, to be kept while a checkpoint is evaluated.
+
+    It is None if it would be larger than `LARGEST_FOLDED`. Given None, decoding and scoring
+    condition the segments of each batch.
+    """
+    arrays = jax.tree.leaves(jax.eval_shape(self.condition, params))
+    nbytes = sum(array.size * array.dtype.itemsize for array in arrays)
+    return self.condition(params) if nbytes <= LARGEST_FOLDED else None
 
   def loss(
     self, params: Params, batch: Batch, dropout_rng: Array | None
@@ -211,6 +240,8 @@ class Model:
     conditioning: Conditioning | None = None,
   ) -> Array:
     """Returns the targets' logits, `[B, Q, V]`; computes the conditioning if it is None."""
+    if conditioning is None:
+      conditioning = self.condition(params, batch['task_ids'])
     return self._apply(
       params,
       batch['encoder_input_tokens'],
@@ -231,7 +262,7 @@ class Model:
 
     Args:
       params: are the network's parameters.
-      conditioning: is the result of `condition`.
+      conditioning: is the result of `fold`.
       batch: holds `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32. Its rows
         are not packed.
     """
@@ -246,7 +277,7 @@ class Model:
     )
     return statistics.collect(sown[statistics.COLLECTION]['encoder'])
 
-  def score(self, params: Params, conditioning: Conditioning, batch: Batch) -> Array:
+  def score(self, params: Params, conditioning: Conditioning | None, batch: Batch) -> Array:
     """Returns the log likelihood of each row's targets, `[B]` float32."""
     logits = self.logits(params, batch, conditioning=conditioning)
     loss, _ = cross_entropy(
@@ -255,13 +286,13 @@ class Model:
     return -jnp.sum(loss * batch['decoder_loss_weights'], axis=1)
 
   def rank(
-    self, params: Params, conditioning: Conditioning, batch: Batch, labels: Array
+    self, params: Params, conditioning: Conditioning | None, batch: Batch, labels: Array
   ) -> Array:
     """Returns the log likelihood of every label's text; the encoder runs once for each row.
 
     Args:
       params: are the network's parameters.
-      conditioning: is the result of `condition`.
+      conditioning: is the result of `fold`.
       batch: holds the inputs that `start_decoding` takes.
       labels: are the tokens of each label, EOS included, `[N, Q]` int32; 0 is padding.
 
@@ -269,6 +300,8 @@ class Model:
       Log likelihoods, `[B, N]` float32.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
+    if conditioning is None:
+      conditioning = self.condition(params, task_ids)
     encoded = self.encode(params, conditioning, batch)
 
     def log_likelihood(label: Array) -> Array:
@@ -303,7 +336,7 @@ class Model:
   def start_decoding(
     self,
     params: Params,
-    conditioning: Conditioning,
+    conditioning: Conditioning | None,
     batch: Batch,
     max_decode_length: int,
   ) -> tuple[DecodeStep, Any]:
@@ -311,7 +344,7 @@ class Model:
 
     Args:
       params: are the network's parameters.
-      conditioning: is the result of `condition`; the hypernetworks do not run here.
+      conditioning: is the result of `fold`.
       batch: holds `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32. Its rows
         are not packed.
       max_decode_length: is the length of the cache.
@@ -322,6 +355,8 @@ class Model:
       result is the first cache, in which N is 1.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
+    if conditioning is None:
+      conditioning = self.condition(params, task_ids)
     encoded = self.encode(params, conditioning, batch)
     module = self.module.clone(config=self._step_config)
     if not self._step_config.scan_layers:
@@ -358,7 +393,7 @@ class Model:
   def predict(
     self,
     params: Params,
-    conditioning: Conditioning,
+    conditioning: Conditioning | None,
     batch: Batch,
     max_decode_length: int,
   ) -> Array:
@@ -366,7 +401,7 @@ class Model:
 
     Args:
       params: are the network's parameters.
-      conditioning: is the result of `condition`.
+      conditioning: is the result of `fold`.
       batch: holds the inputs that `start_decoding` takes; a row of padding, which fills a
         batch up, ends at once.
       max_decode_length: is the most tokens to decode, EOS included.

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from hyperprompt_jax.errors import UserError
 # read batches of their own, `model` the shards of a copy that share a batch.
 DATA, FSDP, MODEL = 'data', 'fsdp', 'model'
 BATCH_AXES = (DATA, FSDP)
+# Parameters that tasks own are spread along `tasks` from this number of entries on. With
+# fewer, a device updates a copy in less time than a collective takes.
+LEAST_SPREAD_ENTRIES = 2**20
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 
@@ -195,7 +199,9 @@ class Partitioner:
 
     They are those of `shardings`, and the `embed` axis is also spread over the devices that
     would hold copies of it, if their number divides it. Each device updates its part, and
-    the next step gathers the parts (weight-update sharding, Xu et al. 2020).
+    the next step gathers the parts (weight-update sharding, Xu et al. 2020). Parameters
+    that are not spread so, with `LEAST_SPREAD_ENTRIES` or more, are spread along `tasks` in
+    the same way.
 
     Args:
       params: is a tree of arrays or shapes.
@@ -204,15 +210,17 @@ class Partitioner:
     Returns:
       A tree of `NamedSharding` with the structure of `params`.
     """
-    spread = (('embed', BATCH_AXES), *self.logical_axis_rules)
 
     def leaf_sharding(names: Any, leaf: Any) -> NamedSharding:
-      sharding = self._sharding(names, spread)
-      try:
-        sharding.shard_shape(leaf.shape)
-      except ValueError:
-        return self._sharding(names, self.logical_axis_rules)
-      return sharding
+      for axis in ('embed', 'tasks'):
+        small = axis == 'tasks' and math.prod(leaf.shape) < LEAST_SPREAD_ENTRIES
+        if axis not in tuple(names) or small:
+          continue
+        sharding = self._sharding(names, ((axis, BATCH_AXES), *self.logical_axis_rules))
+        with contextlib.suppress(ValueError):  # the devices do not divide the axis
+          sharding.shard_shape(leaf.shape)
+          return sharding
+      return self._sharding(names, self.logical_axis_rules)
 
     return jax.tree.map(leaf_sharding, axes, params, is_leaf=_is_spec)
 

@@ -131,9 +131,7 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
     inputs = batch['decoder_input_tokens']
     eos_id = self.output_vocabulary.eos_id
     forced = inputs * (inputs != eos_id) if prompt_with_targets else jnp.zeros_like(inputs)
-    step, cache = self.model.start_decoding(
-      params, self.model.condition(params), batch, inputs.shape[1]
-    )
+    step, cache = self.model.start_decoding(params, None, batch, inputs.shape[1])
 
     def tokens_to_logits(state: decoding.DecodingState) -> tuple[Array, Any]:
       # All rows are at the same position, which T5X's sampling repeats for each row.

@@ -106,7 +106,7 @@ class Evaluator:
     self._gather = jax.jit(
       lambda params: params, out_shardings=partitioner.shardings(model.param_axes())
     )
-    self._condition = jax.jit(model.condition)
+    self._fold = jax.jit(model.fold)
     self._loss = jax.jit(
       functools.partial(model.loss, dropout_rng=None), out_shardings=everywhere
     )
@@ -156,8 +156,8 @@ class Evaluator:
       step: is their training step, for the files in `log_dir`.
     """
     params = self._gather(params)
-    # The hypernetworks run here, once; decoding only reads what they made.
-    conditioning = self._condition(params)
+    # The hypernetworks run here, once, unless the mixture has too many tasks.
+    conditioning = self._fold(params)
     losses = {name: self._mean_loss(params, ds) for name, ds in self._losses.items()}
     metrics: Mapping[str, Mapping[str, float]] = {}
     failures: list[hyperprompt_tasks.MetricError] = []

@@ -18,12 +18,16 @@ class Method(nn.Module):
   `tasks`.
 
   Attributes:
+    independent_tasks: Says whether the conditioning of a task depends on no parameter that
+      another task owns. If not, all tasks are conditioned in every step
+      (`methods.by_segment`).
     shared_backbone: Says whether one network serves all tasks; if not, each task trains a
       network of its own.
     budgeted: Names the attributes that a budget of parameters sets (`budget`). The number
       of parameters is affine in the first.
   """
 
+  independent_tasks: ClassVar[bool] = True
   shared_backbone: ClassVar[bool] = True
   budgeted: ClassVar[tuple[str, ...]] = ()
 
@@ -32,7 +36,8 @@ class Method(nn.Module):
 
     Args:
       config: Is the network's configuration.
-      num_tasks: Is t, the length of the mixture's task list.
+      num_tasks: Is t, the length of the mixture's task list; or the number of a batch's
+        segments, whose tasks' rows the parameters with an axis `tasks` then hold.
       embedding: Holds the vocabulary's embeddings, `[V, d]` float32, for parameters that
         start from them.
     """

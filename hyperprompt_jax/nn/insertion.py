@@ -112,11 +112,14 @@ class Conditioning:
     input_prompts: Are put before the encoder's embedded input, `[t, l, d]`.
     encoder: Is inserted into the encoder's layers.
     decoder: Is inserted into the decoder's layers.
+    by_segment: Tells whether the arrays have an entry for each segment of one batch, B * S
+      in the place of t.
   """
 
   input_prompts: Array | None = None
   encoder: LayerConditioning = LayerConditioning()
   decoder: LayerConditioning = LayerConditioning()
+  by_segment: bool = struct.field(pytree_node=False, default=False)
 
 
 def insert_input_prompts(
@@ -147,7 +150,7 @@ def insert_input_prompts(
     order = jnp.argsort(jnp.where(ids > 0, ids, per_row + 1), axis=1, stable=True)
     joined = jnp.take_along_axis(joined, order[:, :, None], axis=1)
     ids = jnp.take_along_axis(ids, order, axis=1)
-  return joined, Segments(segments.task_ids, ids)
+  return joined, segments.replace(ids=ids)
 
 
 def adapt(adapter: Adapter | None, segments: Segments, x: Array) -> Array:

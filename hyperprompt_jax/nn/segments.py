@@ -52,14 +52,22 @@ class Segments:
   Attributes:
     task_ids: Holds the task of each segment, `[B, S]` int32.
     ids: Holds the segment of each position, from 1, `[B, P]` int32; 0 is padding.
+    by_segment: Tells whether arrays of tasks have one entry for each segment of the batch,
+      in the order of rows, in place of one for each task.
   """
 
   task_ids: Array
   ids: Array
+  by_segment: bool = struct.field(pytree_node=False, default=False)
 
   @classmethod
   def from_tokens(
-    cls, task_ids: Array, tokens: Array, segment_ids: Array | None
+    cls,
+    task_ids: Array,
+    tokens: Array,
+    segment_ids: Array | None,
+    *,
+    by_segment: bool = False,
   ) -> 'Segments':
     """Makes the segments of a batch.
 
@@ -68,10 +76,11 @@ class Segments:
       tokens: Has shape `[B, P]`, int32; 0 is padding.
       segment_ids: Holds the segments of packed rows, `[B, P]` int32; None makes each row
         one segment.
+      by_segment: Tells whether arrays of tasks have one entry for each segment.
     """
     if segment_ids is None:
       segment_ids = (tokens > 0).astype(jnp.int32)
-    return cls(task_ids, segment_ids)
+    return cls(task_ids, segment_ids, by_segment)
 
   @property
   def per_row(self) -> int:
@@ -87,7 +96,17 @@ class Segments:
     return jnp.take_along_axis(self.task_ids, jnp.maximum(self.ids - 1, 0), axis=1)
 
   def select(self, task_arrays: Any) -> Any:
-    """Selects the part of each segment's task, from arrays `[t, ...]` to `[B, S, ...]`."""
-    return jax.tree.map(
-      lambda x: jnp.take(x, self.task_ids, axis=0, mode='clip'), task_arrays
-    )
+    """Selects the part of each segment's task, from arrays `[t, ...]` to `[B, S, ...]`.
+
+    With `by_segment`, the arrays are `[B * S, ...]`. While decoding, they have an entry for
+    each row, whose N beams share it.
+    """
+    rows, per_row = self.task_ids.shape
+
+    def select(x: Array) -> Array:
+      if not self.by_segment:
+        return jnp.take(x, self.task_ids, axis=0, mode='clip')
+      x = x.reshape(-1, per_row, *x.shape[1:])
+      return jnp.repeat(x, rows // len(x), axis=0) if len(x) < rows else x
+
+    return jax.tree.map(select, task_arrays)

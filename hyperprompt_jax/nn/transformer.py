@@ -104,7 +104,12 @@ class Transformer(nn.Module):
       encoder_segment_ids: Are the segments of packed rows, from 1, `[B, K]` int32.
       enable_dropout: Tells whether dropout is on; it takes the rng `dropout`.
     """
-    segments = Segments.from_tokens(task_ids, encoder_input_tokens, encoder_segment_ids)
+    segments = Segments.from_tokens(
+      task_ids,
+      encoder_input_tokens,
+      encoder_segment_ids,
+      by_segment=conditioning.by_segment,
+    )
     return self.encoder(encoder_input_tokens, segments, conditioning, not enable_dropout)
 
   def decode(
@@ -132,7 +137,12 @@ class Transformer(nn.Module):
     Returns:
       `[B, Q, V]` float32.
     """
-    segments = Segments.from_tokens(task_ids, decoder_target_tokens, decoder_segment_ids)
+    segments = Segments.from_tokens(
+      task_ids,
+      decoder_target_tokens,
+      decoder_segment_ids,
+      by_segment=conditioning.by_segment,
+    )
     return self.decoder(
       encoded,
       decoder_input_tokens,
@@ -173,7 +183,7 @@ class Transformer(nn.Module):
     logits = self.decoder(
       encoded,
       tokens,
-      Segments(task_ids, jnp.ones_like(tokens)),
+      Segments(task_ids, jnp.ones_like(tokens), conditioning.by_segment),
       conditioning.decoder,
       True,
       cache_length=max_decode_length,

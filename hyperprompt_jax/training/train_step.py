@@ -6,8 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from hyperprompt_jax.checkpoints import Initial, TrainState
+from hyperprompt_jax.methods.by_segment import TASKS
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.nn.stacking import STACK
 from hyperprompt_jax.partitioning import Partitioner
@@ -144,7 +146,10 @@ def make_train_step(
     active = trainable.active_part(params)
     all_params = lambda active: merge(trainable.with_active_part(params, active), frozen)
     grad_fn = _grad_fn(model, partitioner, all_params, active_axes)
-    working_copy = _working_copy(model, partitioner, active, active_axes)
+    by_segment = model.conditions_segments(batch['task_ids'].size // num_microbatches)
+    working_copy = _working_copy(
+      model, partitioner, active, active_axes, tasks_stay=by_segment
+    )
     summed, metrics = _accumulated(grad_fn, working_copy, batch, rng, num_microbatches)
     active, opt_state = _update(optimizer, state.opt_state, active, summed, metrics)
     return TrainState(state.step + 1, all_params(active), opt_state), metrics
@@ -155,13 +160,29 @@ def make_train_step(
   return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
 
 
-def _working_copy(model: Model, partitioner: Partitioner, active: Any, axes: Any) -> Any:
-  """Active parameters gathered where layers use them, in the dtype that they use."""
+def _working_copy(
+  model: Model, partitioner: Partitioner, active: Any, axes: Any, *, tasks_stay: bool
+) -> Any:
+  """Active parameters gathered where layers use them, in the dtype that they use.
+
+  With `tasks_stay`, the parameters that tasks own are not gathered: the rows that a batch
+  needs are selected where they are stored (`methods.by_segment`).
+  """
   dtype = model.config.activation_dtype
   copy = jax.tree_util.tree_map_with_path(
     lambda path, x: x.astype(dtype) if _is_used_in_activation_dtype(path) else x, active
   )
-  return jax.lax.with_sharding_constraint(copy, partitioner.shardings(axes))
+  gathered = partitioner.shardings(axes)
+  if not tasks_stay:
+    return jax.lax.with_sharding_constraint(copy, gathered)
+  shardings = jax.tree.map(
+    lambda names, used, stored: stored if TASKS in tuple(names) else used,
+    axes,
+    gathered,
+    partitioner.spread_shardings(active, axes),
+    is_leaf=lambda x: isinstance(x, PartitionSpec),
+  )
+  return jax.lax.with_sharding_constraint(copy, shardings)
 
 
 def _grad_fn(
