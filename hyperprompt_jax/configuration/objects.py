@@ -22,7 +22,8 @@ class ObjectSettings(Settings):
   optimizer: Any = setting(
     'OPTIMIZER',
     "The optimizer, which is T5's Adafactor: @optimizers.adafactor(); "
-    '@optimizers.skip_step_on_spikes() around it; or one of Optax, such as @optax.adamw().',
+    '@optimizers.skip_step_on_spikes() around it; @rare_tasks.by_task(), in which a task '
+    'that is not in a batch does not move; or one of Optax, such as @optax.adamw().',
     '@optimizers.adafactor()',
   )
   learning_rate: float | Callable[..., Any] = setting(

@@ -151,7 +151,9 @@ def make_train_step(
       model, partitioner, active, active_axes, tasks_stay=by_segment
     )
     summed, metrics = _accumulated(grad_fn, working_copy, batch, rng, num_microbatches)
-    active, opt_state = _update(optimizer, state.opt_state, active, summed, metrics)
+    active, opt_state = _update(
+      optimizer, state.opt_state, active, summed, metrics, trainable
+    )
     return TrainState(state.step + 1, all_params(active), opt_state), metrics
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
@@ -232,13 +234,18 @@ def _update(
   active: Any,
   summed_grads: Any,
   metrics: StepMetrics,
+  trainable: TrainableParameters,
 ) -> tuple[Any, Any]:
   """The active parameters and the optimizer's state after a step; adds to `metrics`."""
   # A batch of padding alone has no token and no gradient.
   tokens = jnp.maximum(metrics['tokens'], 1.0)
   grads = jax.tree.map(lambda g: g / tokens, summed_grads)
   updates, new_state = optax.with_extra_args_support(optimizer).update(
-    grads, opt_state, active, value=metrics['loss'] / tokens
+    grads,
+    opt_state,
+    active,
+    value=metrics['loss'] / tokens,
+    task_tokens=trainable.active_tasks(metrics['task_tokens']),
   )
   active = optax.apply_updates(active, updates)
   metrics |= learning_rates(optimizer, opt_state, new_state)

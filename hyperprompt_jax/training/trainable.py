@@ -12,6 +12,7 @@ import jax
 from flax import traverse_util
 
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.methods.by_segment import TASKS
 from hyperprompt_jax.training.settings import (
   ALL,
   LAST_TASK,
@@ -62,6 +63,10 @@ class TrainableParameters:
       active,
     )
 
+  def active_tasks(self, by_task: jax.Array) -> jax.Array:
+    """The entries of `[t]` for the tasks whose rows the active part has."""
+    return by_task[-1:] if self.choice == LAST_TASK else by_task
+
   def _by_path(self, function: Callable[..., Any], *trees: Params) -> dict[str, Any]:
     first, *others = (traverse_util.flatten_dict(tree) for tree in trees)
     return traverse_util.unflatten_dict(
@@ -81,6 +86,15 @@ class TrainableParameters:
     )
 
 
+def task_axes(axes: Params) -> dict[Path, int]:
+  """Returns the number of the axis of tasks, by path, for parameters that have one."""
+  return {
+    path: tuple(names).index(TASKS)
+    for path, names in traverse_util.flatten_dict(axes).items()
+    if TASKS in tuple(names)
+  }
+
+
 # The default of functions that train: every parameter.
 EVERY_PARAMETER = TrainableParameters()
 
@@ -96,12 +110,7 @@ def resolve(axes: Params, choice: str) -> TrainableParameters:
     UserError: If there is no such choice, or it leaves nothing to train.
   """
   OptimisationSettings.check('trainable', choice)
-  task_axes = {
-    path: tuple(names).index('tasks')
-    for path, names in traverse_util.flatten_dict(axes).items()
-    if 'tasks' in tuple(names)
-  }
-  trainable = TrainableParameters(choice, task_axes)
+  trainable = TrainableParameters(choice, task_axes(axes))
   if not trainable.split(axes)[0]:
     raise UserError(
       f'TUNED_PARAMETERS={choice!r} leaves nothing to train, as the method has no '
