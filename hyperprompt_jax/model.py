@@ -171,7 +171,10 @@ class Model:
     if task_ids is None or not self.conditions_segments(task_ids.size):
       return self._apply(params, method=Transformer.condition)
     module = self.module.clone(num_tasks=task_ids.size)
-    condition = lambda p: module.apply({'params': p}, method=Transformer.condition)
+
+    def condition(params: Params) -> Any:
+      return module.apply({'params': params}, method=Transformer.condition)
+
     return by_segment.of_segments(condition, params, self.param_axes(), task_ids)
 
   def conditions_segments(self, num_segments: int) -> bool:

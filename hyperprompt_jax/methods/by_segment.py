@@ -54,8 +54,8 @@ def of_segments(
   # The tasks of a device are those of its rows, in every constraint of the method, too.
   rules = ((TASKS, row_axis), *nn_partitioning.get_axis_rules())
   with nn_partitioning.axis_rules(rules):
-    conditioning = condition(_with_rows_of(params, axes, task_ids))
-  return conditioning.replace(by_segment=True)
+    made = condition(_with_rows_of(params, axes, task_ids))
+  return Conditioning(made.input_prompts, made.encoder, made.decoder, by_segment=True)
 
 
 def _with_rows_of(params: Params, axes: Params, task_ids: Array) -> Params:

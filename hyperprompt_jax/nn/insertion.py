@@ -150,7 +150,7 @@ def insert_input_prompts(
     order = jnp.argsort(jnp.where(ids > 0, ids, per_row + 1), axis=1, stable=True)
     joined = jnp.take_along_axis(joined, order[:, :, None], axis=1)
     ids = jnp.take_along_axis(ids, order, axis=1)
-  return joined, segments.replace(ids=ids)
+  return joined, Segments(segments.task_ids, ids, segments.by_segment)
 
 
 def adapt(adapter: Adapter | None, segments: Segments, x: Array) -> Array:

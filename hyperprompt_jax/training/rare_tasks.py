@@ -19,7 +19,11 @@ from flax.linen import partitioning as nn_partitioning
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import Method
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_jax.training.optimizers import SkipStepState
+from hyperprompt_jax.training.optimizers import (
+  RatedTransformation,
+  SkipStepState,
+  learning_rates,
+)
 from hyperprompt_jax.training.trainable import Path, merge, split_by, task_axes
 
 Array = jax.Array
@@ -40,7 +44,7 @@ class ByTaskState(NamedTuple):
 
 def by_task(
   optimizer: optax.GradientTransformation, method: Method, config: Config
-) -> optax.GradientTransformationExtraArgs:
+) -> RatedTransformation:
   """Optimizes the parameters of each task by themselves, in steps that have the task.
 
   A task without a target token in the batch keeps the bits of its parameters and of their
@@ -95,7 +99,9 @@ def by_task(
     own, own_state = step_of_tasks(own, state.own, own_params, task_tokens > 0)
     return merge(shared, own), ByTaskState(shared_state, own_state)
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  # The rates of the shared parameters: a schedule counts each task's steps by itself.
+  rates = lambda *states: learning_rates(optimizer, *(s.shared for s in states))
+  return RatedTransformation(init, update, rates)
 
 
 def _step_if_present(
@@ -127,7 +133,9 @@ def _axes(
   order of axes, so that it is spread over devices as the parameter is. In other arrays of
   the state, tasks are the first axis.
   """
-  axes = traverse_util.path_aware_map(lambda path, _: axes_by_path[path], own)
+  axes: Any = traverse_util.path_aware_map(
+    lambda path, _: axes_by_path[tuple(map(str, path))], own
+  )
   of_one_task = jax.eval_shape(
     lambda own: jax.tree.map(lambda x, axis: jnp.take(x, 0, axis), own, axes), own
   )

@@ -81,7 +81,7 @@ def test_absent_tasks_keep_their_bits_and_shared_parameters_move_as_before(name)
   got, _ = train(by_task(OPTIMIZERS[name], METHOD, MODEL.config), params, watch=watch)
   plain = optax.with_extra_args_support(OPTIMIZERS[name])
   want, _ = train(plain, params)
-  jax.tree.map(np.testing.assert_array_equal, parts_of(got), parts_of(want))
+  tiny.assert_trees_close(parts_of(got), parts_of(want), 1e-6)
   # The same steps without `by_task` move tasks that are absent, or move others otherwise.
   assert not all(
     np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True)
@@ -162,3 +162,12 @@ def test_skipping_steps_belongs_around_it():
   params = tiny.init(MODEL)
   updates, _ = train_around(grads, around.init(params), params, task_tokens=task_tokens)
   assert jax.tree.structure(updates) == jax.tree.structure(params)
+
+
+def test_the_learning_rate_of_shared_parameters_is_told():
+  schedule = optax.linear_schedule(1.0, 0.0, 4)
+  optimizer = by_task(optimizers.adafactor(schedule), METHOD, MODEL.config)
+  params = tiny.init(MODEL)
+  (_, before), (_, after) = (train(optimizer, params, steps=range(n)) for n in (1, 2))
+  rates = optimizers.learning_rates(optimizer, before, after)
+  assert float(rates['learning_rate']) == 0.75
