@@ -4,8 +4,8 @@
     python -m benchmarks.plan_many_tasks base 1616  some plans of one size
 
 The plans are those of the TPU's own compiler; no TPU is needed. The results are written to
-results/plan_many_tasks.json, each as soon as it is there. The program fails where 1,616 tasks
-cost more than MOST times 8 tasks, or a step does not fit.
+results/plan_many_tasks.json, each as soon as it is there. The program fails where 1,616
+tasks cost more than MOST times 8 tasks, or a step does not fit.
 """
 
 import json
