@@ -11,6 +11,7 @@ __version__ = '0.1.0'
 
 # By public name, the module that defines it.
 _MODULES = {
+  'Answer': 'hyperprompt_jax.inference.answers',
   'Conditioning': 'hyperprompt_jax.methods',
   'Config': 'hyperprompt_jax.nn.config',
   'HoulsbyAdapter': 'hyperprompt_jax.methods',
@@ -21,12 +22,18 @@ _MODULES = {
   'Model': 'hyperprompt_jax.model',
   'MultiTaskLearning': 'hyperprompt_jax.methods',
   'Partitioner': 'hyperprompt_jax.partitioning',
+  'Predictor': 'hyperprompt_jax.inference.predictor',
   'PromptTuning': 'hyperprompt_jax.methods',
+  'Score': 'hyperprompt_jax.inference.answers',
   'SingleTask': 'hyperprompt_jax.methods',
   'Transformer': 'hyperprompt_jax.nn.transformer',
+  'load': 'hyperprompt_jax.inference.loading',
 }
 
 if TYPE_CHECKING:
+  from hyperprompt_jax.inference.answers import Answer, Score
+  from hyperprompt_jax.inference.loading import load
+  from hyperprompt_jax.inference.predictor import Predictor
   from hyperprompt_jax.methods import (
     Conditioning,
     HoulsbyAdapter,
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
   from hyperprompt_jax.partitioning import Partitioner
 
 __all__ = [
+  'Answer',
   'Conditioning',
   'Config',
   'HoulsbyAdapter',
@@ -54,10 +62,13 @@ __all__ = [
   'Model',
   'MultiTaskLearning',
   'Partitioner',
+  'Predictor',
   'PromptTuning',
+  'Score',
   'SingleTask',
   'Transformer',
   '__version__',
+  'load',
 ]
 
 

@@ -47,12 +47,20 @@ class DecodeSettings:
     eos_id: is the token that ends a sequence.
     batch_axis: is the axis of the rows in every array of the state: 0, or 1 if the layers
       are scanned.
+    limit: is the most tokens to generate, at most P, as an int32 scalar that may be traced;
+      None for P.
   """
 
   batch_size: int
   max_decode_len: int
   eos_id: int
   batch_axis: int = 0
+  limit: jax.Array | None = None
+
+  @property
+  def last(self) -> int | jax.Array:
+    """The number of tokens after which decoding ends."""
+    return self.max_decode_len if self.limit is None else self.limit
 
 
 def expand_beams(state: PyTree, num_decodes: int, batch_axis: int = 0) -> PyTree:
@@ -116,15 +124,93 @@ def greedy(
   return _generate(step_fn, state, select, settings.batch_size, settings)
 
 
+@dataclasses.dataclass(frozen=True)
+class Narrowing:
+  """A distribution of tokens that is narrower, or wider, than the model's own.
+
+  The numbers may be traced, so that one program serves all of them.
+
+  Attributes:
+    temperature: divides the logits before they are truncated; below 1e-4, the likeliest
+      token is taken.
+    top_k: limits the draw to this number of most probable tokens; 0 means all.
+    top_p: limits the draw further, to the smallest set of most probable tokens with at
+      least this total probability (Holtzman et al. 2020, "The Curious Case of Neural Text
+      Degeneration", section 3.1); 0 and 1 mean all.
+    most: is the largest `top_k` that may be given; 0 means any. Fewer candidates than the
+      vocabulary's are sorted faster.
+
+  Raises:
+    ValueError: if `temperature` or `top_k` is a negative number, or `top_p` a number that
+      is not in [0, 1].
+  """
+
+  temperature: float | jax.Array = 1.0
+  top_k: int | jax.Array = 0
+  top_p: float | jax.Array = 0.0
+  most: int = 0
+
+  def __post_init__(self):
+    given = (self.temperature, self.top_k, self.top_p)
+    if any(isinstance(value, jax.Array) for value in given):
+      return
+    if self.temperature < 0.0 or self.top_k < 0 or not 0.0 <= self.top_p <= 1.0:
+      raise ValueError(
+        'temperature and top_k must not be negative and top_p must lie in [0, 1], '
+        f'not {self.temperature}, {self.top_k} and {self.top_p}.'
+      )
+
+  @property
+  def _truncates(self) -> bool:
+    """Whether fewer tokens than all may be drawn; True where that is not known yet."""
+    return not (
+      isinstance(self.top_k, int)
+      and self.top_k == 0
+      and isinstance(self.top_p, float | int)
+      and self.top_p in (0, 1)
+    )
+
+  def draw(self, keys: jax.Array, logits: jax.Array) -> jax.Array:
+    """Draws tokens.
+
+    Args:
+      keys: are PRNG keys, `[B * N]`.
+      logits: are the model's, `[B * N, V]` float32.
+
+    Returns:
+      Tokens `[B * N]`.
+    """
+    temperature = jnp.asarray(self.temperature, jnp.float32)
+    tokens = self._drawn(keys, logits / jnp.maximum(temperature, MIN_TEMPERATURE))
+    # Dividing by less would lose all precision.
+    return jnp.where(temperature < MIN_TEMPERATURE, jnp.argmax(logits, axis=-1), tokens)
+
+  def _drawn(self, keys: jax.Array, logits: jax.Array) -> jax.Array:
+    draw = jax.vmap(jax.random.categorical)
+    if not self._truncates:
+      return draw(keys, logits)
+    vocab_size = logits.shape[-1]
+    most = self.most or (self.top_k if isinstance(self.top_k, int) else 0) or vocab_size
+    logits, tokens = lax.top_k(logits, min(most, vocab_size))
+    rank = jnp.arange(logits.shape[-1])
+    top_k = jnp.where(jnp.asarray(self.top_k) == 0, vocab_size, self.top_k)
+    logits = jnp.where(rank < top_k, logits, -jnp.inf)
+    probs = jax.nn.softmax(logits)
+    # A token stays if the more probable tokens do not reach top_p. The first always stays.
+    probs_before = jnp.cumsum(probs, axis=-1) - probs
+    top_p = jnp.asarray(self.top_p, jnp.float32)
+    kept = (top_p <= 0.0) | (top_p >= 1.0) | (probs_before < top_p) | (rank == 0)
+    ranks = draw(keys, jnp.where(kept, logits, -jnp.inf))
+    return jnp.take_along_axis(tokens, ranks[:, None], axis=-1).squeeze(-1)
+
+
 def sample(
   step_fn: StepFn,
   state: PyTree,
   settings: DecodeSettings,
   *,
   rng: jax.Array,
-  temperature: float = 1.0,
-  top_k: int = 0,
-  top_p: float = 0.0,
+  narrowing: 'Narrowing | None' = None,
   num_decodes: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
   """Draws every token from the model's distribution, or from its most probable tokens.
@@ -135,34 +221,24 @@ def sample(
     step_fn: predicts the next token.
     state: is the state before the first token.
     settings: are the settings that all decoders share.
-    rng: is a PRNG key; equal keys give equal draws.
-    temperature: divides the logits before they are truncated; below 1e-4, sampling is
-      greedy.
-    top_k: limits the draw to this number of most probable tokens; 0 means all.
-    top_p: limits the draw further, to the smallest set of most probable tokens with at
-      least this total probability (Holtzman et al. 2020, "The Curious Case of Neural Text
-      Degeneration", section 3.1); 0 and 1 mean all.
+    rng: is a PRNG key, or a key for each row, `[B]`; equal keys give equal draws.
+    narrowing: makes the distribution narrower than the model's; None draws from that.
     num_decodes: is the number of independent candidates of each row, N.
 
   Returns:
     Tokens `[B, N, P]` int32 in the order of the draws, and scores `[B, N]` float32: the sum
     of the generated tokens' log probabilities under the model itself, before temperature
     and truncation (as T5X with `rescale_log_probs=False`).
-
-  Raises:
-    ValueError: if `temperature` or `top_k` is negative or `top_p` is not in [0, 1].
   """
-  if temperature < 0.0 or top_k < 0 or not 0.0 <= top_p <= 1.0:
-    raise ValueError(
-      'temperature and top_k must not be negative and top_p must lie in [0, 1], '
-      f'not {temperature}, {top_k} and {top_p}.'
-    )
+  narrowing = narrowing or Narrowing()
+  keys = rng if rng.ndim else jax.random.split(rng, settings.batch_size)
+  candidates = jnp.arange(num_decodes)
+  of_candidates = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+  keys = of_candidates(keys, candidates).reshape(-1)
 
   def select(logits: jax.Array, index: jax.Array) -> jax.Array:
-    if temperature < MIN_TEMPERATURE:
-      return jnp.argmax(logits, axis=-1)
-    step_rng = jax.random.fold_in(rng, index)
-    return _draw(step_rng, logits / temperature, top_k, top_p)
+    at_position = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+    return narrowing.draw(at_position, logits)
 
   tokens, scores = _generate(
     step_fn,
@@ -212,14 +288,14 @@ def beam_search(
   if alpha < 0.0:
     # A live prefix's present score would then be no bound of its final score.
     raise ValueError(f'alpha must not be negative, not {alpha}.')
-  longest_penalty = length_penalty(settings.max_decode_len, alpha)
+  longest_penalty = length_penalty(settings.last, alpha)
 
   def can_improve(beams: _Beams) -> jax.Array:
     # Log probabilities only fall, so this is the best score that a live prefix can reach.
     best_live = beams.live_log_probs[:, 0] / longest_penalty
     settled = beams.finished_scores[:, -1] > best_live
     settled |= beams.live_log_probs[:, 0] < IMPOSSIBLE / 2
-    return (beams.position < settings.max_decode_len) & ~jnp.all(settled)
+    return (beams.position < settings.last) & ~jnp.all(settled)
 
   def step(beams: _Beams) -> _Beams:
     tokens = beams.live_tokens.reshape(-1)
@@ -258,7 +334,7 @@ def _generate(
   """Extends every row by `select(logits, index) -> tokens` until it ends."""
 
   def unfinished(rows: _Rows) -> jax.Array:
-    return (rows.position < settings.max_decode_len) & ~jnp.all(rows.ended)
+    return (rows.position < settings.last) & ~jnp.all(rows.ended)
 
   def step(rows: _Rows) -> _Rows:
     logits, state = step_fn(rows.tokens, rows.state, rows.position)
@@ -286,22 +362,6 @@ def _generate(
   )
   rows = lax.while_loop(unfinished, step, rows)
   return rows.sequences, rows.scores
-
-
-def _draw(rng: jax.Array, logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
-  """Draws tokens `[B * N]` from logits `[B * N, V]`, truncated to `top_k`, then `top_p`."""
-  truncates_p = 0.0 < top_p < 1.0
-  if not top_k and not truncates_p:
-    return jax.random.categorical(rng, logits)
-  vocab_size = logits.shape[-1]
-  logits, tokens = lax.top_k(logits, min(top_k or vocab_size, vocab_size))
-  if truncates_p:
-    probs = jax.nn.softmax(logits)
-    # A token stays if the more probable tokens do not reach top_p. The first always stays.
-    probs_before = jnp.cumsum(probs, axis=-1) - probs
-    logits = jnp.where(probs_before < top_p, logits, -jnp.inf)
-  ranks = jax.random.categorical(rng, logits)
-  return jnp.take_along_axis(tokens, ranks[:, None], axis=-1).squeeze(-1)
 
 
 class _Beams(NamedTuple):

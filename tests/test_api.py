@@ -9,6 +9,7 @@ import pytest
 
 import hyperprompt_jax
 from hyperprompt_jax import cli, methods
+from hyperprompt_jax.configuration import recorded
 
 
 @pytest.mark.parametrize('name', hyperprompt_jax.__all__)
@@ -26,6 +27,7 @@ def test_every_method_is_public():
   } - {'Method'}
   assert len(made) >= 8
   assert made <= {*hyperprompt_jax.__all__}
+  assert made == {*recorded.METHODS}
 
 
 def test_type_checkers_see_the_names_that_are_loaded_lazily():
@@ -45,7 +47,7 @@ def test_a_public_name_of_the_network_loads_no_tensorflow():
   code = (
     'import sys, hyperprompt_jax\n'
     "assert not {'jax', 'tensorflow'} & {*sys.modules}\n"
-    'hyperprompt_jax.Transformer, hyperprompt_jax.HyperPromptGlobal\n'
+    'hyperprompt_jax.Transformer, hyperprompt_jax.HyperPromptGlobal, hyperprompt_jax.load\n'
     "assert 'jax' in sys.modules and 'tensorflow' not in sys.modules\n"
   )
   subprocess.run([sys.executable, '-c', code], check=True)

@@ -23,6 +23,7 @@ LAYERS = (
     'checkpoints',
     'data',
     'evaluation',
+    'inference',
     'inspection',
     'planning',
     'training',

@@ -326,7 +326,8 @@ def test_beam_search_stops_when_no_live_beam_can_improve():
 )
 def test_sampling_from_the_top_token_alone_is_greedy(narrowing):
   rnn = random_rnn(seed=2, vocab_size=7, batch_size=3, eos_bias=1.0)
-  decode = jitted(decoding.sample, 3, 1, max_decode_len=8, num_decodes=2, **narrowing)
+  narrow = decoding.Narrowing(**narrowing)
+  decode = jitted(decoding.sample, 3, 1, max_decode_len=8, num_decodes=2, narrowing=narrow)
   tokens, scores = decode(rnn, rng=jax.random.key(0))
   for i, j in itertools.product(range(3), range(2)):
     expected = naive_greedy(rnn, i, 8)
@@ -343,9 +344,7 @@ def test_sample_scores_are_the_models_log_probs(batch_axis):
     batch_axis,
     max_decode_len=8,
     num_decodes=4,
-    temperature=2.0,
-    top_k=5,
-    top_p=0.9,
+    narrowing=decoding.Narrowing(temperature=2.0, top_k=5, top_p=0.9),
   )
   tokens, scores = decode(rnn, rng=jax.random.key(0))
   assert tokens.shape == (3, 4, 8)
@@ -373,14 +372,19 @@ def test_sampling_is_a_function_of_the_key():
 PROBS = np.array([0.05, 0.05, 0.1, 0.2, 0.25, 0.35])
 
 
-def draw_fixed(batch_size, max_decode_len=1, **kwargs):
+def draw_fixed(batch_size, max_decode_len=1, rng=None, num_decodes=1, **narrowing):
   """Samples from PROBS at every position, without a state and without an EOS."""
   settings = decoding.DecodeSettings(batch_size, max_decode_len, eos_id=-1)
   step_fn = lambda tokens, state, index: (
     jnp.broadcast_to(jnp.log(PROBS), (*tokens.shape, 6)).astype(jnp.float32),
     state,
   )
-  return np.asarray(decoding.sample(step_fn, {}, settings, **kwargs)[0])
+  rng = jax.random.key(0) if rng is None else rng
+  narrow = decoding.Narrowing(**narrowing)
+  tokens, _ = decoding.sample(
+    step_fn, {}, settings, rng=rng, narrowing=narrow, num_decodes=num_decodes
+  )
+  return np.asarray(tokens)
 
 
 def assert_frequencies(draws, probs):
@@ -411,6 +415,47 @@ def test_sample_frequencies_are_the_distribution(kwargs, weights):
   weights = np.asarray(weights)
   draws = draw_fixed(batch_size=4, num_decodes=2500, rng=jax.random.key(0), **kwargs)
   assert_frequencies(draws, weights / weights.sum())
+
+
+@pytest.mark.parametrize(
+  'narrowing',
+  [
+    {'temperature': 0.5, 'top_k': 0, 'top_p': 0.0},
+    {'temperature': 0.7, 'top_k': 3, 'top_p': 0.0},
+    {'temperature': 2.0, 'top_k': 0, 'top_p': 0.7},
+    {'temperature': 1.0, 'top_k': 4, 'top_p': 0.8},
+  ],
+)
+def test_one_program_serves_all_settings_of_sampling(narrowing):
+  traced = {k: jnp.asarray(value) if value else value for k, value in narrowing.items()}
+  common = {'batch_size': 2, 'num_decodes': 500, 'rng': jax.random.key(1)}
+  np.testing.assert_array_equal(
+    draw_fixed(**common, **traced, most=6 if narrowing['top_p'] else 0),
+    draw_fixed(**common, **narrowing, most=6 if narrowing['top_p'] else 0),
+  )
+
+
+def test_a_row_with_a_key_of_its_own_draws_the_same_in_any_batch():
+  keys = jax.random.split(jax.random.key(3), 4)
+  together = draw_fixed(4, 5, rng=keys, num_decodes=3)
+  alone = [draw_fixed(1, 5, rng=keys[row : row + 1], num_decodes=3) for row in range(4)]
+  np.testing.assert_array_equal(together, np.concatenate(alone))
+  assert len({row.tobytes() for row in together}) == 4
+
+
+def test_a_traced_limit_ends_decoding_as_a_shorter_batch_does():
+  rnn = random_rnn(seed=6, vocab_size=7, batch_size=3, eos_bias=-1.0)
+
+  @jax.jit
+  def searched(rnn, limit):
+    settings = decoding.DecodeSettings(3, 8, EOS, limit=limit)
+    return decoding.beam_search(rnn_step_fn(rnn, 0), rnn_state(rnn, 0), settings)
+
+  expected = jitted(decoding.beam_search, 3, max_decode_len=5)(rnn)
+  tokens, scores = searched(rnn, jnp.int32(5))
+  np.testing.assert_array_equal(tokens[..., :5], expected[0])
+  assert not tokens[..., 5:].any()
+  assert_close(scores, expected[1])
 
 
 def test_draws_of_decodes_and_of_positions_are_independent():
@@ -446,7 +491,7 @@ def test_length_penalty_is_gnmts():
 )
 def test_sample_refuses_what_is_out_of_range(kwargs):
   with pytest.raises(ValueError, match='negative'):
-    draw_fixed(batch_size=1, rng=jax.random.key(0), **kwargs)
+    draw_fixed(batch_size=1, **kwargs)
 
 
 def test_beam_search_refuses_a_negative_alpha():

@@ -58,6 +58,6 @@ def test_no_link_of_another_user_catches_what_is_written(tmp_path):
 
 
 def test_a_folders_name_writes_no_gin():
-  written = convert._gin('a\nimport evil', "b'\nimport evil", published.CONFIG, True)
+  written = convert._gin('a\nimport evil', published.CONFIG, "b'\nimport evil")
   assert 'evil' in written
   assert not [line for line in written.splitlines() if line.startswith('import')]

@@ -1,4 +1,4 @@
-"""`hyperprompt convert`: a T5 from T5X, Hugging Face or a run, to T5X or Hugging Face."""
+"""`hyperprompt convert`: a T5 from T5X, Hugging Face or a run to another format."""
 
 import dataclasses
 import json
@@ -10,14 +10,16 @@ from typing import Any
 from etils import epath
 
 import hyperprompt_tasks
-from hyperprompt_jax.checkpoints.formats import huggingface, t5x, t5x_gin
+from hyperprompt_jax.checkpoints import folders, model_card
+from hyperprompt_jax.checkpoints.formats import bundle, huggingface, t5x, t5x_gin
 from hyperprompt_jax.checkpoints.lazy import cast, checked_finite
 from hyperprompt_jax.checkpoints.source import OF_RUNS, Source, open_source
+from hyperprompt_jax.configuration import run_folder
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.runtime import files, terminal
 
-T5X, HUGGING_FACE = 't5x', 'huggingface'
+T5X, HUGGING_FACE, BUNDLE = 't5x', 'huggingface', 'bundle'
 GIN_FILE = t5x_gin.OWN_FILE
 
 
@@ -37,7 +39,7 @@ def convert(
     path: names the checkpoint, as for `checkpoints.source.open_source`.
     output: names a folder that does not exist yet. T5X's checkpoint is `checkpoint_STEP` in
       it, beside `model.gin`, which describes the network as the files of `gin/models` do.
-    to: is the format to write, 't5x' or 'huggingface'.
+    to: is the format to write, 't5x' or 'huggingface'; `to_bundle` writes bundles.
     vocab_size: is the number of vocabulary rows to pad or cut to; None leaves them.
     dtype: is the dtype to cast to; None leaves the arrays unchanged, bit for bit.
     drop_method: tells whether to leave out the parameters of the method.
@@ -107,6 +109,49 @@ def _checked_finite(source: Source, nonfinite: set[str], keep: bool) -> Source:
 
   arrays = {p: checked_finite(array, p, report) for p, array in source.arrays.items()}
   return dataclasses.replace(source, arrays=arrays)
+
+
+def to_bundle(
+  path: str, output: str, *, dtype: str | None = None, license_name: str = 'unknown'
+) -> dict[str, Any]:
+  """Converts a run to a bundle: parameters, record, vocabulary and a model card.
+
+  Args:
+    path: names a MODEL_DIR, one of its checkpoints, or a bundle.
+    output: names a folder that does not exist yet.
+    dtype: is the dtype to cast to; None leaves the arrays unchanged.
+    license_name: is the licence that the model card names.
+
+  Returns:
+    The description that `convert` returns.
+
+  Raises:
+    UserError: if it is no run, cannot be read or written, or has values that are not
+      finite.
+  """
+  decided = folders.decide(path)
+  if decided.run is None:
+    raise UserError(
+      f'{path} is no run of this project, and has no record of tasks and method: '
+      f'--to={T5X} or --to={HUGGING_FACE}'
+    )
+  record = run_folder.record_of(decided.run)
+  source = open_source(path)
+  if dtype is not None:
+    arrays = {path: cast(array, dtype) for path, array in source.arrays.items()}
+    source = dataclasses.replace(source, arrays=arrays)
+  source = _checked_finite(source, set(), keep=False)
+  total = sum(array.nbytes for array in source.arrays.values())
+  with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
+    place = pathlib.Path(folder)
+    written = bundle.write(place, decided.run, record, source.arrays, source.step)
+    with terminal.track_bytes(f'{source.kind} to a bundle', total) as advance:
+      for name in written:
+        advance(source.arrays[name].nbytes)
+    made = run_folder.record_of(str(place))
+    card = model_card.text(made, source.arrays, license_name)
+    (place / model_card.FILE).write_text(card, encoding='utf-8')
+  return _report(source, source.config or source.backbone_config(), BUNDLE, output)
 
 
 def _write_arrays(source: Source, config: Config, folder: epath.Path, to: str) -> str:

@@ -8,7 +8,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax import methods
+from hyperprompt_jax.configuration.recorded import METHODS
+from hyperprompt_jax.configuration.types import describe, fits, hints
+from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 
@@ -42,6 +45,16 @@ def identity_of(model: Model) -> dict[str, Any]:
   }
 
 
+def description_of(model: Model) -> dict[str, Any]:
+  """Describes a network and its method as `identity_of` does, and the free fields.
+
+  Args:
+    model: is the network that is trained.
+  """
+  free = {f'{_NETWORK}{name}': getattr(model.config, name) for name in FREE_FIELDS}
+  return {**identity_of(model), **free}
+
+
 def network_of(where: str, identity: Mapping[str, Any]) -> Config | None:
   """Rebuilds a network's configuration from a checkpoint's description.
 
@@ -61,15 +74,55 @@ def network_of(where: str, identity: Mapping[str, Any]) -> Config | None:
   }
   if not values:
     return None
-  known = {field.name for field in dataclasses.fields(Config)} - set(FREE_FIELDS)
+  known = {field.name for field in dataclasses.fields(Config)}
+  needed = known - {*FREE_FIELDS}
   try:
-    return Config(**{name: values[name] for name in sorted(known)})
+    given = {name: values[name] for name in sorted(needed)}
+    return Config(**given, **{name: values[name] for name in FREE_FIELDS if name in values})
   except KeyError as error:
     raise UserError(
       f'checkpoint {where} does not say its {_NETWORK}{error.args[0]}'
     ) from error
   except (UserError, TypeError) as error:
     raise UserError(f'checkpoint {where} describes no network: {error}') from error
+
+
+def method_of(where: str, identity: Mapping[str, Any]) -> methods.Method:
+  """Rebuilds a method of this package from the description of a run or a checkpoint.
+
+  Args:
+    where: names the run or checkpoint, for messages.
+    identity: is what `identity_of` has returned; other entries are passed over.
+
+  Raises:
+    UserError: if it describes none of the methods of this package.
+  """
+  name = identity.get(METHOD)
+  if name not in METHODS:
+    raise UserError(
+      f'{where} has the method {shown(name)}, which is none of this package: load it where '
+      'its class is, by hyperprompt_jax.Model and the parameters of the checkpoint'
+    )
+  kind: type[methods.Method] = getattr(methods, name)
+  prefix = f'methods.{name}.'
+  options: dict[str, Any] = {
+    option.removeprefix(prefix): tuple(value) if isinstance(value, list) else value
+    for option, value in identity.items()
+    if option.startswith(prefix)
+  }
+  annotated = hints(kind)
+  for option, value in options.items():
+    if option not in annotated or option in ('parent', 'name'):
+      raise UserError(f'{where}: {name} has no option {shown(option)}')
+    if not fits(value, annotated[option]):
+      raise UserError(
+        f'{where}: {prefix}{option} must be of type {describe(annotated[option])}, not '
+        f'{shown(value)}'
+      )
+  try:
+    return kind(**options)
+  except TypeError as error:
+    raise UserError(f'{where} describes no {name}: {error}') from error
 
 
 def _json(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperprompt_jax.checkpoints.frozen import Base
 from hyperprompt_jax.errors import UserError
-from hyperprompt_tasks import plain_json
+from hyperprompt_jax.runtime import plain_json
 
 
 @dataclasses.dataclass(frozen=True)

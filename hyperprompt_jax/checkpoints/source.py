@@ -9,15 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-import hyperprompt_tasks
-from hyperprompt_jax.checkpoints import record
+from hyperprompt_jax.checkpoints import damage, folders, record
+from hyperprompt_jax.checkpoints.damage import DamagedError
 from hyperprompt_jax.checkpoints.differences import check_same_parameters
-from hyperprompt_jax.checkpoints.formats import huggingface, scalable_t5, t5x, t5x_gin
+from hyperprompt_jax.checkpoints.formats import (
+  bundle,
+  huggingface,
+  scalable_t5,
+  t5x,
+  t5x_gin,
+)
 from hyperprompt_jax.checkpoints.frozen import FOLDER, Base, check_fingerprint, where
 from hyperprompt_jax.checkpoints.identity import network_of
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
-from hyperprompt_jax.checkpoints.storage import Folder, check_folder, check_step_names
+from hyperprompt_jax.checkpoints.storage import Folder, check_folder
 from hyperprompt_jax.checkpoints.sums import weighted_sum
+from hyperprompt_jax.configuration import recorded
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
@@ -29,11 +36,6 @@ METHOD = 'method/'
 OF_RUNS = ('dropout_rate', 'dtype', 'scan_layers', 'remat_policy')
 # The axis of the vocabulary.
 VOCABULARY_AXES = {huggingface.EMBEDDING: 0, huggingface.OUTPUT_LAYER: 1}
-
-_FORMATS = (
-  'a T5X checkpoint (checkpoint_1000000, with its file `checkpoint` or folder `state`), '
-  'a Hugging Face folder (config.json), or a MODEL_DIR of this project'
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +183,7 @@ class Source:
 
 
 def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
-  """Opens a checkpoint of any format; this function alone decides which format it has.
+  """Opens a checkpoint of any format; `folders.decide` alone decides which format it has.
 
   Args:
     path: names a local folder, or `gs://…` of a T5X checkpoint.
@@ -190,40 +192,38 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
   Raises:
     UserError: if it is no checkpoint, or a part of it is missing or damaged.
   """
+  decided = folders.decide(path)
   folder = Folder(path)
-  local = None if folder.is_remote else epath.Path(path)
-  if local and not local.is_dir():
-    raise UserError(f'{path} is no folder: name {_FORMATS}')
-  if local and (local / huggingface.CONFIG_FILE).is_file():
+  if decided.kind == folders.HUGGING_FACE:
     arrays, config = huggingface.read(folder)
-    vocabulary = path if hyperprompt_tasks.has_vocabulary(path) else None
-    if hyperprompt_tasks.is_bytes(path):
-      vocabulary = hyperprompt_tasks.BYTES
-    return Source(path, 'Hugging Face', 0, arrays, config, vocabulary=vocabulary)
-  if local and (step_folder := _step_of_run(local)):
-    # A reference to this source means this step, so its path is not the run's.
-    check_folder(step_folder)
-    step = int(step_folder.name)
-    arrays, run = _read_run(step_folder, within)
-    return Source(
-      str(step_folder),
-      'hyperprompt',
-      step,
-      arrays,
-      config=network_of(str(step_folder), run.data),
-      task_list=tuple(run.task_list),
-      vocabulary=run.data.get('VOCABULARY'),
-    )
-  if local:
-    check_folder(local)
+    return Source(path, decided.kind, 0, arrays, config, vocabulary=_vocabulary_in(path))
+  if decided.kind == folders.BUNDLE:
+    arrays, made = bundle.read(path)
+    network, step = network_of(path, made.network), made.trained['step']
+    words = made.vocabulary_in(path)
+    return Source(path, decided.kind, step, arrays, network, made.task_list, words)
+  if decided.run is not None:
+    step = folders.latest(decided) if decided.step is None else decided.step
+    return open_step(decided.run, step, within)
+  if not folder.is_remote:
+    check_folder(path)
   if contents := folder.read(t5x.MSGPACK_FILE):
     arrays, step = t5x.read_native(folder, contents)
-    return _of_t5x(path, 'T5X', step, arrays)
+    return _of_t5x(path, folders.T5X, step, arrays)
   state = folder / t5x.ORBAX_ITEM
   if metadata := state.read(t5x.ORBAX_FILE):
     arrays, step = t5x.of_train_state(state, t5x.read_orbax(state, metadata))
-    return _of_t5x(path, 'T5X Orbax', step, arrays)
-  raise UserError(f'{path} is no checkpoint: name {_FORMATS}{_hint(local)}')
+    return _of_t5x(path, folders.T5X_ORBAX, step, arrays)
+  raise folders.nothing(path)
+
+
+def _vocabulary_in(path: str) -> str | None:
+  """Returns the vocabulary of a Hugging Face folder by the name that VOCABULARY takes."""
+  import hyperprompt_tasks  # and with it TensorFlow, which runs do not need
+
+  if hyperprompt_tasks.is_bytes(path):
+    return hyperprompt_tasks.BYTES
+  return path if hyperprompt_tasks.has_vocabulary(path) else None
 
 
 def _of_t5x(path: str, kind: str, step: int, arrays: Mapping[str, LazyArray]) -> Source:
@@ -240,39 +240,69 @@ def _of_t5x(path: str, kind: str, step: int, arrays: Mapping[str, LazyArray]) ->
   return dataclasses.replace(source, config=config, vocabulary=beside.vocabulary)
 
 
-def _step_of_run(path: epath.Path) -> epath.Path | None:
-  """Returns a folder that is a run's checkpoint, or the latest checkpoint of a run."""
-  is_step = lambda name: name.isdecimal() and str(int(name)) == name
-  if is_step(path.name) and (path / 'params').is_dir():
-    return path
-  check_step_names(path / 'checkpoints')
-  steps = [p for p in path.glob('checkpoints/*') if is_step(p.name)]
-  return max(steps, key=lambda step: int(step.name), default=None)
+def open_step(run: str, step: int, within: tuple[str, ...] = ()) -> Source:
+  """Opens a checkpoint of a run.
+
+  Args:
+    run: is the run's folder.
+    step: is the number of the checkpoint.
+    within: is the argument of `open_source`.
+
+  Raises:
+    DamagedError: if a file of the checkpoint is missing or damaged.
+    UserError: if its frozen parameters, which are elsewhere, cannot be read.
+  """
+  where = folders.step_folder(run, step)
+  check_folder(where)
+  try:
+    saved, of_step = _read_run(epath.Path(where))
+  except UserError as error:
+    raise DamagedError(where, damage.DELETE, str(error)) from error
+  vocabulary = of_step.data.get('VOCABULARY')
+  if written := recorded.read(run):
+    vocabulary = written.vocabulary_in(run)
+  return Source(
+    # A reference to this source means this step, so its path is not the run's.
+    where,
+    folders.RUN,
+    step,
+    _with_base(epath.Path(run), where, of_step.base, saved, within),
+    config=network_of(where, of_step.data),
+    task_list=tuple(of_step.task_list),
+    vocabulary=vocabulary,
+  )
 
 
-def _read_run(
-  step_folder: epath.Path, within: tuple[str, ...]
-) -> tuple[dict[str, LazyArray], record.RunRecord]:
-  """Reads all parameters of a run's checkpoint, the frozen ones too, and its record."""
-  saved = _read_orbax_folder(step_folder / 'params')
-  model_dir = step_folder.parent.parent
+def _read_run(step_folder: epath.Path) -> tuple[dict[str, LazyArray], record.RunRecord]:
+  """Opens the parameters that a run's checkpoint holds, checked by their sums."""
   contents = Folder(str(step_folder / 'run')).read('metadata')
   if contents is None:
     raise UserError(f'checkpoint {step_folder} is incomplete: it has no run/metadata')
   run = record.parse(str(step_folder), contents)
+  saved = _read_orbax_folder(step_folder / 'params')
   for path, expected in (run.sums or {}).get('params', {}).items():
     if path not in saved or int(weighted_sum(saved[path].read())) != expected:
       raise UserError(f'checkpoint {step_folder} is damaged: {path} is not what was saved')
-  arrays = unrolled(saved)
-  if run.base is None:
-    return arrays, run
-  if run.base.path in within:
-    raise UserError(f'checkpoint {step_folder} is damaged: it is the base of its own base')
-  of_base = frozen_arrays(model_dir, run.base, (*within, run.base.path))
+  return unrolled(saved), run
+
+
+def _with_base(
+  model_dir: epath.Path,
+  where: str,
+  base: Base | None,
+  arrays: dict[str, LazyArray],
+  within: tuple[str, ...],
+) -> dict[str, LazyArray]:
+  """Adds the frozen parameters that a checkpoint refers to."""
+  if base is None:
+    return arrays
+  if base.path in within:
+    raise UserError(f'checkpoint {where} is damaged: it is the base of its own base')
+  of_base = frozen_arrays(model_dir, base, (*within, base.path))
   frozen = {path: array for path, array in of_base.items() if path not in arrays}
   whole = ((path, array.read()) for path, array in frozen.items())
-  check_fingerprint(model_dir, run.base, whole)
-  return {**arrays, **frozen}, run
+  check_fingerprint(model_dir, base, whole)
+  return {**arrays, **frozen}
 
 
 def frozen_arrays(
@@ -309,15 +339,3 @@ def _read_orbax_folder(path: epath.Path) -> dict[str, LazyArray]:
   if metadata is None:
     raise UserError(f'checkpoint {path} is incomplete: it has no {t5x.ORBAX_FILE}')
   return t5x.read_orbax(folder, metadata)
-
-
-def _hint(local: epath.Path | None) -> str:
-  if local is None:
-    return ''
-  inside = sorted(p.name for p in local.iterdir() if re.search(r'checkpoint_\d+$', p.name))
-  if inside:
-    return f'; it has {", ".join(inside[:5])}: name one of them'
-  weights = [
-    p.name for p in local.iterdir() if p.suffix in ('.safetensors', '.bin', '.index')
-  ]
-  return f'; it has {weights[0]} and no config.json' if weights else ''

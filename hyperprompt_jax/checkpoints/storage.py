@@ -9,9 +9,8 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-import hyperprompt_tasks
+from hyperprompt_jax.checkpoints import folders
 from hyperprompt_jax.checkpoints.lazy import Index, LazyArray
-from hyperprompt_jax.configuration.setting import LARGEST
 from hyperprompt_jax.errors import UserError, reason_of, shown
 
 # TensorStore's defaults retry for minutes before they report that there is no network.
@@ -44,8 +43,11 @@ class Folder:
 
   def __init__(self, path: str):
     self.path = path.rstrip('/')
-    if self.is_remote and (reason := hyperprompt_tasks.unreachable(self.path)):
-      raise UserError(f'{path} cannot be reached ({reason}): name a local copy')
+    if self.is_remote:
+      import hyperprompt_tasks  # and with it TensorFlow, which local folders do not need
+
+      if reason := hyperprompt_tasks.unreachable(self.path):
+        raise UserError(f'{path} cannot be reached ({reason}): name a local copy')
 
   def __str__(self) -> str:
     return self.path
@@ -184,20 +186,16 @@ def check_folder(path: epath.PathLike) -> None:
 
 
 def check_step_names(folder: epath.Path) -> None:
-  """Checks the names among a run's steps which Orbax takes for numbers.
-
-  Other names, such as `copy of 2` or `007`, are left alone: they are no steps.
+  """Checks the names among a run's steps, as `folders.check_step_name` does.
 
   Args:
     folder: has a folder for each step; it may be absent.
 
   Raises:
-    UserError: if a name is a digit of another script, or a number that no step has.
+    UserError: if a name is that of no step.
   """
   for path in folder.iterdir() if folder.is_dir() else ():
-    name = path.name
-    if name.isdigit() and (not name.isascii() or int(name[:20]) > LARGEST):
-      raise UserError(f'{path} is the name of no step: move it out of the folder')
+    folders.check_step_name(str(path))
 
 
 def check_name(where: str, name: Any) -> None:

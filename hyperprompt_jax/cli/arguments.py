@@ -35,10 +35,12 @@ class Parsed:
   Attributes:
     flags: holds the verb's own flags.
     bindings: holds the gin bindings, `NAME=VALUE`, of `--gin.` and plain flags.
+    needs: are the modules that the verb uses with these flags; None for its `NEEDS`.
   """
 
   flags: argparse.Namespace
   bindings: Sequence[str]
+  needs: Sequence[str] | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -216,10 +218,21 @@ def add_run(
   parser.add_argument(
     '--model_dir',
     required=True,
-    help=f'the folder of a training run; its configuration describes the model{what}',
+    help=f'the folder of a training run; its record describes the model{what}',
   )
+  add_trust(parser)
   add_settings(parser, groups)
   add_cache(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+  """Adds the flag that lets a run's own gin be run."""
+  parser.add_argument(
+    '--trust_gin',
+    action='store_true',
+    help="run the folder's config.gin, which is code and may import anything, in place of "
+    'reading its record (run.json): for runs of methods or metrics of your own',
+  )
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ VERBS = {
   'demo': 'train on a built-in mixture on a CPU, in minutes',
   'train': 'train, evaluate and checkpoint; goes on where it stopped',
   'eval': 'evaluate checkpoints: one, all, or the best of each task',
-  'infer': 'predictions for a JSONL file or a SeqIO task',
+  'infer': 'answers for a file of questions or a SeqIO task',
   'report': 'one HTML page about runs: curves, tables, predictions, settings',
   'peek': 'attention on prompts, entropy, similarity of tasks, in pictures',
   'convert': 'checkpoints from and to T5X and Hugging Face',
@@ -161,7 +161,7 @@ def _run(verb: str, words: Sequence[str]) -> int:
   module = importlib.import_module(f'hyperprompt_jax.cli.{verb}')
   try:
     parsed = module.parse(words)
-    _load(module.NEEDS)
+    _load(parsed.needs or module.NEEDS)
     with _memory_explained():
       module.run(parsed)
     sys.stdout.flush()

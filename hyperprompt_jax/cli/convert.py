@@ -1,4 +1,8 @@
-"""`hyperprompt convert`: converts a T5 of T5X, Hugging Face or a run to either format."""
+"""`hyperprompt convert`: converts a T5 of T5X, Hugging Face or a run to another format.
+
+A bundle is a run without optimizer, data and paths: parameters, record, vocabulary and a
+model card.
+"""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +25,10 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   )
   parser.add_argument('--output', required=True, help='folder to write; must not exist')
   parser.add_argument(
-    '--to', required=True, choices=('t5x', 'huggingface'), help='the format to write'
+    '--to',
+    required=True,
+    choices=('t5x', 'huggingface', 'bundle'),
+    help='the format to write',
   )
   parser.add_argument(
     '--vocab_size',
@@ -43,32 +50,56 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     action='store_true',
     help='convert NaN and infinite values, which are refused otherwise, with a warning',
   )
+  parser.add_argument(
+    '--license',
+    default='unknown',
+    metavar='NAME',
+    help="the licence that a bundle's model card names, such as apache-2.0",
+  )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   parsed = parser.parse(words)
+  _check(parsed)
+  return parsed
+
+
+def _check(parsed: arguments.Parsed) -> None:
+  """Refuses flags that do not go together."""
   if parsed.bindings:
     raise UserError(
       f'convert takes no gin bindings, but --gin.{parsed.bindings[0]} was given'
     )
-  vocab_size = parsed.flags.vocab_size
+  flags = parsed.flags
+  if flags.to == 'bundle' and (
+    flags.vocab_size or flags.drop_method or flags.keep_nonfinite
+  ):
+    raise UserError(
+      '--to=bundle takes the whole model as it is: no --vocab_size, --drop_method or '
+      '--keep_nonfinite'
+    )
+  vocab_size = flags.vocab_size
   if vocab_size is not None and vocab_size < 1:
     raise UserError(f'--vocab_size must be a positive integer, not {vocab_size}')
-  return parsed
 
 
 def run(parsed: arguments.Parsed) -> None:
   """`hyperprompt convert`."""
-  from hyperprompt_jax.checkpoints.convert import convert
+  from hyperprompt_jax.checkpoints.convert import BUNDLE, convert, to_bundle
 
   flags = parsed.flags
-  report = convert(
-    flags.input,
-    flags.output,
-    flags.to,
-    vocab_size=flags.vocab_size,
-    dtype=flags.dtype,
-    drop_method=flags.drop_method,
-    keep_nonfinite=flags.keep_nonfinite,
-  )
+  if flags.to == BUNDLE:
+    report = to_bundle(
+      flags.input, flags.output, dtype=flags.dtype, license_name=flags.license
+    )
+  else:
+    report = convert(
+      flags.input,
+      flags.output,
+      flags.to,
+      vocab_size=flags.vocab_size,
+      dtype=flags.dtype,
+      drop_method=flags.drop_method,
+      keep_nonfinite=flags.keep_nonfinite,
+    )
   if flags.json:
     print(json.dumps(report))
   else:

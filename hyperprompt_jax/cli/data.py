@@ -98,7 +98,7 @@ def _configured(flags: argparse.Namespace, bindings: Sequence[str]) -> Any:
   if flags.gin_file:
     arguments.parse_gin(flags.gin_file, bindings)
   else:
-    runs.configure(flags.model_dir, RUN_FILE, [], bindings)
+    runs.configure(flags.model_dir, RUN_FILE, [], bindings, trust_gin=flags.trust_gin)
   return gin_files.call(DataSettings)
 
 
@@ -169,9 +169,8 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument(
     '--show-step', '--show_step', type=int, metavar='N', help='print the batch of a step'
   )
-  parser.add_argument(
-    '--model_dir', help='a run; without gin files its configuration is taken'
-  )
+  parser.add_argument('--model_dir', help='a run; without gin files its record is taken')
+  arguments.add_trust(parser)
   parser.add_argument(
     '--data_cache', metavar='DIR', help='the folder, if it is not the default one'
   )
@@ -195,7 +194,9 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     if flags.gin_file:
       static.check(flags.gin_file, _bindings(parsed))
     elif flags.model_dir:
-      run_folder.check(flags.model_dir, RUN_FILE, [], _bindings(parsed))
+      run_folder.check(
+        flags.model_dir, RUN_FILE, [], _bindings(parsed), trust_gin=flags.trust_gin
+      )
     else:
       raise UserError('give the flags of `hyperprompt train`, or --model_dir')
   return parsed

@@ -51,14 +51,14 @@ def demo(
   """
   import hyperprompt_tasks
   from hyperprompt_jax.configuration import gin_files
-  from hyperprompt_jax.evaluation import summary
+  from hyperprompt_jax.evaluation import scores as recorded_scores
   from hyperprompt_jax.training import train
 
-  scores: dict[str, summary.ScoresByStep] = {}
+  scores: dict[str, recorded_scores.ScoresByStep] = {}
   for method, label in METHODS.items():
     terminal.stderr_console().print(f'\n{label}: methods/{method}.gin')
     gin_files.parse(*_composed(output_dir, method, files, bindings))
-    scores[method] = summary.scores_by_step(gin_files.call(train.train))
+    scores[method] = recorded_scores.scores_by_step(gin_files.call(train.train))
   chance = {
     task: hyperprompt_tasks.chance(task) for task in hyperprompt_tasks.task_list(MIXTURE)
   }

@@ -40,7 +40,13 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parsed = parser.parse(words)
   for model_dir in (parsed.flags.model_dir, parsed.flags.baseline):
     if model_dir is not None:
-      run_folder.check(model_dir, RUN_FILE, parsed.flags.gin_file, parsed.bindings)
+      run_folder.check(
+        model_dir,
+        RUN_FILE,
+        parsed.flags.gin_file,
+        parsed.bindings,
+        trust_gin=parsed.flags.trust_gin,
+      )
   return parsed
 
 
@@ -58,7 +64,9 @@ def run(parsed: arguments.Parsed) -> None:
     (flags.baseline, flags.baseline_step),
   ):
     if model_dir is not None:
-      runs.configure(model_dir, RUN_FILE, flags.gin_file, parsed.bindings)
+      runs.configure(
+        model_dir, RUN_FILE, flags.gin_file, parsed.bindings, trust_gin=flags.trust_gin
+      )
       peeks.append(gin_files.call(peek, choice=step, num_examples=flags.num_examples))
   if len(peeks) == 2:
     _check_comparable(*peeks)

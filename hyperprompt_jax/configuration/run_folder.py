@@ -2,36 +2,71 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperprompt_jax.configuration import static
+from hyperprompt_jax.configuration import recorded, static
+from hyperprompt_jax.configuration.recorded import RecordedRun
 from hyperprompt_jax.errors import UserError
 
 CONFIG_FILE = 'config.gin'
+# The macros of a run, whose values come from its record.
+_RECORD_FILE = 'runs/record.gin'
 
 
 def composed(
-  model_dir: str, run_file: str, files: Sequence[str], bindings: Sequence[str]
+  model_dir: str,
+  run_file: str,
+  files: Sequence[str],
+  bindings: Sequence[str],
+  *,
+  trust_gin: bool = False,
+  record: RecordedRun | None = None,
 ) -> tuple[list[str], list[str]]:
   """Returns the gin files and bindings of a verb that opens a run.
+
+  The run's own gin is read only if the user trusts it; else the values of its record are.
 
   Args:
     model_dir: is the run's folder.
     run_file: is the verb's own gin file.
     files: are the user's further gin files.
     bindings: are the user's bindings.
+    trust_gin: says whether the run's config.gin, which is code, may be run.
+    record: is the record of the folder; None reads it there.
 
   Raises:
     UserError: if the folder is not that of a run.
   """
-  # The folder may have been moved since it was trained.
-  own_place = f'MODEL_DIR={model_dir!r}'
-  return [config_of(model_dir), run_file, *files], [own_place, *bindings]
+  if trust_gin:
+    # The folder may have been moved since it was trained.
+    own_place = f'MODEL_DIR={model_dir!r}'
+    return [config_of(model_dir), run_file, *files], [own_place, *bindings]
+  values = (record or record_of(model_dir)).bindings(model_dir)
+  own = [f'{name}={value}' for name, value in _without_set(values, files).items()]
+  return [_RECORD_FILE, run_file, *files], [*own, *bindings]
+
+
+def _without_set(values: Mapping[str, str], files: Sequence[str]) -> dict[str, str]:
+  """Returns a record's values without those that the user's own files set."""
+  user = static.Configuration()
+  for file in files:
+    user.add_file(file)
+  own_method = 'METHOD' in user.values
+  return {
+    name: value
+    for name, value in values.items()
+    if name not in user.values and not (own_method and name.startswith('methods.'))
+  }
 
 
 def check(
-  model_dir: str, run_file: str, files: Sequence[str], bindings: Sequence[str]
+  model_dir: str,
+  run_file: str,
+  files: Sequence[str],
+  bindings: Sequence[str],
+  *,
+  trust_gin: bool = False,
 ) -> None:
   """Finds the mistakes that are visible in a run's configuration and a verb's flags.
 
@@ -39,7 +74,22 @@ def check(
   the verb itself: to reach it takes seconds.
   """
   if '://' not in model_dir:
-    static.check(*composed(model_dir, run_file, files, bindings))
+    static.check(*composed(model_dir, run_file, files, bindings, trust_gin=trust_gin))
+
+
+def record_of(model_dir: str) -> RecordedRun:
+  """Returns the record of a run.
+
+  Raises:
+    UserError: if the folder has none.
+  """
+  if record := recorded.read(model_dir):
+    return record
+  config_of(model_dir)  # raises an error where there is no run at all
+  raise UserError(
+    f'{model_dir} has no {recorded.FILE}, the record of a run: --trust_gin runs its '
+    f'{CONFIG_FILE} in place of it, which is code and may import anything'
+  )
 
 
 def config_of(model_dir: str) -> str:

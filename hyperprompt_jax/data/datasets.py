@@ -34,16 +34,38 @@ def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
     )
 
 
+def check_targets(name: str, split: str, access: Access) -> None:
+  """Checks that the examples of a split have targets, which a test split may lack.
+
+  Raises:
+    UserError: if those of a task have none.
+  """
+  tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
+  with_split = [task for task in tasks if split in task.splits]
+  for task, dataset in splits.datasets(with_split, split, access, access.lengths).items():
+    if 'targets' not in dataset.element_spec:
+      raise UserError(
+        f'the split {split} of {task} has no targets to compare answers with: '
+        '`hyperprompt infer` answers it'
+      )
+
+
 def validation_datasets(
-  name: str, access: Access, *, batch_size: int, num_batches: int
+  name: str,
+  access: Access,
+  *,
+  batch_size: int,
+  num_batches: int,
+  split: str = 'validation',
 ) -> dict[str, tf.data.Dataset]:
-  """Returns the first batches of each validation split of a mixture, in their order.
+  """Returns the first batches of a split of each task of a mixture, in their order.
 
   Args:
     name: names the task or mixture.
     access: says how examples are had, and to which lengths they are cut.
     batch_size: is the number of rows of a batch; the last one may have fewer.
     num_batches: is the largest number of batches.
+    split: names the split of the tasks that have it.
 
   Returns:
     Batches by the name of the SeqIO task.
@@ -52,9 +74,9 @@ def validation_datasets(
   tasks = [
     task
     for task in seqio.get_subtasks(seqio.get_mixture_or_task(name))
-    if 'validation' in task.splits
+    if split in task.splits
   ]
-  examples = splits.datasets(tasks, 'validation', access, access.lengths)
+  examples = splits.datasets(tasks, split, access, access.lengths)
   return {
     task: converter.batches(dataset, access.lengths, batch_size).take(num_batches)
     for task, dataset in examples.items()

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from hyperprompt_jax.checkpoints import AVERAGE
 from hyperprompt_jax.configuration import run_folder
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import intervals, summary
+from hyperprompt_jax.evaluation.scores import AVERAGE, best_step, scores_by_step
 from hyperprompt_jax.runtime import reporting
 
 CHOICES = ('best', 'best_per_task', 'latest')
@@ -155,13 +155,13 @@ def _read(folder: str) -> tuple[str, list[dict[str, float]]]:
 
 
 def _chosen(folder: str, records: Sequence[Mapping[str, float]], choice: str) -> Scores:
-  scores = summary.scores_by_step(records)
+  scores = scores_by_step(records)
   if not scores:
     raise UserError(f'{folder} has no scores yet: train on, or leave it out')
   if choice == 'latest':
     return scores[max(scores)]
   if choice == 'best':
-    step = summary.best_step(scores, AVERAGE)
+    step = best_step(scores, AVERAGE)
     if step is None:
       raise UserError(
         f'{folder} has no average score yet: --step=latest compares what it has'

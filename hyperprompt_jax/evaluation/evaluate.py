@@ -6,9 +6,11 @@ from typing import Any
 
 import hyperprompt_tasks
 from hyperprompt_jax.data import datasets
+from hyperprompt_jax.data.access import Access
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import runs, summary
+from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.evaluation.evaluator import Evaluator, Results
+from hyperprompt_jax.evaluation.scores import best_step
 from hyperprompt_jax.runtime import terminal
 from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
 
@@ -21,14 +23,16 @@ def evaluate(
   data: DataSettings,
   evaluation: EvaluationSettings,
   choice: str,
+  split: str = 'validation',
 ) -> dict[str, Any]:
-  """Evaluates checkpoints on the validation splits of a mixture.
+  """Evaluates checkpoints on a split of the tasks of a mixture.
 
   Args:
     run: is the run that has the checkpoints.
     data: describes the mixture, its lengths and batches; its task list must be the run's.
     evaluation: sets how much is evaluated, and how.
     choice: is a step, 'latest', 'best', 'all', or 'best_per_task'.
+    split: names the split of the tasks that have it.
 
   Returns:
     `checkpoints`, a list of `step`, `average`, `scores`, `metrics` and `losses` each;
@@ -40,15 +44,17 @@ def evaluate(
   """
   name = data.mixture_or_task_name
   run.check_task_list(name)
-  datasets.check_mixture(name, 'validation', use_cached=data.use_cached)
+  datasets.check_mixture(name, split, use_cached=data.use_cached)
   run.partitioner.check(batch_size=data.batch_size)
   groups = hyperprompt_tasks.groups(hyperprompt_tasks.part(name, evaluation.tasks))
   wanted = _wanted(run, choice, list(groups))
   # Before the data is opened: of another benchmark it may have to be downloaded first.
-  run.checkpointer().check_task_list(min(wanted.values()))
+  run.check_step(min(wanted.values()))
+  if split != 'validation':
+    datasets.check_targets(name, split, Access.from_settings(data))
   progress = terminal.stderr_console()
   with run.partitioner.activate():
-    evaluator = Evaluator(run.model, run.partitioner, data, evaluation)
+    evaluator = Evaluator(run.model, run.partitioner, data, evaluation, split=split)
     results: dict[int, Results] = {}
     for number, step in enumerate(sorted(set(wanted.values())), 1):
       progress.print(f'step {step} ({number} of {len(set(wanted.values()))})')
@@ -66,7 +72,7 @@ def evaluate(
 
 def _wanted(run: runs.Run, choice: str, tasks: Sequence[str]) -> dict[str, int]:
   """The steps to evaluate, by what they are wanted for."""
-  steps = run.checkpointer().steps()
+  steps = run.steps()
   if choice == ALL:
     if not steps:
       raise UserError(f'no checkpoint in {run.model_dir}')
@@ -74,7 +80,7 @@ def _wanted(run: runs.Run, choice: str, tasks: Sequence[str]) -> dict[str, int]:
   if choice != BEST_PER_TASK:
     return {choice: run.step(choice)}
   kept = {step: scores for step, scores in run.scores().items() if step in steps}
-  best = {task: summary.best_step(kept, task) for task in tasks}
+  best = {task: best_step(kept, task) for task in tasks}
   missing = [task for task, step in best.items() if step is None]
   if missing:
     raise UserError(

@@ -13,10 +13,10 @@ import tensorflow as tf
 from etils import epath
 
 import hyperprompt_tasks
-from hyperprompt_jax.checkpoints import AVERAGE
 from hyperprompt_jax.data import datasets, features, splits
 from hyperprompt_jax.data.access import Access
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation.scores import AVERAGE
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed
@@ -61,14 +61,15 @@ class Results:
 
 
 class Evaluator:
-  """Evaluates parameters on the validation splits of a mixture.
+  """Evaluates parameters on a split of the tasks of a mixture.
 
   Args:
     model: is the network.
     partitioner: is the device mesh; the caller has activated it.
-    data: describes the mixture, whose tasks with a validation split and metrics are
+    data: describes the mixture, whose tasks with the split and with metrics are
       evaluated. Its lengths cut longer inputs, as in training, and limit the answers.
     evaluation: sets how much is evaluated, and how.
+    split: names the split that is evaluated, of the tasks that have it.
     log_dir: is the folder in which SeqIO writes predictions and metrics; None for none.
     between_batches: is called before each batch; it may raise to end the evaluation.
   """
@@ -80,6 +81,7 @@ class Evaluator:
     data: DataSettings,
     evaluation: EvaluationSettings,
     *,
+    split: str = 'validation',
     log_dir: str | None = None,
     between_batches: Callable[[], None] = lambda: None,
   ):
@@ -89,11 +91,12 @@ class Evaluator:
     self._batch_size = data.batch_size
     self._between_batches = between_batches
     self._evaluation = evaluation
+    self._split = split
     self._log_dir = log_dir if distributed.is_first() else None
     self._access = Access.from_settings(data)
     self._names = hyperprompt_tasks.short_names(data.mixture_or_task_name, 'validation')
     self._eval_tasks = seqio.evaluation.get_valid_eval_tasks(
-      seqio.get_subtasks(seqio.get_mixture_or_task(self._name)), 'validation'
+      seqio.get_subtasks(seqio.get_mixture_or_task(self._name)), split
     )
     self._labels = (
       {task.name: _labels(task) for task in self._eval_tasks}
@@ -125,6 +128,7 @@ class Evaluator:
       self._access,
       batch_size=self._batch_size,
       num_batches=self._evaluation.steps,
+      split=self._split,
     )
 
   @functools.cached_property
@@ -133,12 +137,12 @@ class Evaluator:
     if self._log_dir:
       with writing(self._log_dir):
         epath.Path(self._log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
-    opened = splits.open_splits(self._eval_tasks, 'validation', self._access)
+    opened = splits.open_splits(self._eval_tasks, self._split, self._access)
     with splits.read_by_seqio(opened):
       evaluator = seqio.Evaluator(
         self._name,
         feature_converter=features.ConditionedEncDecFeatureConverter(),
-        eval_split='validation',
+        eval_split=self._split,
         use_cached=self._access.use_cached,
         sequence_length=dict(self._access.lengths),
         num_examples=self._evaluation.num_examples,

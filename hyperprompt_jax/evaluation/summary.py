@@ -3,30 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 import hyperprompt_tasks
-from hyperprompt_jax.checkpoints import AVERAGE
+from hyperprompt_jax.evaluation.scores import (
+  AVERAGE,
+  EVAL,
+  SCORE,
+  best_step,
+  scores_by_step,
+)
 from hyperprompt_jax.runtime import terminal
-
-EVAL = 'eval'
-_SCORE = f'{EVAL}/score/'
-
-# By step, the scores of each conditioned task and, under AVERAGE, their mean.
-ScoresByStep = dict[int, dict[str, float]]
-
-
-def scores_by_step(records: Sequence[Mapping[str, float]]) -> ScoresByStep:
-  """The scores in the records of a `metrics.jsonl`; of evaluated steps alone."""
-  result: ScoresByStep = {}
-  for record in records:
-    scores = {
-      name.removeprefix(_SCORE): value
-      for name, value in record.items()
-      if name.startswith(_SCORE)
-    }
-    if f'{EVAL}/{AVERAGE}' in record:
-      scores[AVERAGE] = record[f'{EVAL}/{AVERAGE}']
-    if scores:
-      result[int(record['step'])] = scores
-  return result
 
 
 def merge(
@@ -53,16 +37,10 @@ def merge(
         }
       )
   for record in merged.values():
-    names = [f'{_SCORE}{task}' for task in records_by_task]
+    names = [f'{SCORE}{task}' for task in records_by_task]
     if record.keys() >= {*names}:
       record[f'{EVAL}/{AVERAGE}'] = sum(record[name] for name in names) / len(names)
   return [merged[step] for step in sorted(merged)]
-
-
-def best_step(scores: Mapping[int, Mapping[str, float]], name: str) -> int | None:
-  """The step of the highest score of that name, the first of equals."""
-  steps = [step for step in scores if name in scores[step]]
-  return max(steps, key=lambda step: (scores[step][name], -step), default=None)
 
 
 def print_summary(

@@ -66,7 +66,7 @@ def peek(
   run.partitioner.check(batch_size=batch_size)
   step = run.step(choice)
   # Before the data is opened: of another benchmark it may have to be downloaded first.
-  run.checkpointer().check_task_list(step)
+  run.check_step(step)
   splits = datasets.validation_datasets(
     name,
     Access.from_settings(data),

@@ -13,6 +13,7 @@ from hyperprompt_jax.checkpoints import AVERAGE
 from hyperprompt_jax.configuration import run_folder, static
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import summary
+from hyperprompt_jax.evaluation.scores import ScoresByStep, best_step, scores_by_step
 from hyperprompt_jax.runtime import reporting
 
 PREDICTIONS_FOLDER = 'inference_eval'
@@ -76,9 +77,9 @@ class Run:
     return match[1] if match else 'unknown'
 
   @property
-  def scores(self) -> summary.ScoresByStep:
+  def scores(self) -> ScoresByStep:
     """The scores by step."""
-    return summary.scores_by_step(self.records)
+    return scores_by_step(self.records)
 
   def curve(self, name: str) -> list[tuple[float, float]]:
     """Returns the points (step, value) of a metric."""
@@ -118,8 +119,8 @@ def read(folder: str, name: str) -> Run:
     for part in parts
   }
   records = by_part[parts[0].name] if len(parts) == 1 else summary.merge(by_part)
-  scores = summary.scores_by_step(records)
-  step = summary.best_step(scores, AVERAGE)
+  scores = scores_by_step(records)
+  step = best_step(scores, AVERAGE)
   step = max(scores, default=None) if step is None else step
   data: dict[str, Any] = {}
   predictions: dict[str, Sequence[Prediction]] = {}

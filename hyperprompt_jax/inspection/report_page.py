@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.checkpoints import AVERAGE
-from hyperprompt_jax.evaluation import intervals, summary
+from hyperprompt_jax.evaluation import intervals
+from hyperprompt_jax.evaluation.scores import best_step
 from hyperprompt_jax.inspection import charts
 from hyperprompt_jax.inspection.report_data import Prediction, Run
 
@@ -210,7 +211,7 @@ def _tasks(run: Run) -> str:
     return '<p>Nothing was evaluated.</p>'
   rows = []
   for task in sorted(scores[run.step].keys() - {AVERAGE}):
-    step = summary.best_step(scores, task)
+    step = best_step(scores, task)
     best = None if step is None else scores[step][task]
     rows.append((task, _number(scores[run.step][task]), _number(best), f'{step:,}'))
   if AVERAGE in scores[run.step]:

@@ -7,12 +7,10 @@ from typing import Any
 from clu import metric_writers
 from etils import epath
 
-from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import distributed, trackers
 from hyperprompt_jax.runtime.files import write_whole, writing
+from hyperprompt_jax.runtime.metrics_file import METRICS_FILE, read_metrics
 from hyperprompt_jax.runtime.scalar_writer import ScalarWriter
-
-METRICS_FILE = 'metrics.jsonl'
 
 Scalars = Mapping[str, float]
 
@@ -83,34 +81,3 @@ class Metrics:
   def _drop_after(self, step: int) -> None:
     kept = [record for record in self.read() if record['step'] <= step]
     write_whole(self._path, ''.join(json.dumps(record) + '\n' for record in kept))
-
-
-def read_metrics(path: epath.Path) -> list[dict[str, float]]:
-  """Returns the records of a `metrics.jsonl`, without a last line that was cut short.
-
-  Raises:
-    UserError: if a line before the last is no record.
-  """
-  if not path.exists():
-    return []
-  records = []
-  lines = path.read_bytes().splitlines()
-  for number, line in enumerate(lines, 1):
-    try:
-      record = json.loads(line)
-    except ValueError:
-      record = None
-    if _is_record(record):
-      records.append(record)
-    elif number < len(lines):
-      raise UserError(f'{path}, line {number} is no record of a step: mend or remove it')
-  return records
-
-
-def _is_record(value: Any) -> bool:
-  """Returns whether a value has a step, and numbers alone."""
-  return (
-    isinstance(value, dict)
-    and isinstance(value.get('step'), int)
-    and all(isinstance(number, int | float) for number in value.values())
-  )

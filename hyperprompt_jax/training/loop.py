@@ -11,8 +11,8 @@ from hyperprompt_jax.checkpoints import Checkpointer, TrainState
 from hyperprompt_jax.data import features
 from hyperprompt_jax.data.access import TrainingBatches
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.evaluation.evaluator import Evaluator
+from hyperprompt_jax.evaluation.scores import EVAL, ScoresByStep
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed, reporting, terminal, workarounds
 from hyperprompt_jax.runtime.interrupts import Interrupted, Interrupts
@@ -31,7 +31,7 @@ class TrainingLoop:
   checkpointer: Checkpointer
   metrics: reporting.Metrics
   progress: terminal.Progress
-  scores: summary.ScoresByStep
+  scores: ScoresByStep
   task_list: Sequence[str]
   interrupts: Interrupts
   batches: TrainingBatches
@@ -161,7 +161,7 @@ class TrainingLoop:
         raise UserError(f'step {step}: {failure} (FAILING_METRICS is {END!r})')
       self.progress.message(f'WARNING: step {step}: {failure}; training goes on')
     scalars = results.scalars()
-    self.metrics.write(step, summary.EVAL, scalars)
+    self.metrics.write(step, EVAL, scalars)
     self.scores[step] = results.ranking()
     if not self.watch.add(step, scalars):
       self.progress.message(

@@ -24,8 +24,8 @@ from hyperprompt_jax.data import access, datasets, report, stream
 from hyperprompt_jax.data.access import TrainingBatches
 from hyperprompt_jax.data.indexed import BatchSettings
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import summary
 from hyperprompt_jax.evaluation.evaluator import Evaluator
+from hyperprompt_jax.evaluation.scores import ScoresByStep, scores_by_step
 from hyperprompt_jax.model import Model, check_vocabulary
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import (
@@ -39,7 +39,7 @@ from hyperprompt_jax.runtime import (
 )
 from hyperprompt_jax.runtime.files import writing
 from hyperprompt_jax.runtime.interrupts import Interrupts
-from hyperprompt_jax.training import early_stopping, header, settings, trainable
+from hyperprompt_jax.training import early_stopping, header, recording, settings, trainable
 from hyperprompt_jax.training.loop import TrainingLoop
 from hyperprompt_jax.training.train_step import (
   abstract_state,
@@ -62,7 +62,7 @@ class Start:
 
   state: TrainState
   checkpointer: Checkpointer
-  scores: summary.ScoresByStep
+  scores: ScoresByStep
   notice: str
 
 
@@ -230,7 +230,7 @@ class Setup:
       initial: is the checkpoint that a fresh run starts from.
     """
     model_dir = self.checkpoints.model_dir
-    scores: summary.ScoresByStep = {}
+    scores: ScoresByStep = {}
     checkpointer = self._checkpointer(scores)
     if checkpointer.latest_step() is not None:
       state = checkpointer.restore_latest(self.like, batches)
@@ -257,7 +257,7 @@ class Setup:
   def _last_step(self, checkpointer: Checkpointer) -> int:
     return self.optimisation.last_step(checkpointer.initial_step)
 
-  def _checkpointer(self, scores: summary.ScoresByStep) -> Checkpointer:
+  def _checkpointer(self, scores: ScoresByStep) -> Checkpointer:
     data = self.data
     recorded = {
       'MIXTURE_OR_TASK_NAME': data.mixture_or_task_name,
@@ -289,6 +289,16 @@ class Setup:
       report.show(tasks, data.task_feature_lengths)
       report.write(tasks, self.checkpoints.model_dir)
 
+  def _write_configuration(self) -> None:
+    """Writes the run's record, for others to use it, and its whole gin configuration."""
+    if not distributed.is_first():
+      return
+    model_dir = self.checkpoints.model_dir
+    record = recording.record_of(self.model, self.data, self.evaluation)
+    with writing(model_dir):
+      recording.write(record, model_dir, self.data.vocabulary)
+      files.write_whole(epath.Path(model_dir) / run_folder.CONFIG_FILE, gin.config_str())
+
   def loop(
     self, start: Start, batches: TrainingBatches, interrupts: Interrupts
   ) -> TrainingLoop:
@@ -302,11 +312,11 @@ class Setup:
     model_dir, step = self.checkpoints.model_dir, int(start.state.step)
     last_step = self._last_step(start.checkpointer)
     # Only now, as a start with another model must not replace the run's configuration.
-    _write_config(model_dir)
+    self._write_configuration()
     logs = self.logs
     metrics = reporting.Metrics(model_dir, step, logs.tracker, logs.tracker_project)
     records = metrics.read()
-    start.scores.update(summary.scores_by_step(records))
+    start.scores.update(scores_by_step(records))
     return TrainingLoop(
       train_step=make_train_step(
         self.model,
@@ -341,11 +351,3 @@ class Setup:
       watch=early_stopping.Watch(self.evaluation.early_stopping, records),
       failing_metrics=self.evaluation.failing_metrics,
     )
-
-
-def _write_config(model_dir: str) -> None:
-  """Writes the whole configuration, for `eval` and `infer` to read."""
-  if not distributed.is_first():
-    return
-  with writing(model_dir):
-    files.write_whole(epath.Path(model_dir) / run_folder.CONFIG_FILE, gin.config_str())

@@ -12,6 +12,7 @@ from hyperprompt_tasks.averages import (
 )
 from hyperprompt_tasks.builtin import chance
 from hyperprompt_tasks.conditioning import condition
+from hyperprompt_tasks.descriptions import declarations, declare_again, describe_tasks
 from hyperprompt_tasks.errors import (
   DataError,
   MetricError,
@@ -39,6 +40,7 @@ from hyperprompt_tasks.super_glue import super_glue_average
 from hyperprompt_tasks.task_column import from_task_column
 from hyperprompt_tasks.task_lists import (
   TaskList,
+  conditioned_task,
   declare,
   seqio_name,
   short_names,
@@ -77,7 +79,11 @@ __all__ = [
   'average',
   'chance',
   'condition',
+  'conditioned_task',
+  'declarations',
   'declare',
+  'declare_again',
+  'describe_tasks',
   'expanded',
   'from_files',
   'from_natural_instructions',

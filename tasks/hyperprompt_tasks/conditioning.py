@@ -69,7 +69,7 @@ def condition(
   for task, original in originals.items():
     _add_copy(f'{name}.{task}', original, listed, owners[task])
   registration.add_mixture(name, {f'{name}.{task}': rate for task, rate in shares.items()})
-  return own_tasks.remember(name, call)
+  return own_tasks.remember(name, call, 'condition')
 
 
 def _original(name: str) -> seqio.Task:

@@ -82,7 +82,7 @@ def from_files(
   }
   _learn_facts(name, {task: own.source for task, own in tasks.items()})
   text_tasks.register(name, tasks, rates, task_list)
-  return own_tasks.remember(name, call)
+  return own_tasks.remember(name, call, 'from_files')
 
 
 def _each_task(name: str, files: Files) -> Files:

@@ -85,7 +85,7 @@ def from_natural_instructions(
   known.keep()
   own_tasks.check_tasks(name, made)
   text_tasks.register(name, made, rates, task_list)
-  return own_tasks.remember(name, call)
+  return own_tasks.remember(name, call, 'from_natural_instructions')
 
 
 class InstructionSource(text_tasks.HeldOutSource):

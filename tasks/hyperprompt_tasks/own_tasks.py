@@ -14,6 +14,8 @@ from hyperprompt_tasks import errors, rates, task_lists
 
 # The arguments of each mixture that was made, by its name.
 _made: dict[str, Any] = {}
+# The name of the function that made it.
+_functions: dict[str, str] = {}
 _SEQIO_NAME = re.compile(r'[\w.:#]+')
 
 
@@ -60,10 +62,22 @@ def check_tasks(name: str, tasks: Collection[str]) -> None:
       task_lists.check_name(task, _SEQIO_NAME)
 
 
-def remember(name: str, call: Any) -> str:
-  """Remembers the call that has made a mixture, and returns the mixture's name."""
+def remember(name: str, call: Any, function: str) -> str:
+  """Remembers the call that has made a mixture, and returns the mixture's name.
+
+  Args:
+    name: This is the name of the mixture.
+    call: These are the other arguments of the call, in the order of its signature.
+    function: This is the name of the function that was called.
+  """
   _made[name] = _snapshot(call)
+  _functions[name] = function
   return name
+
+
+def calls() -> dict[str, tuple[str, Any]]:
+  """Returns the function and the arguments that have made each mixture, by its name."""
+  return {name: (_functions[name], call) for name, call in _made.items()}
 
 
 def check_keys(

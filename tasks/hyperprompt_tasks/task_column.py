@@ -81,7 +81,7 @@ def from_task_column(
     for task, of_task in facts.items()
   }
   text_tasks.register(name, tasks, rates, task_list)
-  return own_tasks.remember(name, call)
+  return own_tasks.remember(name, call, 'from_task_column')
 
 
 class Table:

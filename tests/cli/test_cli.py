@@ -183,7 +183,7 @@ def test_gin_files_of_verbs_parse_after_a_config_that_training_wrote(trained, ve
 def test_every_gin_file_is_used_by_one_of_these_tests():
   tested = {f'models/{m}' for m in MODELS} | {f'methods/{m}' for m in METHODS}
   tested |= {'models/t5_1_1.gin', 'runs/finetune.gin', 'runs/run.gin'}
-  tested |= {'runs/prompt_tuning.gin', 'runs/settings.gin'}
+  tested |= {'runs/prompt_tuning.gin', 'runs/settings.gin', 'runs/record.gin'}
   tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
   tested |= {'runs/peek.gin', 'runs/settings.gin'}
   tested.add('runs/plan.gin')  # by test_plan.py

@@ -104,6 +104,17 @@ def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once,
     (checkpoint,) = json.loads(capsys.readouterr().out)['checkpoints']
     result.append(checkpoint['metrics']['judge'])
   assert result == [{'accuracy': 100.0}] * 2
+  tables = ['--split=train', '--confusion', '--wrongest=2']
+  assert cli.main(['eval', f'--model_dir={run}', '--json', *tables]) == 0
+  report = json.loads(capsys.readouterr().out)
+  (checkpoint,) = report['checkpoints']
+  assert checkpoint['metrics']['own_gin_ranked.judge'] == {'accuracy': 100.0}
+  assert report['mistakes']['own_gin_ranked.judge'] == {
+    'labels': ['good', 'bad'],
+    'confusion': [[3, 0, 0], [0, 3, 0]],
+    'wrongest': [],
+    'examples': 6,
+  }
 
 
 def test_mistakes_in_own_files_are_one_line(tmp_path, capsys):

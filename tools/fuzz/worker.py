@@ -15,7 +15,7 @@ _INSTRUMENTED = [
   'hyperprompt_jax.configuration.bindings',
   'hyperprompt_jax.checkpoints',
   'hyperprompt_jax.configuration.gin_files',
-  'hyperprompt_jax.evaluation.infer',
+  'hyperprompt_jax.inference.questions',
   'hyperprompt_tasks',
 ]
 # Bytes; the second is libFuzzer's limit.

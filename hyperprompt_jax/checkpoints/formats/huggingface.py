@@ -213,7 +213,7 @@ def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
   """Opens all arrays of the folder's safetensors, sharded or not, by their own names."""
   index = folder / INDEX_FILE
   if (folder / WEIGHTS_FILE).exists():
-    return _open_file(folder / WEIGHTS_FILE)
+    return open_file(folder / WEIGHTS_FILE)
   if not index.exists():
     raise UserError(_no_weights(folder))
   places = read_json(index).get('weight_map')
@@ -226,7 +226,7 @@ def _open_files(folder: pathlib.Path) -> dict[str, LazyArray]:
       raise UserError(f'{index} names {file!r}, which is outside of its folder: not read')
     if not (folder / file).is_file():
       raise UserError(f'{folder / file} is missing, a shard of {index}: download it again')
-    shards[file] = _open_file(folder / file)
+    shards[file] = open_file(folder / file)
   for name, file in places.items():
     check_name(str(index), name)
     if name not in shards[file]:
@@ -249,7 +249,7 @@ def _no_weights(folder: pathlib.Path) -> str:
   )
 
 
-def _open_file(path: pathlib.Path) -> dict[str, LazyArray]:
+def open_file(path: pathlib.Path) -> dict[str, LazyArray]:
   """Opens the arrays of one safetensors file."""
   check_file(str(path))
   try:

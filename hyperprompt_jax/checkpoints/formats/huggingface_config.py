@@ -12,7 +12,7 @@ from typing import Any
 from hyperprompt_jax.checkpoints.storage import check_file
 from hyperprompt_jax.errors import UserError, reason_of, shown
 from hyperprompt_jax.nn.config import Config
-from hyperprompt_tasks import plain_json
+from hyperprompt_jax.runtime import plain_json
 
 CONFIG_FILE = 'config.json'
 GENERATION_FILE = 'generation_config.json'

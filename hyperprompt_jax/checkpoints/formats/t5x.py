@@ -17,7 +17,7 @@ from flax import traverse_util
 from hyperprompt_jax.checkpoints.lazy import LazyArray, in_memory
 from hyperprompt_jax.checkpoints.storage import Folder, check_name, opened
 from hyperprompt_jax.errors import UserError, reason_of, shown
-from hyperprompt_tasks import plain_json
+from hyperprompt_jax.runtime import plain_json
 
 MSGPACK_FILE = 'checkpoint'
 ORBAX_FILE = '_METADATA'

@@ -3,9 +3,7 @@
 import json
 import pathlib
 
-import seqio
-
-from hyperprompt_jax.evaluation import infer
+from hyperprompt_jax.inference.questions import QuestionFile
 from tools.fuzz.case import Target
 
 SEEDS = (
@@ -13,16 +11,15 @@ SEEDS = (
   b'{"task": "copy", "inputs": "\xc3\xa9"}\n\n{"task": "last", "inputs": "", "id": 3}\r\n',
 )
 TASKS = ('copy', 'last', 'max')
-VOCABULARY = seqio.ByteVocabulary()
 
 
 def _run(case: bytes, folder: pathlib.Path) -> None:
   path = folder / 'questions.jsonl'
   path.write_bytes(case)
-  examples = infer._read_jsonl(str(path), TASKS, VOCABULARY)
-  assert len(examples) == len([line for line in case.split(b'\n') if line.strip()])
-  for record, task_id, tokens in examples:
-    assert record['task'] == TASKS[task_id] and tokens
+  records = list(QuestionFile(str(path), TASKS).read())
+  assert len(records) == len([line for line in case.split(b'\n') if line.strip()])
+  for record in records:
+    assert record['task'] in TASKS and isinstance(record['inputs'], str)
     written = json.dumps(record, ensure_ascii=False).encode()
     json.loads(written, parse_constant=_refuse)
 

@@ -1,0 +1,111 @@
+"""Bundles: a run's record, parameters and vocabulary, without anything to train on."""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from hyperprompt_jax.checkpoints.formats.huggingface import open_file
+from hyperprompt_jax.checkpoints.lazy import LazyArray
+from hyperprompt_jax.configuration import recorded
+from hyperprompt_jax.configuration.recorded import RecordedRun
+from hyperprompt_jax.errors import UserError, reason_of
+from hyperprompt_jax.evaluation.scores import scores_by_step
+from hyperprompt_jax.runtime.metrics_file import METRICS_FILE, read_metrics
+
+# The bytes of the arrays in one file.
+_SHARD_BYTES = 5 * 10**9
+_SHARD = re.compile(r'parameters-\d{5}\.safetensors')
+
+
+def write(
+  folder: pathlib.Path,
+  run: str,
+  record: RecordedRun,
+  arrays: Mapping[str, LazyArray],
+  step: int,
+) -> Iterator[str]:
+  """Writes a bundle.
+
+  Args:
+    folder: is the new folder.
+    run: is the folder of the run, which has the vocabulary and the scores.
+    record: is the run's record; paths of its machine are left out.
+    arrays: are the parameters, by their paths in the unrolled network.
+    step: is their training step.
+
+  Yields:
+    The path of each array that is done.
+
+  Raises:
+    OSError: if the folder cannot be written.
+  """
+  digests: dict[str, str] = {}
+  shards: list[list[str]] = [[]]
+  size = 0
+  for path, array in arrays.items():
+    if shards[-1] and size + array.nbytes > _SHARD_BYTES:
+      shards.append([])
+      size = 0
+    shards[-1].append(path)
+    size += array.nbytes
+  for number, paths in enumerate(shards, 1):
+    tensors = {}
+    for path in paths:
+      tensors[path] = np.ascontiguousarray(arrays[path].read())
+      yield path
+    file = folder / f'parameters-{number:05d}.safetensors'
+    try:
+      safetensors.numpy.save_file(tensors, file)
+    except safetensors.SafetensorError as error:
+      raise OSError(reason_of(error)) from error
+    digests[file.name] = _digest(file)
+  if record.vocabulary != recorded.BYTES:
+    vocabulary = recorded.VOCABULARY_FILE
+    shutil.copyfile(f'{run}/{vocabulary}', folder / vocabulary)
+  trained = {'step': step, 'scores': _scores(run, record, step), 'sha256': digests}
+  whole = dataclasses.replace(record, declarations=(), folders={}, trained=trained)
+  (folder / recorded.FILE).write_text(whole.to_json(), encoding='utf-8')
+
+
+def read(path: str) -> tuple[dict[str, LazyArray], RecordedRun]:
+  """Opens the parameters of a bundle, and its record.
+
+  Raises:
+    UserError: if a file is missing, or differs from the one that was written.
+  """
+  record = recorded.read(path)
+  assert record is not None  # it makes the folder a bundle
+  step, digests = record.trained.get('step'), record.trained.get('sha256')
+  if type(step) is not int or not isinstance(digests, dict) or not digests:
+    raise UserError(f'{path}/{recorded.FILE} does not describe the parameters of a bundle')
+  arrays: dict[str, LazyArray] = {}
+  for name, digest in digests.items():
+    if not _SHARD.fullmatch(name):
+      raise UserError(f'{path}/{recorded.FILE} names {name!r}, which is none of its files')
+    file = pathlib.Path(path) / name
+    arrays |= open_file(file)
+    if _digest(file) != digest:
+      raise UserError(f'{file} is damaged: it is not what was written; get it again')
+  return arrays, record
+
+
+def _digest(file: pathlib.Path) -> str:
+  with open(file, 'rb') as opened:
+    return hashlib.file_digest(opened, 'sha256').hexdigest()
+
+
+def _scores(run: str, record: RecordedRun, step: int) -> dict[str, Any]:
+  """Returns the scores of a step: those that training recorded, or a bundle's own."""
+  if record.trained:
+    return dict(record.trained.get('scores', {}))
+  metrics = read_metrics(epath.Path(run) / METRICS_FILE)
+  return dict(scores_by_step(metrics).get(step, {}))

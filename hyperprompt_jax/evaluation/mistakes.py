@@ -1,0 +1,163 @@
+"""The mistakes of a checkpoint: which labels it confuses, and its wrongest answers."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import seqio
+
+import hyperprompt_tasks
+from hyperprompt_jax.data import datasets, features, splits
+from hyperprompt_jax.data.access import Access
+from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import runs
+from hyperprompt_jax.inference.answers import Answer, Generation
+from hyperprompt_jax.inference.predictor import Predictor
+from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
+
+# The column of answers that are no label.
+OTHER = '(other)'
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+  """An answer that is not the target's text.
+
+  Attributes:
+    inputs: is the input.
+    target: is the right answer.
+    prediction: is the model's answer.
+    log_likelihood: is that of the prediction.
+    target_log_likelihood: is that of the target.
+  """
+
+  inputs: str
+  target: str
+  prediction: str
+  log_likelihood: float
+  target_log_likelihood: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskMistakes:
+  """The mistakes in a split of one SeqIO task.
+
+  Attributes:
+    labels: are the task's labels; empty if any text may be an answer.
+    confusion: counts answers by target and prediction, a row for each label of the task
+      and a column for each, and one for other answers.
+    wrongest: are the mistakes of which the model is surest: its answer is the most likelier
+      than the target.
+    examples: counts the examples.
+  """
+
+  labels: tuple[str, ...]
+  confusion: Sequence[Sequence[int]]
+  wrongest: Sequence[Mistake]
+  examples: int
+
+  def report(self) -> dict[str, Any]:
+    """Returns a JSON object."""
+    return dataclasses.asdict(self)
+
+
+def find(
+  run: runs.Run,
+  data: DataSettings,
+  evaluation: EvaluationSettings,
+  step: int,
+  split: str,
+  most: int,
+) -> dict[str, TaskMistakes]:
+  """Answers a split of each task of a mixture, and finds the mistakes.
+
+  Args:
+    run: is the run that has the checkpoint.
+    data: describes the mixture, its lengths and batches.
+    evaluation: sets how many examples are answered, and whether labels are ranked.
+    step: is the step of the checkpoint.
+    split: names the split of the tasks that have it.
+    most: is the number of wrongest answers to keep.
+
+  Returns:
+    Mistakes by the name of the SeqIO task.
+
+  Raises:
+    UserError: if an example has no target.
+  """
+  datasets.check_mixture(data.mixture_or_task_name, split)
+  members = seqio.get_subtasks(seqio.get_mixture_or_task(data.mixture_or_task_name))
+  tasks = [task for task in members if split in task.splits]
+  access = dataclasses.replace(Access.from_settings(data), use_cached=False)
+  opened = splits.datasets(tasks, split, access, None)
+  predictor = run.predictor(step, data)
+  return {
+    name: _of_task(
+      predictor,
+      name,
+      list(dataset.take(evaluation.num_examples or -1).as_numpy_iterator()),
+      most,
+      ranks=evaluation.rank_labels,
+    )
+    for name, dataset in opened.items()
+  }
+
+
+def _of_task(
+  predictor: Predictor,
+  name: str,
+  examples: Sequence[Mapping[str, Any]],
+  most: int,
+  *,
+  ranks: bool,
+) -> TaskMistakes:
+  if any('targets_pretokenized' not in example for example in examples):
+    raise UserError(f'{name}: an example has no target, so that no answer can be wrong')
+  text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
+  inputs = [text(example, 'inputs') for example in examples]
+  targets = [text(example, 'targets') for example in examples]
+  labels = hyperprompt_tasks.labels(name) or ()
+  task = hyperprompt_tasks.conditioned_task(name) or ''
+  if ranks and labels:
+    answers = predictor.rank(task, inputs, labels)
+  else:
+    questions = (
+      predictor.question_of(int(e[features.TASK_IDS][0]), e['inputs'].tolist(), place)
+      for place, e in enumerate(examples)
+    )
+    answers = list(predictor.answers(questions, Generation()))
+  wrong = [n for n, answer in enumerate(answers) if answer.text != targets[n]]
+  return TaskMistakes(
+    labels,
+    _confusion(labels, targets, answers),
+    _wrongest(predictor, task, [(inputs[n], targets[n], answers[n]) for n in wrong], most),
+    len(examples),
+  )
+
+
+def _confusion(
+  labels: Sequence[str], targets: Sequence[str], answers: Sequence[Answer]
+) -> list[list[int]]:
+  counts = collections.Counter(
+    (target, answer.text if answer.text in labels else OTHER)
+    for target, answer in zip(targets, answers, strict=True)
+  )
+  return [[counts[target, column] for column in (*labels, OTHER)] for target in labels]
+
+
+def _wrongest(
+  predictor: Predictor,
+  task: str,
+  wrong: Sequence[tuple[str, str, Answer]],
+  most: int,
+) -> list[Mistake]:
+  if not most or not wrong:
+    return []
+  scores = predictor.score(task, [w[0] for w in wrong], [w[1] for w in wrong])
+  mistakes = [
+    Mistake(inputs, target, answer.text, answer.log_likelihood, score.log_likelihood)
+    for (inputs, target, answer), score in zip(wrong, scores, strict=True)
+  ]
+  surest = lambda mistake: mistake.target_log_likelihood - mistake.log_likelihood
+  return sorted(mistakes, key=surest)[:most]

@@ -1,0 +1,1 @@
+"""Using a trained model: loading it, answering, scoring and ranking, without TensorFlow."""

@@ -1,0 +1,95 @@
+"""Batches of questions: as many rows as there are questions, in sizes of powers of two.
+
+A program is compiled for each size, so there are few sizes, and none is much larger than
+what is asked: one question costs what one question needs.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar('T')
+# The shortest length of a batch.
+SHORTEST = 16
+# The batches' worth of questions that are sorted by length together.
+_WINDOW = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """An input in tokens.
+
+  Attributes:
+    task_id: is the task's place in the task list.
+    tokens: are the input's tokens, EOS included, cut to the model's length.
+    place: is the input's place in the call, from 0.
+    truncated: says whether the input was cut.
+    unknown: counts the pieces that the vocabulary does not have.
+  """
+
+  task_id: int
+  tokens: Sequence[int]
+  place: int = 0
+  truncated: bool = False
+  unknown: int = 0
+
+
+def size(number: int, most: int, least: int = 1) -> int:
+  """Returns the smallest power of two that holds a number, at least `least`.
+
+  Args:
+    number: is the number of rows or tokens.
+    most: is the largest size, which need not be a power of two.
+    least: is the smallest size.
+  """
+  return min(max(least, 1 << (number - 1).bit_length()), max(most, number))
+
+
+def windows(items: Iterable[T], batch_size: int) -> Iterator[list[T]]:
+  """Yields the items in their order, enough at a time to sort them by length."""
+  iterator = iter(items)
+  while window := list(itertools.islice(iterator, _WINDOW * batch_size)):
+    yield window
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+  """Yields the rows of batches of similar lengths, the shortest first.
+
+  Args:
+    lengths: are the lengths of all rows.
+    batch_size: is the most rows of a batch.
+  """
+  order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+  for start in range(0, len(order), batch_size):
+    yield order[start : start + batch_size]
+
+
+def padded(rows: Sequence[Sequence[int]], num_rows: int, length: int) -> np.ndarray:
+  """Returns tokens as int32 `[num_rows, length]`, with 0 where there are none."""
+  tokens = np.zeros((num_rows, length), np.int32)
+  for number, row in enumerate(rows):
+    tokens[number, : len(row)] = row
+  return tokens
+
+
+def inputs_of(
+  questions: Sequence[Question], longest: int, least_rows: int = 1
+) -> dict[str, np.ndarray]:
+  """Returns the features of questions that the encoder takes.
+
+  Args:
+    questions: are the questions of a batch.
+    longest: is the model's length of inputs.
+    least_rows: is the number of rows that the devices need at least.
+  """
+  rows = max(least_rows, 1 << (len(questions) - 1).bit_length())
+  length = size(max(len(q.tokens) for q in questions), longest, SHORTEST)
+  task_ids = np.zeros((rows, 1), np.int32)
+  task_ids[: len(questions), 0] = [q.task_id for q in questions]
+  return {
+    'encoder_input_tokens': padded([q.tokens for q in questions], rows, length),
+    'task_ids': task_ids,
+  }

@@ -1,0 +1,197 @@
+"""Loads a model for use from a run, a bundle, a T5X checkpoint or a Hugging Face folder."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from hyperprompt_jax.checkpoints import folders
+from hyperprompt_jax.checkpoints.differences import by_path, check_same_parameters
+from hyperprompt_jax.checkpoints.identity import description_of, method_of, network_of
+from hyperprompt_jax.checkpoints.lazy import arranged
+from hyperprompt_jax.checkpoints.lazy import load as load_arrays
+from hyperprompt_jax.checkpoints.source import Source, open_source, open_step
+from hyperprompt_jax.configuration import recorded, run_folder
+from hyperprompt_jax.configuration.recorded import RecordedRun
+from hyperprompt_jax.errors import UserError, shown
+from hyperprompt_jax.evaluation.scores import best_of_run, scores_by_step
+from hyperprompt_jax.inference.predictor import Predictor
+from hyperprompt_jax.inference.programs import Programs
+from hyperprompt_jax.inference.tokenizer import Tokenizer, open_tokenizer
+from hyperprompt_jax.methods import MultiTaskLearning
+from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.partitioning import Partitioner
+from hyperprompt_jax.runtime import compilation_cache
+from hyperprompt_jax.runtime.metrics_file import METRICS_FILE, read_metrics
+
+LATEST, BEST = 'latest', 'best'
+# The task and the lengths of a checkpoint that says nothing of either.
+_TASK = 'text'
+_LENGTHS = {'inputs': 512, 'targets': 128}
+# The recorded names of mixtures are not needed to use a checkpoint.
+_NO_MIXTURE = 'none'
+
+
+def load(
+  path: str | os.PathLike[str],
+  step: int | str = LATEST,
+  *,
+  vocabulary: str | None = None,
+  task_list: Sequence[str] | None = None,
+  lengths: Mapping[str, int] | None = None,
+  partitioner: Partitioner | None = None,
+  batch_size: int = 32,
+) -> Predictor:
+  """Loads a trained model, ready to answer.
+
+  Nothing in the folder is executed. A run or bundle describes itself; of a bare checkpoint
+  the vocabulary must be known, and its one task is `text` unless `task_list` names others.
+  Compiled programs are kept for later processes, as by the command line.
+
+  Args:
+    path: names a MODEL_DIR, MODEL_DIR/checkpoints/STEP, a bundle, a T5X checkpoint (local
+      or `gs://`), or a Hugging Face folder.
+    step: is a step of a run, 'latest', or 'best' for the highest average score.
+    vocabulary: is 'bytes', a SentencePiece file or a folder that holds one; None takes the
+      run's, or that of the Hugging Face folder.
+    task_list: names the tasks of a bare checkpoint.
+    lengths: gives the most tokens of `inputs` and `targets`, in place of the run's.
+    partitioner: spreads the model over a mesh of devices; None takes the first device.
+    batch_size: is the most inputs that are computed at once.
+
+  Raises:
+    UserError: if the folder is none of these, or a part of it is missing or damaged.
+  """
+  compilation_cache.enable()
+  path = os.fspath(path)
+  decided = folders.decide(path)
+  if decided.run is None:
+    source = open_source(path)
+    record = describe_bare(source, task_list)
+    given = vocabulary or source.vocabulary
+  else:
+    record = run_folder.record_of(decided.run)
+    source = _open(decided, step)
+    given = vocabulary or record.vocabulary_in(decided.run)
+  if lengths:
+    merged = {**record.lengths, **lengths}
+    settings = {**record.settings, 'TASK_FEATURE_LENGTHS': merged}
+    record = dataclasses.replace(record, settings=settings)
+  model = _model(path, source, record)
+  tokenizer = _tokenizer(path, given, model.config)
+  programs = Programs(model, read_params(model, source, partitioner), partitioner)
+  return Predictor(programs, tokenizer, record, source.step, batch_size)
+
+
+def _tokenizer(path: str, name: str | None, config: Config) -> Tokenizer:
+  """Opens the vocabulary, which must be that of the network."""
+  if name is None:
+    raise UserError(
+      f'{path} has no vocabulary: name it (vocabulary=…), {shown(recorded.BYTES)} or a '
+      'SentencePiece file'
+    )
+  tokenizer = open_tokenizer(name)
+  if tokenizer.vocab_size > config.vocab_size or tokenizer.eos_id != config.eos_id:
+    raise UserError(
+      f'vocabulary {name} has {tokenizer.vocab_size} ids, of which {tokenizer.eos_id} ends '
+      f'a text; the network has {config.vocab_size} rows and ends texts with '
+      f'{config.eos_id}: take the vocabulary that it was trained with'
+    )
+  return tokenizer
+
+
+def _model(path: str, source: Source, record: RecordedRun) -> Model:
+  """Returns the network that a record describes, which the checkpoint must be of."""
+  if source.task_list and tuple(record.task_list) != source.task_list:
+    raise UserError(
+      f'{source.path} is of the task list {", ".join(source.task_list)}, and the record '
+      f'beside it has {", ".join(record.task_list)}: get the folder again'
+    )
+  config = network_of(path, record.network)
+  if config is None:
+    raise UserError(f'{path} describes no network')
+  source.check_depth(config)
+  return Model(config, method_of(path, record.network), tuple(record.task_list))
+
+
+def _open(decided: folders.Decided, step: int | str) -> Source:
+  """Opens the parameters that were asked for."""
+  if decided.kind == folders.BUNDLE or decided.step is not None:
+    if step not in (LATEST, decided.step):
+      raise UserError(f'{decided.path} holds one step alone: leave out step={step!r}')
+    return open_source(decided.path)
+  steps, chosen = folders.steps(decided.path), folders.latest(decided)
+  if step == BEST:
+    metrics = read_metrics(epath.Path(decided.path) / METRICS_FILE)
+    chosen = best_of_run(decided.path, scores_by_step(metrics), steps)
+  elif not isinstance(step, bool) and str(step) in map(str, steps):
+    chosen = int(step)
+  elif step != LATEST:
+    raise UserError(
+      f'--step={step}: there is no such checkpoint; there are '
+      f'{", ".join(map(str, steps))}, latest and best'
+    )
+  return open_step(decided.path, chosen)
+
+
+def describe_bare(source: Source, task_list: Sequence[str] | None = None) -> RecordedRun:
+  """Returns a record of a T5X checkpoint or a Hugging Face folder, which has none itself.
+
+  Args:
+    source: is the checkpoint.
+    task_list: names its tasks; None for one task, `text`.
+
+  Raises:
+    UserError: if it has parameters of a method.
+  """
+  if source.method_paths:
+    raise UserError(
+      f'{source.path} holds parameters of a method ({source.method_paths[0]}, …) and no '
+      'record of it: load the run or the bundle that it was made from'
+    )
+  # One layer is compiled for a stack.
+  config = dataclasses.replace(source.backbone_config(), scan_layers=True)
+  tasks = tuple(task_list or (_TASK,))
+  model = Model(config, MultiTaskLearning(), tasks)
+  return RecordedRun(
+    network=description_of(model),
+    settings={'MIXTURE_OR_TASK_NAME': _NO_MIXTURE, 'TASK_FEATURE_LENGTHS': _LENGTHS},
+    task_list=tasks,
+    tasks={},
+    vocabulary=recorded.VOCABULARY_FILE,
+  )
+
+
+def read_params(model: Model, source: Source, partitioner: Partitioner | None) -> Any:
+  """Reads a checkpoint's parameters onto the devices.
+
+  Args:
+    model: is the network.
+    source: is the checkpoint.
+    partitioner: spreads them over a mesh; None puts them on the first device.
+
+  Raises:
+    UserError: if they are not those of the network, or cannot be read.
+  """
+  shapes = model.param_shapes()
+  if partitioner:
+    shardings = partitioner.shardings(model.param_axes())
+  else:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shardings = jax.tree.map(lambda _: place, shapes)
+  wanted = by_path(
+    jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      shapes,
+      shardings,
+    )
+  )
+  arrays = arranged(source.arrays, wanted)
+  check_same_parameters(source.path, wanted, arrays)
+  return load_arrays(arrays, wanted, f'reading {source.path}')
