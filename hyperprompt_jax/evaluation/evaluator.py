@@ -94,7 +94,7 @@ class Evaluator:
     self._split = split
     self._log_dir = log_dir if distributed.is_first() else None
     self._access = Access.from_settings(data)
-    self._names = hyperprompt_tasks.short_names(data.mixture_or_task_name, 'validation')
+    self._names = hyperprompt_tasks.short_names(data.mixture_or_task_name, split)
     self._eval_tasks = seqio.evaluation.get_valid_eval_tasks(
       seqio.get_subtasks(seqio.get_mixture_or_task(self._name)), split
     )

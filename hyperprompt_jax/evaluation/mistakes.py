@@ -81,7 +81,7 @@ def find(
     most: is the number of wrongest answers to keep.
 
   Returns:
-    Mistakes by the name of the SeqIO task.
+    Mistakes by the short name of the task (`hyperprompt_tasks.short_names`).
 
   Raises:
     UserError: if an example has no target.
@@ -92,8 +92,9 @@ def find(
   access = dataclasses.replace(Access.from_settings(data), use_cached=False)
   opened = splits.datasets(tasks, split, access, None)
   predictor = run.predictor(step, data)
+  names = hyperprompt_tasks.short_names(data.mixture_or_task_name, split)
   return {
-    name: _of_task(
+    names[name]: _of_task(
       predictor,
       name,
       list(dataset.take(evaluation.num_examples or -1).as_numpy_iterator()),

@@ -108,8 +108,8 @@ def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once,
   assert cli.main(['eval', f'--model_dir={run}', '--json', *tables]) == 0
   report = json.loads(capsys.readouterr().out)
   (checkpoint,) = report['checkpoints']
-  assert checkpoint['metrics']['own_gin_ranked.judge'] == {'accuracy': 100.0}
-  assert report['mistakes']['own_gin_ranked.judge'] == {
+  assert checkpoint['metrics']['judge'] == {'accuracy': 100.0}
+  assert report['mistakes']['judge'] == {
     'labels': ['good', 'bad'],
     'confusion': [[3, 0, 0], [0, 3, 0]],
     'wrongest': [],
