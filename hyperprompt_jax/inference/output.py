@@ -76,6 +76,8 @@ def opened(path: str, request: Any) -> Iterator[Output]:
         os.chmod(partial, stat.S_IMODE(os.stat(target).st_mode))
       os.replace(partial, target)
     finally:
+      with contextlib.suppress(OSError):  # the error that has ended the block matters
+        file.flush()
       if os.path.exists(partial) and not os.path.getsize(partial):
         os.unlink(partial)
 

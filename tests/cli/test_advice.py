@@ -25,6 +25,7 @@ SIZE, METHOD, RECIPE = FILES = (
 )
 REQUIRED = ('--mixture=hp_builtin', '--lengths=18,8', '--train_steps=5', '--model_dir=/run')
 RUN = ('train', *FILES, *REQUIRED)
+TRUST = '--trust_gin'  # the folder has a config.gin and no record
 PLAN = ('plan', '--gin_file=models/base.gin', METHOD)
 # The values that a message leaves open.
 VALUES = {
@@ -37,7 +38,9 @@ VALUES = {
 # The last word of each of the first commands is mistaken.
 MISTAKES = {
   'a verb with a typo': ('trian', *RUN[1:]),
-  'the verb of another program': ('predict', '--model_dir=RUN', '--task=a', '--output=b'),
+  'the verb of another program': (
+    *('predict', '--model_dir=RUN', '--task=a', '--output=b', TRUST),
+  ),
   'no flags at all': ('train',),
   'no size': ('train', METHOD, RECIPE, *REQUIRED),
   'no method': ('train', SIZE, RECIPE, *REQUIRED),
@@ -64,7 +67,7 @@ MISTAKES = {
   'a mixture with a typo': ('train', *FILES, *REQUIRED[1:], '--mixture=hp_bultin'),
   'no folder': ('train', *FILES, *REQUIRED[:-1]),
   'no number of steps': ('train', *FILES, *REQUIRED[:2], REQUIRED[-1]),
-  'a folder without a flag': ('eval', 'RUN'),
+  'a folder without a flag': ('eval', 'RUN', TRUST),
   'an accelerator type for a shape': (*PLAN, '--topology=v5litepod-8'),
   'no accelerator': PLAN,
 }

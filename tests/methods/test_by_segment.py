@@ -43,7 +43,9 @@ def selected(m, params, task_ids, *, all_tasks):
   return jax.vmap(segments.select)(parts) if jax.tree.leaves(parts) else {}
 
 
-def assert_same_for_segments(variant, task_ids=TASK_IDS, place=lambda m, params: params):
+def assert_same_for_segments(
+  variant, task_ids=TASK_IDS, place=lambda m, params: params, tolerance=1e-6
+):
   """Compares what segments are given, and its gradient, with that of all tasks."""
   m = many_tasks(variant)
   params = place(m, tiny.init(m))
@@ -56,7 +58,7 @@ def assert_same_for_segments(variant, task_ids=TASK_IDS, place=lambda m, params:
     return parts, pull(jax.tree.map(jnp.cos, parts))[0].get('method', {})
 
   got, want = (results(params, task_ids, all_tasks=x) for x in (False, True))
-  tiny.assert_trees_close(got, jax.tree.map(np.asarray, want), 1e-6)
+  tiny.assert_trees_close(got, jax.tree.map(np.asarray, want), tolerance)
 
 
 @pytest.mark.parametrize('variant', tiny.VARIANTS)
@@ -82,7 +84,8 @@ def compare_on_a_mesh():
   task_ids = jax.device_put(TASK_IDS, partitioner.batch_sharding)
   with partitioner.activate(), mock.patch.object(partitioning, 'LEAST_SPREAD_ENTRIES', 1):
     for variant in tiny.METHODS:
-      assert_same_for_segments(variant, task_ids, place)
+      # Devices add up in another order.
+      assert_same_for_segments(variant, task_ids, place, 5e-6)
 
 
 @pytest.mark.parametrize('packed', [False, True], ids=['rows', 'packed'])

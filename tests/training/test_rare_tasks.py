@@ -38,7 +38,9 @@ def parts_of(tree, task=None):
   flat = traverse_util.flatten_dict(tree)
   if task is None:
     return {'/'.join(p): x for p, x in flat.items() if p not in axes}
-  return {'/'.join(p): np.take(x, task, axes[p]) for p, x in flat.items() if p in axes}
+  return {
+    '/'.join(p): np.take(np.asarray(x), task, axes[p]) for p, x in flat.items() if p in axes
+  }
 
 
 def gradients(step):
