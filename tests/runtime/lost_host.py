@@ -25,7 +25,7 @@ def run(when: str, *meet: str) -> None:
   def parse(words):
     parser = argparse.ArgumentParser()
     arguments.add_hosts(parser)
-    return parser.parse_args(words)
+    return parser.parse_args(words, argparse.Namespace(needs=()))
 
   def verb(flags):
     lose_at('the start')
