@@ -111,7 +111,8 @@ def test_folded_outputs_need_no_parameters_of_the_method_and_are_the_same(method
 
   logits, predicted = folded(backbone, conditioning)
   want, _, _ = tiny.outputs(model, params, batch)
-  np.testing.assert_allclose(logits, want, atol=1e-6, rtol=1e-6)
+  # Two programs round in two ways.
+  np.testing.assert_allclose(logits, want, atol=1e-5, rtol=1e-5)
   np.testing.assert_array_equal(predicted[:, 0], np.argmax(want[:, 0], axis=-1))
 
 
