@@ -39,7 +39,7 @@ _OF_LOADING = {
   'TASK_FEATURE_LENGTHS': 'lengths',
   'VOCABULARY': 'vocabulary',
 }
-Asked = Iterable[tuple[dict[str, Any], 'Question']]
+Questions = Iterable[tuple[dict[str, Any], 'Question']]
 
 
 def parse(words: Sequence[str]) -> arguments.Parsed:
@@ -144,12 +144,12 @@ def run(parsed: arguments.Parsed) -> None:
   if flags.submission:
     _submit(parsed)
     return
-  predictor, asked, number = _of_gin(parsed) if parsed.needs else _of_record(parsed)
+  predictor, questions, number = _of_gin(parsed) if parsed.needs else _of_record(parsed)
   distributed.check_agreement(f'--step={flags.step}', f'--input={flags.input}')
-  _answer(flags, predictor, asked, predictor.generation(_options(flags)), number)
+  _answer(flags, predictor, questions, predictor.generation(_options(flags)), number)
 
 
-def _of_record(parsed: arguments.Parsed) -> tuple['Predictor', Asked, int | None]:
+def _of_record(parsed: arguments.Parsed) -> tuple['Predictor', Questions, int | None]:
   """Returns model and questions of a run that its record describes."""
   import jax
 
@@ -165,7 +165,7 @@ def _of_record(parsed: arguments.Parsed) -> tuple['Predictor', Asked, int | None
   return predictor, *_of_file(parsed.flags.input, predictor)
 
 
-def _of_gin(parsed: arguments.Parsed) -> tuple['Predictor', Asked, int | None]:
+def _of_gin(parsed: arguments.Parsed) -> tuple['Predictor', Questions, int | None]:
   """Returns model and questions of a run that gin describes."""
   from hyperprompt_jax.configuration import gin_files
   from hyperprompt_jax.evaluation import infer
@@ -182,18 +182,18 @@ def _of_gin(parsed: arguments.Parsed) -> tuple['Predictor', Asked, int | None]:
   return predictor, infer.questions(opened, predictor, task, split), None
 
 
-def _of_file(path: str, predictor: 'Predictor') -> tuple[Asked, int | None]:
+def _of_file(path: str, predictor: 'Predictor') -> tuple[Questions, int | None]:
   """Returns the questions of a file, and their number if it can be known."""
   from hyperprompt_jax.inference.questions import QuestionFile
 
   file = QuestionFile(path, predictor.tasks)
   # Every line is checked before anything is computed.
   number = sum(1 for _ in file.read()) if file.can_be_read_again else None
-  asked = (
+  questions = (
     (record, predictor.question(record['task'], record['inputs'], place))
     for place, record in enumerate(file.read())
   )
-  return asked, number
+  return questions, number
 
 
 def _configure(parsed: arguments.Parsed) -> None:
@@ -222,14 +222,12 @@ def _submit(parsed: arguments.Parsed) -> None:
 def _answer(
   flags: argparse.Namespace,
   predictor: 'Predictor',
-  asked: Asked,
+  questions: Questions,
   generation: Generation,
   number: int | None,
 ) -> None:
   """Writes an answer for every question, in the order that they come in."""
   import itertools
-
-  import rich.progress
 
   from hyperprompt_jax.runtime import files
 
@@ -237,17 +235,11 @@ def _answer(
   with files.writing_output(f'--output {flags.output}'), _output(flags, predictor) as out:
     if out.done:
       terminal.say(f'{out.done} answers of an earlier start are kept; going on after them')
-    left = itertools.islice(asked, out.done, None)
-    records, questions = itertools.tee(left)
-    answers = predictor.answers((question for _, question in questions), generation)
-    console = terminal.stderr_console()
-    shown = rich.progress.track(
-      answers,
-      f'predicting with step {predictor.step}',
-      None if number is None else number - out.done,
-      console=console,
-      disable=not console.is_terminal,
-    )
+    left = itertools.islice(questions, out.done, None)
+    records, inputs = itertools.tee(left)
+    answers = predictor.answers((question for _, question in inputs), generation)
+    total = None if number is None else number - out.done
+    shown = terminal.track(answers, f'predicting with step {predictor.step}', total)
     written = out.done
     for (record, _), answer in zip(records, shown, strict=True):
       out.write({**record, **_described(answer, flags)})

@@ -7,13 +7,12 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-import rich.progress
 import seqio
 
 import hyperprompt_tasks
-from hyperprompt_jax.data import datasets, features, splits
-from hyperprompt_jax.data.access import Access
+from hyperprompt_jax.data import datasets, features
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.evaluation import examples as examples_of
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.inference.answers import Generation
 from hyperprompt_jax.inference.batches import Question
@@ -73,13 +72,12 @@ def questions(
     name: names the SeqIO task.
     split: names the split.
   """
-  text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
   for place, example in enumerate(_examples(name, split, opened)):
-    question = _question(predictor, example, place)
+    question = examples_of.question(predictor, example, place)
     task = predictor.tasks[question.task_id]
-    record = {'task': task, 'inputs': text(example, 'inputs')}
-    if 'targets_pretokenized' in example:
-      record['targets'] = text(example, 'targets')
+    record = {'task': task, 'inputs': examples_of.text(example, 'inputs')}
+    if examples_of.has_target(example):
+      record['targets'] = examples_of.text(example, 'targets')
     yield record, question
 
 
@@ -130,21 +128,9 @@ def _texts(
   predictor: Predictor, examples: Sequence[Mapping[str, Any]], description: str
 ) -> list[str]:
   """Returns the answers to examples, and shows how far they are."""
-  asked = (_question(predictor, example, n) for n, example in enumerate(examples))
-  answers, console = predictor.answers(asked, Generation()), terminal.stderr_console()
-  shown = rich.progress.track(
-    answers,
-    description,
-    len(examples),
-    console=console,
-    disable=not console.is_terminal,
-  )
-  return [answer.text for answer in shown]
-
-
-def _question(predictor: Predictor, example: Mapping[str, Any], place: int) -> Question:
-  task_id = int(example[features.TASK_IDS][0])
-  return predictor.question_of(task_id, example['inputs'].tolist(), place)
+  inputs = (examples_of.question(predictor, e, n) for n, e in enumerate(examples))
+  answers = predictor.answers(inputs, Generation())
+  return [answer.text for answer in terminal.track(answers, description, len(examples))]
 
 
 @contextlib.contextmanager
@@ -159,9 +145,7 @@ def _output_file(output: str) -> Iterator[IO[Any]]:
 
 def _examples(name: str, split: str, opened: Opened) -> Iterator[Mapping[str, Any]]:
   """Yields a SeqIO task's split, in its order, as SeqIO gives it."""
-  access = dataclasses.replace(Access.from_settings(opened.data), use_cached=False)
-  task = seqio.TaskRegistry.get(name)
-  dataset = splits.datasets([task], split, access, None)[name]
+  dataset = examples_of.datasets([seqio.TaskRegistry.get(name)], split, opened.data)[name]
   for example in dataset.as_numpy_iterator():
     features.check_task_ids(example, opened.run.model.task_list)
     yield example

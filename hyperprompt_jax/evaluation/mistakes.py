@@ -8,10 +8,9 @@ from typing import Any
 import seqio
 
 import hyperprompt_tasks
-from hyperprompt_jax.data import datasets, features, splits
-from hyperprompt_jax.data.access import Access
+from hyperprompt_jax.data import datasets
 from hyperprompt_jax.errors import UserError
-from hyperprompt_jax.evaluation import runs
+from hyperprompt_jax.evaluation import examples, runs
 from hyperprompt_jax.inference.answers import Answer, Generation
 from hyperprompt_jax.inference.predictor import Predictor
 from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
@@ -89,8 +88,7 @@ def find(
   datasets.check_mixture(data.mixture_or_task_name, split)
   members = seqio.get_subtasks(seqio.get_mixture_or_task(data.mixture_or_task_name))
   tasks = [task for task in members if split in task.splits]
-  access = dataclasses.replace(Access.from_settings(data), use_cached=False)
-  opened = splits.datasets(tasks, split, access, None)
+  opened = examples.datasets(tasks, split, data)
   predictor = run.predictor(step, data)
   names = hyperprompt_tasks.short_names(data.mixture_or_task_name, split)
   return {
@@ -108,32 +106,28 @@ def find(
 def _of_task(
   predictor: Predictor,
   name: str,
-  examples: Sequence[Mapping[str, Any]],
+  rows: Sequence[Mapping[str, Any]],
   most: int,
   *,
   ranks: bool,
 ) -> TaskMistakes:
-  if any('targets_pretokenized' not in example for example in examples):
+  if not all(map(examples.has_target, rows)):
     raise UserError(f'{name}: an example has no target, so that no answer can be wrong')
-  text = lambda example, key: example[f'{key}_pretokenized'].decode('utf-8')
-  inputs = [text(example, 'inputs') for example in examples]
-  targets = [text(example, 'targets') for example in examples]
+  inputs = [examples.text(row, 'inputs') for row in rows]
+  targets = [examples.text(row, 'targets') for row in rows]
   labels = hyperprompt_tasks.labels(name) or ()
   task = hyperprompt_tasks.conditioned_task(name) or ''
   if ranks and labels:
     answers = predictor.rank(task, inputs, labels)
   else:
-    questions = (
-      predictor.question_of(int(e[features.TASK_IDS][0]), e['inputs'].tolist(), place)
-      for place, e in enumerate(examples)
-    )
+    questions = (examples.question(predictor, row, place) for place, row in enumerate(rows))
     answers = list(predictor.answers(questions, Generation()))
   wrong = [n for n, answer in enumerate(answers) if answer.text != targets[n]]
   return TaskMistakes(
     labels,
     _confusion(labels, targets, answers),
     _wrongest(predictor, task, [(inputs[n], targets[n], answers[n]) for n in wrong], most),
-    len(examples),
+    len(rows),
   )
 
 

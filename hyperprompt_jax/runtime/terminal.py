@@ -6,13 +6,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import rich.box
 import rich.console
 import rich.progress
 import rich.table
 import rich.text
+
+T = TypeVar('T')
 
 _silent = False
 # Tables of more tasks show those at both ends.
@@ -144,6 +147,20 @@ class Progress:
     """Leaves the bar as it is."""
     if self._bar:
       self._bar.stop()
+
+
+def track(items: Iterable[T], title: str, total: int | None) -> Iterable[T]:
+  """Shows a progress bar in a terminal while items are taken.
+
+  Args:
+    items: are passed on, one after the other.
+    title: stands before the bar.
+    total: is their number; None if it is not known.
+  """
+  console = stderr_console()
+  return rich.progress.track(
+    items, title, total, console=console, disable=not console.is_terminal
+  )
 
 
 @contextlib.contextmanager
