@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from etils import epath
 
-from hyperprompt_jax.checkpoints.formats.huggingface import open_file
+from hyperprompt_jax.checkpoints.formats.huggingface import in_shards, open_file, save_file
 from hyperprompt_jax.checkpoints.lazy import LazyArray
 from hyperprompt_jax.configuration import recorded
 from hyperprompt_jax.configuration.recorded import RecordedRun
-from hyperprompt_jax.errors import UserError, reason_of
+from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation.scores import scores_by_step
 from hyperprompt_jax.runtime.metrics_file import METRICS_FILE, read_metrics
 
@@ -49,31 +47,20 @@ def write(
     OSError: if the folder cannot be written.
   """
   digests: dict[str, str] = {}
-  shards: list[list[str]] = [[]]
-  size = 0
-  for path, array in arrays.items():
-    if shards[-1] and size + array.nbytes > _SHARD_BYTES:
-      shards.append([])
-      size = 0
-    shards[-1].append(path)
-    size += array.nbytes
-  for number, paths in enumerate(shards, 1):
+  for number, paths in enumerate(in_shards(arrays, _SHARD_BYTES), 1):
     tensors = {}
     for path in paths:
       tensors[path] = np.ascontiguousarray(arrays[path].read())
       yield path
     file = folder / f'parameters-{number:05d}.safetensors'
-    try:
-      safetensors.numpy.save_file(tensors, file)
-    except safetensors.SafetensorError as error:
-      raise OSError(reason_of(error)) from error
+    save_file(tensors, file)
     digests[file.name] = _digest(file)
   if record.vocabulary != recorded.BYTES:
     vocabulary = recorded.VOCABULARY_FILE
     shutil.copyfile(f'{run}/{vocabulary}', folder / vocabulary)
   trained = {'step': step, 'scores': _scores(run, record, step), 'sha256': digests}
-  whole = dataclasses.replace(record, declarations=(), folders={}, trained=trained)
-  (folder / recorded.FILE).write_text(whole.to_json(), encoding='utf-8')
+  described = dataclasses.replace(record, declarations=(), folders={}, trained=trained)
+  (folder / recorded.FILE).write_text(described.to_json(), encoding='utf-8')
 
 
 def read(path: str) -> tuple[dict[str, LazyArray], RecordedRun]:

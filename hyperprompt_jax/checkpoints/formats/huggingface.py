@@ -283,6 +283,45 @@ def _lazy(path: pathlib.Path, name: str, shape: tuple[int, ...], dtype: str) -> 
 _DTYPES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16', 'F64': 'float64'}
 
 
+def in_shards(arrays: Mapping[str, LazyArray], most: int) -> list[list[str]]:
+  """Divides arrays into files.
+
+  Args:
+    arrays: are the arrays by their paths.
+    most: is the size of a file in bytes, unless a single array is larger.
+
+  Returns:
+    The paths of each file, in their order.
+  """
+  shards: list[list[str]] = [[]]
+  size = 0
+  for path, array in arrays.items():
+    if shards[-1] and size + array.nbytes > most:
+      shards.append([])
+      size = 0
+    shards[-1].append(path)
+    size += array.nbytes
+  return shards
+
+
+def save_file(
+  tensors: Mapping[str, np.ndarray],
+  file: pathlib.Path,
+  metadata: Mapping[str, str] | None = None,
+) -> None:
+  """Writes a file of safetensors.
+
+  Raises:
+    OSError: if it cannot be written, say because the disk is full.
+  """
+  try:
+    safetensors.numpy.save_file(
+      dict(tensors), file, metadata=dict(metadata) if metadata else None
+    )
+  except safetensors.SafetensorError as error:
+    raise OSError(reason_of(error)) from error
+
+
 def write(
   folder: pathlib.Path, arrays: Mapping[str, LazyArray], config: Config
 ) -> Iterator[str]:
@@ -299,14 +338,7 @@ def write(
   Raises:
     OSError: if the folder cannot be written, say because the disk is full.
   """
-  shards: list[list[str]] = [[]]
-  size = 0
-  for path, array in arrays.items():
-    if shards[-1] and size + array.nbytes > _SHARD_BYTES:
-      shards.append([])
-      size = 0
-    shards[-1].append(path)
-    size += array.nbytes
+  shards = in_shards(arrays, _SHARD_BYTES)
   places = {}
   for number, paths in enumerate(shards, 1):
     file = WEIGHTS_FILE
@@ -319,10 +351,7 @@ def write(
       tensors[name] = np.ascontiguousarray(read.T if transpose else read)
       places[name] = file
       yield path
-    try:
-      safetensors.numpy.save_file(tensors, folder / file, metadata={'format': 'pt'})
-    except safetensors.SafetensorError as error:
-      raise OSError(reason_of(error)) from error
+    save_file(tensors, folder / file, metadata={'format': 'pt'})
   if len(shards) > 1:
     total = sum(array.nbytes for array in arrays.values())
     _write_json(
