@@ -14,7 +14,6 @@ import numpy as np
 from hyperprompt_jax import decoding
 from hyperprompt_jax.inference.answers import Generation
 from hyperprompt_jax.model import Model
-from hyperprompt_jax.nn.transformer import Transformer
 from hyperprompt_jax.partitioning import Partitioner
 
 Features = Mapping[str, Any]
@@ -143,17 +142,10 @@ class Programs:
 
 
 def _encode(model: Model, params: Any, conditioning: Any, features: Features) -> Any:
-  inputs = features['encoder_input_tokens']
-  encoded: Any = model.module.apply(
-    {'params': params},
-    inputs,
-    features['task_ids'],
-    conditioning,
-    enable_dropout=False,
-    method=Transformer.encode,
-  )
+  encoded = model.encode(params, conditioning, features)
+  length = features['encoder_input_tokens'].shape[1]
   # Input prompts, where a method has them, stand before the tokens.
-  return encoded.activations[:, -inputs.shape[1] :].astype(jnp.float32)
+  return encoded.activations[:, -length:].astype(jnp.float32)
 
 
 def _generate(
