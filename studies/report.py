@@ -228,7 +228,7 @@ def gate(results: Synthetic) -> str:
 
 
 def convergence_rows(results: Synthetic) -> list[list[str]]:
-  """What is left of differences at many times the steps."""
+  """Means and differences of arms that were trained for many times the steps."""
   rows = []
   for name in synthetic.LONG_METHODS:
     scores = results.arm(name, times=synthetic.LONG)

@@ -48,7 +48,9 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   companies = [[task] for task in range(NUM_TASKS)] if alone else [[*range(NUM_TASKS)]]
   runs = [_Run(experiment, companies) for experiment in experiments]
   test = tasks.rows(SHAPE, TEST_ROWS, TEST_SEED)
-  train = jax.tree.map(lambda *x: np.concatenate(x), *[run.rows for run in runs])
+  size = len(companies)
+  replicas = lambda *x: np.repeat(np.stack(x), size, axis=0)
+  train = jax.tree.map(replicas, *[run.rows for run in runs])
   curve = []
 
   def look(_: int, params: Params) -> None:
@@ -59,21 +61,20 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
     jax.vmap(model.init)(jnp.concatenate([run.keys for run in runs])),
     train,
     np.concatenate([run.order for run in runs]),
-    np.concatenate([run.rates for run in runs]),
+    replicas(*[run.rates for run in runs]),
     look,
   )
   fitted = np.asarray(_right_of_own_rows(model, params, train))
   sizes = networks.parameters(model)
-  sizes['parameters'] *= len(companies)
+  sizes['parameters'] *= size
   seconds = round((time.monotonic() - start) / len(runs), 1)
-  size = len(companies)
   return [
     {
       'experiment': dataclasses.asdict(run.experiment),
       **sizes,
       **_scores(
         [_of_own_tasks(right[part], test, companies) for right in curve],
-        _of_own_tasks(fitted[part], _first(run.rows), companies),
+        _of_own_tasks(fitted[part], run.rows, companies),
       ),
       'seconds': seconds,
     }
@@ -82,21 +83,20 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
 
 
 class _Run:
-  """What the replicas of one run are trained on; single tasks have a replica each."""
+  """Rows, order and rates of one run, whose single tasks have a replica each."""
 
   def __init__(self, experiment: Experiment, companies: list[list[int]]):
-    copies = lambda x: np.broadcast_to(x, (len(companies), *x.shape))
     rows = tasks.rows(SHAPE, TRAIN_ROWS, experiment.seed)
     recipe = Recipe(experiment.rate, experiment.steps, BATCH // len(companies))
     own = [np.flatnonzero(np.isin(rows['task_ids'][:, 0], names)) for names in companies]
     self.experiment = experiment
     self.keys = jax.random.split(jax.random.key(experiment.seed), len(companies))
-    self.rows = {name: copies(value) for name, value in rows.items()}
-    self.rates = copies(recipe.rates())
+    self.rows = rows
+    self.rates = recipe.rates()
     self.order = np.stack(
       [
-        training.epochs(rows, recipe, seed)
-        for seed, rows in enumerate(own, start=experiment.seed * NUM_TASKS)
+        training.epochs(numbers, recipe, seed)
+        for seed, numbers in enumerate(own, start=experiment.seed * NUM_TASKS)
       ]
     )
 
@@ -116,11 +116,6 @@ def _scores(curve: list[np.ndarray], fitted: np.ndarray) -> Record:
     'exact_match': round(100 * float(curve[-1].all(-1).mean()), 3),
     'train_tokens': round(100 * float(fitted.mean()), 3),
   }
-
-
-def _first(rows: Rows) -> Rows:
-  """The rows of the first replica of a run; all of them have the same."""
-  return {name: value[0] for name, value in rows.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)
