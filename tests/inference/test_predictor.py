@@ -44,19 +44,21 @@ def test_a_mixed_batch_answers_as_one_question_at_a_time_does(method):
     assert differ == (method not in ('mtl', 'single_task'))
 
 
-def test_candidates_have_the_likelihood_of_their_tokens(predictor):
-  (greedy,) = predictor.predict('a', ['abc'])
-  (beams,) = predictor.predict('a', ['abc'], num_decodes=4, alpha=0.0)
+# No beam of the first input has ended, and one of the second, which leaves out the others.
+@pytest.mark.parametrize(('text', 'number'), [('hello', 4), ('abc', 1)])
+def test_candidates_have_the_likelihood_of_their_tokens(predictor, text, number):
+  (greedy,) = predictor.predict('a', [text])
+  (beams,) = predictor.predict('a', [text], num_decodes=4, alpha=0.0)
   candidates = [beams, *beams.alternatives]
   likelihoods = [c.log_likelihood for c in candidates]
-  # A search whose beams have not all ended gives those that have.
   assert likelihoods == sorted(likelihoods, reverse=True)
-  assert 1 <= len(likelihoods) == len({*likelihoods}) <= 4
+  assert len(likelihoods) == len({*likelihoods}) == number
   assert likelihoods[0] >= greedy.log_likelihood - 1e-5
   # Texts that bytes can say are scored by the other program, which sees all tokens at once.
   exact = [c for c in candidates if made_of(c.text) == c.tokens]
+  assert bool(exact) == beams.finished
   for candidate in exact:
-    (score,) = predictor.score('a', ['abc'], [candidate.text])
+    (score,) = predictor.score('a', [text], [candidate.text])
     assert score.log_likelihood == pytest.approx(candidate.log_likelihood, abs=1e-4)
     assert score.num_tokens == len(candidate.tokens)
 
@@ -126,10 +128,10 @@ def test_a_sequence_gives_a_list_and_an_iterable_is_read_as_it_is_answered(predi
 
 
 def test_threads_do_not_disturb_each_other(predictor):
-  asked = [[(task, f'{task} {n}') for task in predictor.tasks] for n in range(6)]
-  expected = [predictor.predict(questions) for questions in asked]
+  calls = [[(task, f'{task} {n}') for task in predictor.tasks] for n in range(6)]
+  expected = [predictor.predict(questions) for questions in calls]
   with concurrent.futures.ThreadPoolExecutor(6) as pool:
-    answered = list(pool.map(predictor.predict, asked))
+    answered = list(pool.map(predictor.predict, calls))
   for one, other in zip(answered, expected, strict=True):
     assert [a.tokens for a in one] == [a.tokens for a in other]
 

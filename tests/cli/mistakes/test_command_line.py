@@ -224,7 +224,11 @@ def test_a_gin_file_that_does_not_parse(refused, tmp_path, content):
   [
     ("from_files.files = {'a': 3}", 'from_files.files must be of type Mapping['),
     ("from_files.labels = {'a': 'yes'}", 'from_files.labels must be of type Mapping['),
-    ("condition.tasks = {'a': 'b'}", 'condition.tasks must be of type Mapping[str, float'),
+    (
+      "condition.tasks = {'a': 'b'}",
+      'condition.tasks must be of type '
+      'Mapping[str, float | hyperprompt_tasks.rates.Proportional]',
+    ),
     ("condition.task_list = 'abc'", 'task_list must be of type Sequence[str] or None'),
     ("condition.task_list = ['a', 3]", 'task_list must be of type Sequence[str] or None'),
   ],
