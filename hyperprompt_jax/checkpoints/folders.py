@@ -69,10 +69,10 @@ def decide(path: str) -> Decided:
   has_record = os.path.lexists(inside(recorded.FILE))
   if has_record and os.path.lexists(inside(BUNDLE_PARAMETERS)):
     return Decided(BUNDLE, path, run=path)
-  whole = os.path.abspath(path)
-  if _is_step(os.path.basename(whole)) and os.path.isdir(inside('params')):
-    run = os.path.dirname(os.path.dirname(whole))
-    return Decided(RUN, path, run, int(os.path.basename(whole)))
+  absolute = os.path.abspath(path)
+  if _is_step(os.path.basename(absolute)) and os.path.isdir(inside('params')):
+    run = os.path.dirname(os.path.dirname(absolute))
+    return Decided(RUN, path, run, int(os.path.basename(absolute)))
   if steps(path) or has_record:
     return Decided(RUN, path, path)
   if os.path.lexists(inside(T5X_CHECKPOINT)):

@@ -103,11 +103,11 @@ class Generation:
       value = getattr(self, name)
       if value is None and name == 'max_length':
         continue
-      whole = name not in ('temperature', 'top_p', 'alpha')
-      kinds = (int,) if whole else (int, float)
+      is_integer = name not in ('temperature', 'top_p', 'alpha')
+      kinds = (int,) if is_integer else (int, float)
       right = isinstance(value, kinds) and not isinstance(value, bool)
       if not right or not least <= value <= most:
-        kind = 'an integer' if whole else 'a number'
+        kind = 'an integer' if is_integer else 'a number'
         raise UserError(f'{name} must be {kind} from {least} to {most}, not {shown(value)}')
     if (self.top_k or self.top_p) and not self.temperature:
       raise UserError(

@@ -48,8 +48,8 @@ def test_list_shows_what_build_has_made(cached, capsys):
 def test_verify_removes_what_is_damaged_and_nothing_else(cached, tmp_path, capsys):
   copy = tmp_path / 'copy'
   shutil.copytree(cached, copy)
-  whole = report(capsys, 'verify', f'--data_cache={copy}')
-  assert whole['removed'] == [] and whole['entries_left'] == 2
+  verified = report(capsys, 'verify', f'--data_cache={copy}')
+  assert verified['removed'] == [] and verified['entries_left'] == 2
   path, *_ = sorted(copy.glob('*/train-*/examples.bin'))
   contents = bytearray(path.read_bytes())
   contents[1000] ^= 4

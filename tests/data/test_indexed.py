@@ -76,8 +76,8 @@ def test_readers_are_restored_anywhere_on_any_hosts(number, tmp_path):
       reader.restore(folders[at])
     for step in range(at, min(12, at + 3)):
       parts = [next(reader) for reader in readers]
-      whole = {name: sum(part[name] for part in parts) // copies for name in parts[0]}
-      assert same(whole, batches[step]), (number, at, step)
+      joined = {name: sum(part[name] for part in parts) // copies for name in parts[0]}
+      assert same(joined, batches[step]), (number, at, step)
     for reader in readers:
       assert reader.number == min(12, at + 3)
       reader.close()
@@ -99,8 +99,8 @@ def test_from_any_step_of_three_epochs_any_hosts_make_the_same_batches(number, t
     placed = restored.at(starts[at])
     assert placed.end == starts[at + 1]
     parts = [restored.features(placed, own) for own in hosts]
-    whole = {name: sum(part[name] for part in parts) // copies for name in parts[0]}
-    assert same(whole, batches[at]), (number, at)
+    joined = {name: sum(part[name] for part in parts) // copies for name in parts[0]}
+    assert same(joined, batches[at]), (number, at)
   drawn = unbroken._draws.at(0, starts[-1])
   for task, task_examples in enumerate(examples):
     seen, size = drawn.example[drawn.task == task], len(task_examples)

@@ -117,11 +117,11 @@ def test_a_task_shows_as_many_predictions_as_asked_and_counts_the_rest(make_run,
 def test_a_last_line_that_a_kill_cut_short_is_left_out(make_run, tmp_path, capsys):
   folder = make_run('run')
   file = tmp_path / 'run/inference_eval/t-000020.jsonl'
-  whole = file.read_text()
-  file.write_text(whole + '{"input": {"inp')
+  text = file.read_text()
+  file.write_text(text + '{"input": {"inp')
   report(folder)
   assert '1 of 2 answers differ' in (tmp_path / 'run/report.html').read_text()
-  file.write_text('{"input": 3}\n' + whole)
+  file.write_text('{"input": 3}\n' + text)
   assert cli.main(['report', folder]) == 2
   assert f'{file}, line 1 is no prediction: remove it' in capsys.readouterr().err
 

@@ -32,6 +32,7 @@ print(share_of_new_pages())
 """
 
 
+# The workaround calls glibc's mallopt, and does nothing with another C library.
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='other allocators differ')
 @pytest.mark.parametrize(
   ('memory', 'variables', 'is_kept'),

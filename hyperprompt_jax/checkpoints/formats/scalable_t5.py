@@ -45,8 +45,8 @@ def _layer(stack: LazyArray, number: int) -> LazyArray:
   before, after = stack.shape[:_LAYER_AXIS], stack.shape[_LAYER_AXIS + 1 :]
 
   def read(index: Index) -> np.ndarray:
-    whole = (*index[:_LAYER_AXIS], slice(number, number + 1), *index[_LAYER_AXIS:])
-    return stack.read(whole).squeeze(_LAYER_AXIS)
+    stacked = (*index[:_LAYER_AXIS], slice(number, number + 1), *index[_LAYER_AXIS:])
+    return stack.read(stacked).squeeze(_LAYER_AXIS)
 
   return dataclasses.replace(stack, shape=(*before, *after), read_index=read)
 
