@@ -109,6 +109,8 @@ def test_a_deletion_that_is_interrupted_lists_what_is_left(ready, script):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
+    # Tests that run in the background ignore the signal, and so would the script.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   while ' list ' not in ' '.join(world.calls('gcloud')[-1:]):
     time.sleep(0.05)
