@@ -249,30 +249,20 @@ class Columns:
     ends = self._arrays[feature][1]
     if rows is None:
       return np.diff(ends.astype(np.int64), prepend=0)
-    return self._span(feature, rows)[1]
+    return self.span(feature, rows)[1]
 
-  def vectors(
-    self, feature: str, rows: np.ndarray, limit: int | None = None
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def vectors(self, feature: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The values of a vector feature in some rows.
-
-    Args:
-      feature: names a feature of vectors.
-      rows: holds the numbers of the rows, int64 `[n]`.
-      limit: takes no more than so many values of each; None takes all.
 
     Returns:
       The values one after another, and how many each row has, int64 `[n]`.
     """
-    start, length = self._span(feature, rows)
-    if limit is not None:
-      length = np.minimum(length, limit)
+    start, length = self.span(feature, rows)
     return self._arrays[feature][0][spans(start, length)], length
 
-  def last(self, feature: str, rows: np.ndarray) -> np.ndarray:
-    """The last value of a vector feature, which has one, in some rows."""
-    start, length = self._span(feature, rows)
-    return self._arrays[feature][0][start + length - 1]
+  def flat(self, feature: str) -> np.ndarray:
+    """The values of a feature in all rows, one row after another."""
+    return self._arrays[feature][0]
 
   def values(self, feature: str, rows: np.ndarray) -> Values:
     """A feature of some rows."""
@@ -287,7 +277,12 @@ class Columns:
       index = spans(start, end - start)
     return Values(flat[index].astype(dtype), tuple(lengths), text)
 
-  def _span(self, feature: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def span(self, feature: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the values of a vector feature are in `flat` for some rows.
+
+    Returns:
+      The place of the first value of each row, and how many it has, int64 `[n]`.
+    """
     ends = self._arrays[feature][1]
     start = np.where(rows > 0, ends[rows - 1], 0).astype(np.int64)
     return start, ends[rows].astype(np.int64) - start

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hyperprompt_jax.data.cache import Entry
-from hyperprompt_jax.data.columns import Columns
+from hyperprompt_jax.data.columns import Columns, spans
 
 # How a feature is cut to a length: after so many tokens, or so that its EOS stays.
 CUT, CUT_BEFORE_EOS = 'cut', 'cut_before_eos'
@@ -44,10 +44,8 @@ class Examples:
     """How many tokens some rows have when they are cut, int64 `[n]`."""
     return np.minimum(self.columns.lengths(feature, rows), limit)
 
-  def tokens(
-    self, feature: str, rows: np.ndarray, limit: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens of some rows, cut as the task's own pipeline would cut them.
+  def spans(self, feature: str, rows: np.ndarray, limit: int) -> np.ndarray:
+    """Where the tokens of some rows are, cut as the task's own pipeline would cut them.
 
     Args:
       feature: is `inputs` or `targets`.
@@ -55,14 +53,28 @@ class Examples:
       limit: is the length to cut to.
 
     Returns:
+      Of each row, int64 `[3, n]`: the place of its first token among `columns.flat`, the
+      number of its tokens, and the place of the token that is its last. A cut row may end
+      with the EOS that it had.
+    """
+    start, length = self.columns.span(feature, rows)
+    cut = np.minimum(length, limit)
+    kept_eos = self.rules.get(feature) == CUT_BEFORE_EOS
+    return np.stack([start, cut, start + (length if kept_eos else cut) - 1])
+
+  def tokens(
+    self, feature: str, rows: np.ndarray, limit: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of some rows, which `spans` locates.
+
+    Returns:
       The tokens one after another, int32, and how many each row has, int64 `[n]`.
     """
-    flat, length = self.columns.vectors(feature, rows, limit)
-    flat = flat.astype(np.int32)
-    if self.rules.get(feature) == CUT_BEFORE_EOS and limit > 0:
-      full = np.flatnonzero(length == limit)
-      # Of a row that just fits, the last token is the EOS that it had.
-      flat[np.cumsum(length)[full] - 1] = self.columns.last(feature, rows[full])
+    start, length, last = self.spans(feature, rows, limit)
+    column = self.columns.flat(feature)
+    flat = column[spans(start, length)].astype(np.int32)
+    some = length > 0
+    flat[np.cumsum(length)[some] - 1] = column[last[some]]
     return flat, length
 
   def task_ids(self, rows: np.ndarray) -> np.ndarray:

@@ -18,9 +18,16 @@ import numpy as np
 from etils import epath
 
 from hyperprompt_jax.data import packing
-from hyperprompt_jax.data.columns import spans
 from hyperprompt_jax.data.examples import Examples
-from hyperprompt_jax.data.order import Drawn, Draws
+from hyperprompt_jax.data.located import (
+  TOKEN_FEATURES,
+  Located,
+  copy_tokens,
+  joined,
+  locate,
+  mark_segments,
+)
+from hyperprompt_jax.data.order import Draws
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import files
 
@@ -58,12 +65,12 @@ class Placed:
 
   Attributes:
     start: is the number of the first draw.
-    drawn: holds the draws.
+    drawn: holds the draws, and where their tokens are.
     row: says in which row of the batch each draw is, int64 `[n]`.
   """
 
   start: int
-  drawn: Drawn
+  drawn: Located
   row: np.ndarray
 
   @property
@@ -88,18 +95,22 @@ class Batches:
     self.settings = settings
     names = [task.name for task in examples]
     self._draws = Draws(names, [len(task) for task in examples], rates, settings.seed)
-    self._blocks: dict[int, Drawn] = {}
+    self._blocks: dict[int, Located] = {}
+    self._tokens = {
+      feature: [task.columns.flat(feature) for task in examples]
+      for feature in TOKEN_FEATURES
+    }
 
   def at(self, start: int) -> Placed:
     """The batch that begins with a draw."""
     settings = self.settings
     if not settings.pack:
-      drawn = self._drawn(start, settings.batch_size)
+      drawn = self._located(start, settings.batch_size)
       return Placed(start, drawn, np.arange(settings.batch_size))
-    drawn = self._drawn(start, settings.batch_size * settings.max_segments)
+    drawn = self._located(start, settings.batch_size * settings.max_segments)
     room = np.array([settings.lengths['inputs'], settings.lengths['targets']])
     row = packing.place(
-      np.stack([self._lengths(drawn, 'inputs'), self._lengths(drawn, 'targets')], 1),
+      np.stack([drawn.spans[feature][1] for feature in TOKEN_FEATURES], 1),
       room,
       settings.batch_size,
       settings.max_segments,
@@ -133,41 +144,34 @@ class Batches:
       The features, int32, `[rows, length]`.
     """
     settings = self.settings
-    kept = slice(None) if own is None else np.flatnonzero(own[placed.row])
-    drawn = Drawn(
-      placed.drawn.task[kept], placed.drawn.epoch[kept], placed.drawn.example[kept]
-    )
-    row = placed.row[kept]
+    drawn, row = placed.drawn, placed.row
+    if own is not None and not own.all():
+      kept = np.flatnonzero(own[row])
+      drawn, row = drawn[kept], row[kept]
     segment = _rank(row)
     rows = settings.batch_size
     task_ids = np.zeros((rows, settings.max_segments if settings.pack else 1), np.int32)
+    task_ids[row, segment] = drawn.task_ids
     batch: dict[str, Any] = {}
-    flat: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for feature, part in (('inputs', 'encoder'), ('targets', 'decoder')):
-      tokens, length = self._tokens(drawn, feature)
-      before = _before_in_row(length, row)
-      width = settings.lengths[feature]
-      index = spans(row * width + before, length)
-      target = np.zeros(rows * width, np.int32)
-      target[index] = tokens
-      flat[feature] = target.reshape(rows, width), index
+    tokens: dict[str, np.ndarray] = {}
+    tasks = drawn.task.tolist()
+    for feature, part in zip(TOKEN_FEATURES, ('encoder', 'decoder'), strict=True):
+      spans, width = drawn.spans[feature], settings.lengths[feature]
+      to = row * width + _before_in_row(spans[1], row)
+      flat = np.zeros(rows * width, np.int32)
+      copy_tokens([self._tokens[feature][task] for task in tasks], spans, flat, to)
+      tokens[feature] = flat.reshape(rows, width)
       if settings.pack:
-        for name, values in (
-          ('segment_ids', np.repeat(segment + 1, length)),
-          ('positions', spans(np.zeros_like(length), length)),
-        ):
-          of_part = np.zeros(rows * width, np.int32)
-          of_part[index] = values
-          batch[f'{part}_{name}'] = of_part.reshape(rows, width)
-    for task, chosen in self._by_task(drawn):
-      task_ids[row[chosen], segment[chosen]] = task.task_ids(drawn.example[chosen])
-    targets = flat['targets'][0]
+        batch[f'{part}_segment_ids'], batch[f'{part}_positions'] = mark_segments(
+          segment, spans[1], to, (rows, width)
+        )
+    targets = tokens['targets']
     shifted = np.zeros_like(targets)
     shifted[:, 1:] = targets[:, :-1]
     if settings.pack:
       shifted[batch['decoder_positions'] == 0] = 0
     batch |= {
-      'encoder_input_tokens': flat['inputs'][0],
+      'encoder_input_tokens': tokens['inputs'],
       'decoder_target_tokens': targets,
       'decoder_input_tokens': shifted,
       'decoder_loss_weights': (targets != 0).astype(np.int32),
@@ -175,52 +179,16 @@ class Batches:
     }
     return batch
 
-  def _drawn(self, start: int, count: int) -> Drawn:
+  def _located(self, start: int, count: int) -> Located:
     """Draws, computed in blocks, of which the last few are kept."""
     numbers = range(start // _BLOCK, (start + count - 1) // _BLOCK + 1)
-    self._blocks = {
-      n: self._blocks.get(n) or self._draws.at(n * _BLOCK, _BLOCK) for n in numbers
-    }
-    parts = list(self._blocks.values())
-    drawn = parts[0]
-    if len(parts) > 1:
-      drawn = Drawn(
-        np.concatenate([block.task for block in parts]),
-        np.concatenate([block.epoch for block in parts]),
-        np.concatenate([block.example for block in parts]),
-      )
+    self._blocks = {n: self._blocks.get(n) or self._block(n) for n in numbers}
     skipped = start - numbers[0] * _BLOCK
-    return drawn[skipped : skipped + count]
+    return joined(list(self._blocks.values()))[skipped : skipped + count]
 
-  def _by_task(self, drawn: Drawn) -> Iterator[tuple[Examples, np.ndarray]]:
-    """The examples of each task that is drawn, and which draws are of it."""
-    if not len(drawn):
-      return
-    by_task = np.argsort(drawn.task, kind='stable')
-    borders = np.flatnonzero(np.diff(drawn.task[by_task])) + 1
-    for chosen in np.split(by_task, borders):
-      yield self.examples[drawn.task[chosen[0]]], chosen
-
-  def _lengths(self, drawn: Drawn, feature: str) -> np.ndarray:
-    limit = self.settings.lengths[feature]
-    length = np.empty(len(drawn), np.int64)
-    for task, chosen in self._by_task(drawn):
-      length[chosen] = task.lengths(feature, drawn.example[chosen], limit)
-    return length
-
-  def _tokens(self, drawn: Drawn, feature: str) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens of draws, one draw after another, and how many each has."""
-    limit = self.settings.lengths[feature]
-    length = np.empty(len(drawn), np.int64)
-    parts = []
-    for task, chosen in self._by_task(drawn):
-      tokens, length[chosen] = task.tokens(feature, drawn.example[chosen], limit)
-      parts.append((chosen, tokens))
-    start = np.cumsum(length) - length
-    result = np.empty(int(length.sum()), np.int32)
-    for chosen, tokens in parts:
-      result[spans(start[chosen], length[chosen])] = tokens
-    return result, length
+  def _block(self, number: int) -> Located:
+    drawn = self._draws.at(number * _BLOCK, _BLOCK)
+    return locate(drawn, self.examples, self.settings.lengths)
 
 
 def _rank(row: np.ndarray) -> np.ndarray:

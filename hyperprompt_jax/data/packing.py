@@ -21,24 +21,26 @@ def place(
   Returns:
     The row of each of the first examples, as many as the batch takes, int64.
   """
-  inputs = np.full(rows, room[0])
-  targets = np.full(rows, room[1])
-  segments = np.zeros(rows, np.int64)
+  # The room of a row is one integer with fields for inputs, targets and segments. The bit
+  # above each field is set, and stays set in a difference where the field has room.
+  limits = (int(room[0]), int(room[1]), max_segments)
+  places, bits = [], 0
+  for limit in limits:
+    places.append(1 << bits)
+    bits += limit.bit_length() + 1
+  dtype = np.int64 if bits < 64 else object
+  above = sum(x << y.bit_length() for x, y in zip(places, limits, strict=True))
+  whole = sum(x * y for x, y in zip(places, limits, strict=True))
+  free = np.full(rows, above + whole, dtype)
+  needed = lengths.astype(dtype) @ np.array(places[:2], dtype) + places[2]
   placed = []
-  first = 0  # all rows before it are full
-  for of_inputs, of_targets in lengths.tolist():
-    fits = (
-      (inputs[first:] >= of_inputs)
-      & (targets[first:] >= of_targets)
-      & (segments[first:] < max_segments)
-    )
-    row = first + int(fits.argmax()) if fits.size else rows
-    if row == rows or not fits[row - first]:
+  left = np.empty_like(free)
+  for need in needed.tolist():
+    np.subtract(free, need, out=left)
+    np.bitwise_and(left, above, out=left)
+    row = int(left.argmax())  # the first with all bits, which no row exceeds
+    if left[row] != above:
       break
-    inputs[row] -= of_inputs
-    targets[row] -= of_targets
-    segments[row] += 1
+    free[row] -= need
     placed.append(row)
-    while first < rows and segments[first] == max_segments:
-      first += 1
   return np.array(placed, np.int64)

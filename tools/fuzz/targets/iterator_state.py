@@ -11,6 +11,7 @@ from etils import epath
 
 from hyperprompt_jax.checkpoints import damage
 from hyperprompt_jax.data import indexed, stream
+from hyperprompt_jax.data.located import Located
 from tools.fuzz.case import Target
 
 _FILES = (indexed.FILE, 'shard_0.index', 'shard_0.data-00000-of-00001')
@@ -26,7 +27,7 @@ class _Numbers:
   def at(self, start: int) -> indexed.Placed:
     """Returns the batch of the two draws from a number on."""
     pair = np.array([start, start + 1])
-    return indexed.Placed(start, indexed.Drawn(pair, pair, pair), pair)
+    return indexed.Placed(start, Located(pair, pair, pair, pair, {}), pair)
 
   def features(self, placed: indexed.Placed, own: np.ndarray) -> Mapping[str, np.ndarray]:
     """Returns the draws."""
