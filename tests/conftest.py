@@ -41,6 +41,7 @@ SLOW_FILES = (
   'methods/test_methods.py',
   'test_methods.py',
   'cli/test_cli.py',
+  'walkthroughs/test_tutorials.py',
   'checkpoints/test_initial.py',
   'training/test_small_tasks.py',
   'training/test_resume.py',
