@@ -73,6 +73,12 @@ def model(method: Method | None = None, **overrides) -> Model:
 
 def init(model: Model, seed: int = 0):
   """Random parameters of about unit gain, without compiling the initialisers."""
+  return jax.tree.map(jnp.array, _init(model, seed))  # copies, which a step may consume
+
+
+@functools.cache
+def _init(model: Model, seed: int):
+  """Draws the arrays of `init`, once for all tests of a model, as NumPy's."""
   rng = np.random.default_rng(seed)
 
   def make(path, leaf):
@@ -81,7 +87,7 @@ def init(model: Model, seed: int = 0):
     near_one = 'scale' in str(path[-1])
     large = any(word in str(path[-1]) for word in ('prompts', 'embedding', '_bias'))
     x = 1 + 0.1 * x if near_one else x * np.sqrt(leaf.shape[-2]) if large else x
-    return jnp.asarray(x, leaf.dtype)
+    return np.asarray(x, leaf.dtype)
 
   return jax.tree_util.tree_map_with_path(make, model.param_shapes())
 
