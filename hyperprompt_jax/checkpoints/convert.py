@@ -10,11 +10,12 @@ from typing import Any
 from etils import epath
 
 import hyperprompt_tasks
-from hyperprompt_jax.checkpoints import folders, model_card
+from hyperprompt_jax.checkpoints import folded, folders, model_card
 from hyperprompt_jax.checkpoints.formats import bundle, huggingface, t5x, t5x_gin
 from hyperprompt_jax.checkpoints.lazy import cast, checked_finite
 from hyperprompt_jax.checkpoints.source import OF_RUNS, Source, open_source
-from hyperprompt_jax.configuration import run_folder
+from hyperprompt_jax.configuration import recorded, run_folder
+from hyperprompt_jax.configuration.recorded import RecordedRun
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.runtime import files, terminal
@@ -32,8 +33,12 @@ def convert(
   dtype: str | None = None,
   drop_method: bool = False,
   keep_nonfinite: bool = False,
+  license_name: str = 'unknown',
 ) -> dict[str, Any]:
   """Converts a checkpoint, one array after another; the output appears whole, at the end.
+
+  T5X's checkpoints hold the method's parameters; Hugging Face's hold the prompts that it
+  makes of all tasks, a modelling file that selects among them, and a model card.
 
   Args:
     path: names the checkpoint, as for `checkpoints.source.open_source`.
@@ -44,6 +49,7 @@ def convert(
     dtype: is the dtype to cast to; None leaves the arrays unchanged, bit for bit.
     drop_method: tells whether to leave out the parameters of the method.
     keep_nonfinite: tells whether to convert NaN and infinite values, with a warning.
+    license_name: is the licence that the model card names.
 
   Returns:
     A description of the output: `checkpoint`, `format`, `step`, `parameters`, `bytes`, and
@@ -55,33 +61,84 @@ def convert(
   """
   source = open_source(path)
   vocabulary = _vocabulary(source)
-  if drop_method:
-    source = source.without_method()
-  elif source.method_paths and to == HUGGING_FACE:
-    raise UserError(
-      f'{path} holds parameters of a method ({source.method_paths[0]}, …), for which a '
-      'Hugging Face T5 has no place: --drop_method leaves them out'
-    )
+  run = folders.decide(path).run
+  record = recorded.read(run) if run else None
+  source, prompts = _with_method(source, record, to, drop_method)
   config = source.backbone_config()
   if vocab_size is not None:
     config = dataclasses.replace(config, vocab_size=vocab_size)
     source = source.with_vocabulary(vocab_size)
-  if dtype is not None:
-    arrays = {path: cast(array, dtype) for path, array in source.arrays.items()}
-    source = dataclasses.replace(source, arrays=arrays)
+  source = _cast(source, dtype)
   if to == HUGGING_FACE:
-    huggingface.check_writable(config)
+    (folded.check_foldable if prompts else huggingface.check_writable)(config)
   nonfinite: set[str] = set()
   source = _checked_finite(source, nonfinite, keep_nonfinite)
   with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
-    name = _write_arrays(source, config, folder, to)
+    name = _write_arrays(source, config, folder, to, prompts)
     vocabulary.copy(folder, to)
     if to == T5X:
       (folder / GIN_FILE).write_text(_gin(path, config, vocabulary.name_in(output)))
+    elif record:
+      _describe(pathlib.Path(folder), source, (str(run), record), license_name)
   if nonfinite:
     names = ', '.join(sorted(nonfinite))
     terminal.say(f'WARNING: {path} has values that are not finite in {names}')
   return _report(source, config, to, str(pathlib.Path(output) / name))
+
+
+def _with_method(
+  source: Source, record: RecordedRun | None, to: str, drop_method: bool
+) -> tuple[Source, folded.Folded | None]:
+  """Returns a source as a format takes it, and its prompts where it takes these.
+
+  Args:
+    source: is the checkpoint.
+    record: is its record; None where it has none.
+    to: is the format.
+    drop_method: tells whether to leave out the method.
+
+  Raises:
+    UserError: if the format has no place for the method.
+  """
+  if drop_method:
+    return source.without_method(), None
+  if not source.method_paths:
+    return source, None
+  if source.method_paths[0].startswith(huggingface.FOLDED):
+    raise UserError(
+      f'{source.path} holds prompts that were exported, from which no method can be made '
+      'again: --drop_method converts the network without them'
+    )
+  if to == T5X:
+    return source, None
+  if record is None:
+    raise UserError(
+      f'{source.path} holds parameters of a method ({source.method_paths[0]}, …) and no '
+      'record of it: convert the run that it was made from, or leave them out by '
+      '--drop_method'
+    )
+  prompts = folded.fold(source, record)
+  arrays = {**source.without_method().arrays, **prompts.arrays}
+  return dataclasses.replace(source, arrays=arrays), prompts
+
+
+def _cast(source: Source, dtype: str | None) -> Source:
+  """Returns a source whose arrays have another dtype; None leaves them unchanged."""
+  if dtype is None:
+    return source
+  arrays = {path: cast(array, dtype) for path, array in source.arrays.items()}
+  return dataclasses.replace(source, arrays=arrays)
+
+
+def _describe(
+  folder: pathlib.Path, source: Source, run: tuple[str, RecordedRun], license_name: str
+) -> None:
+  """Writes the model card, and the length of answers, of a Hugging Face folder."""
+  trained = bundle.trained(*run, source.step)
+  record = dataclasses.replace(run[1], trained=trained)
+  card = model_card.text(record, source.arrays, license_name, model_card.TRANSFORMERS)
+  (folder / model_card.FILE).write_text(card, encoding='utf-8')
+  huggingface.write_generation(folder, record.lengths['targets'])
 
 
 def _report(source: Source, config: Config, to: str, checkpoint: str) -> dict[str, Any]:
@@ -137,10 +194,7 @@ def to_bundle(
     )
   record = run_folder.record_of(decided.run)
   source = open_source(path)
-  if dtype is not None:
-    arrays = {path: cast(array, dtype) for path, array in source.arrays.items()}
-    source = dataclasses.replace(source, arrays=arrays)
-  source = _checked_finite(source, set(), keep=False)
+  source = _checked_finite(_cast(source, dtype), set(), keep=False)
   total = sum(array.nbytes for array in source.arrays.values())
   with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
     place = pathlib.Path(folder)
@@ -154,7 +208,13 @@ def to_bundle(
   return _report(source, source.config or source.backbone_config(), BUNDLE, output)
 
 
-def _write_arrays(source: Source, config: Config, folder: epath.Path, to: str) -> str:
+def _write_arrays(
+  source: Source,
+  config: Config,
+  folder: epath.Path,
+  to: str,
+  prompts: folded.Folded | None,
+) -> str:
   """Writes the arrays with a progress bar; returns the checkpoint's name in the folder."""
   name = f'checkpoint_{source.step}' if to == T5X else ''
   checkpoint = pathlib.Path(folder / name)
@@ -162,11 +222,14 @@ def _write_arrays(source: Source, config: Config, folder: epath.Path, to: str) -
     checkpoint.mkdir()
     paths = t5x.write_native(checkpoint, source.arrays, source.step)
   else:
-    paths = huggingface.write(checkpoint, source.arrays, config)
+    settings = prompts.settings if prompts else {}
+    paths = huggingface.write(checkpoint, source.arrays, config, settings)
   total = sum(array.nbytes for array in source.arrays.values())
   with terminal.track_bytes(f'{source.kind} to {to}', total) as advance:
     for path in paths:
       advance(source.arrays[path].nbytes)
+  if prompts:
+    prompts.write_code(checkpoint)
   return name
 
 
@@ -191,7 +254,7 @@ class _Vocabulary:
     tokenizer: dict[str, Any] = {}
     if self.name == hyperprompt_tasks.BYTES:
       tokenizer = {'tokenizer_class': 'ByT5Tokenizer'}
-    elif self.file and self.extra_ids != hyperprompt_tasks.EXTRA_IDS:
+    elif self.file:
       tokenizer = {'tokenizer_class': 'T5Tokenizer', 'extra_ids': self.extra_ids}
     if tokenizer and to == HUGGING_FACE:
       (folder / 'tokenizer_config.json').write_text(json.dumps(tokenizer) + '\n')

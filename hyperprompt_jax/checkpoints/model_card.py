@@ -1,4 +1,4 @@
-"""The model card of a bundle: a README in the form that model hubs show."""
+"""The model card of an exported run: a README in the form that model hubs show."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,15 +8,23 @@ from hyperprompt_jax.configuration.recorded import RecordedRun
 
 FILE = 'README.md'
 _METHOD_PREFIX = 'method/'
+# The libraries that load what a card describes.
+OURS, TRANSFORMERS = 'hyperprompt_jax', 'transformers'
 
 
-def text(record: RecordedRun, arrays: Mapping[str, LazyArray], license_name: str) -> str:
+def text(
+  record: RecordedRun,
+  arrays: Mapping[str, LazyArray],
+  license_name: str,
+  library: str = OURS,
+) -> str:
   """Returns the text of a model card.
 
   Args:
-    record: is the record of the bundle.
-    arrays: are its parameters by path.
+    record: is the record of the run, with what was trained.
+    arrays: are the exported parameters by path.
     license_name: is the licence that the card names.
+    library: is the library that loads them.
   """
   method = record.network['METHOD']
   size = lambda items: sum(a.nbytes // a.dtype.itemsize for a in items)
@@ -26,7 +34,7 @@ def text(record: RecordedRun, arrays: Mapping[str, LazyArray], license_name: str
   lines = [
     '---',
     f'license: {_plain(license_name)}',
-    'library_name: hyperprompt_jax',
+    f'library_name: {library}',
     'pipeline_tag: text2text-generation',
     'tags:',
     '- t5',
@@ -43,10 +51,7 @@ def text(record: RecordedRun, arrays: Mapping[str, LazyArray], license_name: str
     '## Use',
     '',
     '```python',
-    'import hyperprompt_jax',
-    '',
-    "model = hyperprompt_jax.load('FOLDER')",
-    f'answers = model.predict({_plain(record.task_list[0])!r}, ["a text"])',
+    *(_use_ours(record) if library == OURS else _use_transformers(record, added > 0)),
     '```',
     '',
     '## Tasks and scores',
@@ -63,6 +68,30 @@ def text(record: RecordedRun, arrays: Mapping[str, LazyArray], license_name: str
     ),
   ]
   return '\n'.join(lines) + '\n'
+
+
+def _use_ours(record: RecordedRun) -> list[str]:
+  return [
+    'import hyperprompt_jax',
+    '',
+    "model = hyperprompt_jax.load('FOLDER')",
+    f'answers = model.predict({_plain(record.task_list[0])!r}, ["a text"])',
+  ]
+
+
+def _use_transformers(record: RecordedRun, prompted: bool) -> list[str]:
+  """Returns the code for Transformers, to which a model with prompts brings its own."""
+  trust = ', trust_remote_code=True' if prompted else ''
+  task = f', task={_plain(record.task_list[0])!r}' if prompted else ''
+  return [
+    'from transformers import AutoModelForSeq2SeqLM, AutoTokenizer',
+    '',
+    "tokenizer = AutoTokenizer.from_pretrained('FOLDER')",
+    f"model = AutoModelForSeq2SeqLM.from_pretrained('FOLDER'{trust})",
+    'inputs = tokenizer(["a text"], return_tensors="pt", padding=True)',
+    f'tokens = model.generate(**inputs{task})',
+    'answers = tokenizer.batch_decode(tokens, skip_special_tokens=True)',
+  ]
 
 
 def _tasks(record: RecordedRun) -> list[str]:

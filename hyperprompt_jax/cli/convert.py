@@ -1,7 +1,8 @@
 """`hyperprompt convert`: converts a T5 of T5X, Hugging Face or a run to another format.
 
-A bundle is a run without optimizer, data and paths: parameters, record, vocabulary and a
-model card.
+A Hugging Face folder keeps a method's prompts, with a modelling file that gives each row
+those of its task (trust_remote_code). A bundle is a run without optimizer, data and paths:
+parameters, record, vocabulary and a model card.
 """
 
 import json
@@ -43,7 +44,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument(
     '--drop_method',
     action='store_true',
-    help="leave out the method's parameters",
+    help="leave out the method's parameters, or the prompts that it makes",
   )
   parser.add_argument(
     '--keep_nonfinite',
@@ -54,7 +55,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     '--license',
     default='unknown',
     metavar='NAME',
-    help="the licence that a bundle's model card names, such as apache-2.0",
+    help='the licence that the model card names, such as apache-2.0',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   parsed = parser.parse(words)
@@ -99,6 +100,7 @@ def run(parsed: arguments.Parsed) -> None:
       dtype=flags.dtype,
       drop_method=flags.drop_method,
       keep_nonfinite=flags.keep_nonfinite,
+      license_name=flags.license,
     )
   if flags.json:
     print(json.dumps(report))

@@ -339,7 +339,9 @@ def test_from_hugging_face_through_a_run_to_hugging_face_and_to_the_byte(
   assert (row['size'], row['backbone']) == ('model', size)
 
 
-def test_a_method_has_a_place_in_t5x_alone(source, tmp_path, compile_once, capsys):
+def test_a_run_with_a_method_to_t5x_and_to_hugging_face(
+  source, tmp_path, compile_once, capsys
+):
   run = train(tmp_path / 'run', source)
   report = convert(capsys, run, tmp_path / 't5x', '--to=t5x')
   restored = open_source(report['checkpoint'])
@@ -348,9 +350,15 @@ def test_a_method_has_a_place_in_t5x_alone(source, tmp_path, compile_once, capsy
     published.values(restored.arrays), published.values(open_source(str(run)).arrays)
   )
   args = ['convert', f'--input={run}', f'--output={tmp_path / "hf"}', '--to=huggingface']
-  assert '--drop_method leaves them out' in mistake(capsys, args)
-  assert cli.main([*args, '--drop_method']) == 0
+  assert cli.main([*args, '--license=mit']) == 0
   published.assert_same(backbone_of(tmp_path / 'hf'), backbone_of(source))
+  assert (tmp_path / 'hf/README.md').read_text().startswith('---\nlicense: mit\n')
+  assert (tmp_path / 'hf/modeling_hyperprompt.py').is_file()
+  args = ['convert', f'--input={report["checkpoint"]}', f'--output={tmp_path / "hf2"}']
+  args.append('--to=huggingface')
+  assert 'no record of it: convert the run' in mistake(capsys, args)
+  assert cli.main([*args, '--drop_method']) == 0
+  published.assert_same(backbone_of(tmp_path / 'hf2'), backbone_of(source))
 
 
 def test_values_that_are_not_finite_are_refused_unless_they_are_asked_for(tmp_path, capsys):

@@ -1,6 +1,13 @@
 """Loaded models for tests, made without a checkpoint."""
 
+import json
+
+import numpy as np
+
+from hyperprompt_jax.checkpoints.differences import by_path
+from hyperprompt_jax.checkpoints.formats import bundle
 from hyperprompt_jax.checkpoints.identity import description_of
+from hyperprompt_jax.checkpoints.lazy import in_memory, unrolled
 from hyperprompt_jax.configuration.recorded import RecordedRun
 from hyperprompt_jax.inference.predictor import Predictor
 from hyperprompt_jax.inference.programs import Programs
@@ -33,3 +40,17 @@ def predictor(method=None, batch_size=8) -> Predictor:
   network = model(method)
   programs = Programs(network, tiny.init(network, 1), None)
   return Predictor(programs, ByteTokenizer(), record(network), 7, batch_size)
+
+
+def write_bundle(folder, network, params, **changes):
+  """Writes a bundle of a network at step 12; returns its arrays by path."""
+  arrays = {path: in_memory(np.asarray(x)) for path, x in by_path(params).items()}
+  arrays = unrolled(arrays)
+  run = folder.with_name('run')
+  run.mkdir()
+  scores = {'step': 12, 'eval/score/a': 81.5, 'eval/average': 81.5}
+  (run / 'metrics.jsonl').write_text(json.dumps(scores) + '\n')
+  folder.mkdir()
+  written = bundle.write(folder, str(run), record(network, **changes), arrays, 12)
+  assert {*written} == {*arrays}
+  return arrays

@@ -1,37 +1,24 @@
 """A bundle: parameters, record, vocabulary and model card, loaded with one call."""
 
-import json
 import re
 
-import numpy as np
 import pytest
 
 import hyperprompt_jax
 from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints import convert, model_card
-from hyperprompt_jax.checkpoints.differences import by_path
-from hyperprompt_jax.checkpoints.formats import bundle
-from hyperprompt_jax.checkpoints.lazy import in_memory, unrolled
 from hyperprompt_jax.configuration import recorded
 from hyperprompt_jax.errors import UserError
 from tests import tiny
 from tests.inference import made
 
 
-def write(folder, run, **changes):
-  """Writes a bundle of a network with random parameters; returns these by path."""
+def write(folder, **changes):
+  """Writes a bundle of a network with random parameters, and its card."""
   network = made.model()
-  params = by_path(tiny.init(network, 1))
-  arrays = unrolled({path: in_memory(np.asarray(x)) for path, x in params.items()})
-  run.mkdir()
-  scores = {'step': 12, 'eval/score/a': 81.5, 'eval/average': 81.5}
-  (run / 'metrics.jsonl').write_text(json.dumps(scores) + '\n')
-  folder.mkdir()
-  record = made.record(network, **changes)
-  assert {*bundle.write(folder, str(run), record, arrays, 12)} == {*arrays}
+  arrays = made.write_bundle(folder, network, tiny.init(network, 1), **changes)
   card = model_card.text(recorded.read(str(folder)), arrays, 'apache-2.0')
   (folder / 'README.md').write_text(card)
-  return arrays
 
 
 @pytest.fixture
@@ -39,7 +26,6 @@ def folder(tmp_path):
   folder = tmp_path / 'bundle'
   write(
     folder,
-    tmp_path / 'run',
     declarations=[{'function': 'from_files', 'name': 'x', 'files': {'a': '/secret/path'}}],
     folders={'glue_dir': '/secret/glue'},
   )

@@ -58,8 +58,8 @@ def write(
   if record.vocabulary != recorded.BYTES:
     vocabulary = recorded.VOCABULARY_FILE
     shutil.copyfile(f'{run}/{vocabulary}', folder / vocabulary)
-  trained = {'step': step, 'scores': _scores(run, record, step), 'sha256': digests}
-  described = dataclasses.replace(record, declarations=(), folders={}, trained=trained)
+  made = {**trained(run, record, step), 'sha256': digests}
+  described = dataclasses.replace(record, declarations=(), folders={}, trained=made)
   (folder / recorded.FILE).write_text(described.to_json(), encoding='utf-8')
 
 
@@ -90,9 +90,17 @@ def _digest(file: pathlib.Path) -> str:
     return hashlib.file_digest(opened, 'sha256').hexdigest()
 
 
-def _scores(run: str, record: RecordedRun, step: int) -> dict[str, Any]:
-  """Returns the scores of a step: those that training recorded, or a bundle's own."""
+def trained(run: str, record: RecordedRun, step: int) -> dict[str, Any]:
+  """Returns the step of parameters, and the scores of the step.
+
+  Args:
+    run: is the folder of the run, or a bundle, which has its own scores.
+    record: is its record.
+    step: is the training step.
+  """
   if record.trained:
-    return dict(record.trained.get('scores', {}))
-  metrics = read_metrics(epath.Path(run) / METRICS_FILE)
-  return dict(scores_by_step(metrics).get(step, {}))
+    scores = record.trained.get('scores', {})
+  else:
+    metrics = read_metrics(epath.Path(run) / METRICS_FILE)
+    scores = scores_by_step(metrics).get(step, {})
+  return {'step': step, 'scores': dict(scores)}

@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import re
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,6 +53,9 @@ _READ_BY = {'flax_model': 'from_flax=True', 'tf_model': 'from_tf=True'}
 # A shard is held in memory twice while it is written.
 _SHARD_BYTES = 10**9
 
+# The paths of prompts that a method has made, in place of its parameters.
+FOLDED = 'method/folded/'
+_INPUT_PROMPTS = 'encoder.input_prompts'
 EMBEDDING = 'token_embedder/embedding'
 OUTPUT_LAYER = 'decoder/logits_dense/kernel'
 
@@ -64,7 +68,8 @@ _TOP = {
 # The position bias of a layer. Of all classes but umT5's, layer 0 alone has one, and the
 # others take it from there.
 _BIAS = 'relpos_bias/rel_embedding'
-_THEIR_BIAS = 'layer.0.SelfAttention.relative_attention_bias.weight'
+_ATTENTION = 'layer.0.SelfAttention'
+_THEIR_BIAS = f'{_ATTENTION}.relative_attention_bias.weight'
 # What a layer has, in order: our modules' names and theirs, and the norm before.
 _LAYERS = {
   'encoder': (
@@ -85,6 +90,12 @@ _EMBEDDINGS = (
   'encoder.embed_tokens.weight',
   'decoder.embed_tokens.weight',
 )
+# The prompts of a layer, for all tasks (see `folded`): our names and theirs.
+_PROMPTS = {
+  'key': 'prompt_key',
+  'value': 'prompt_value',
+  'logit_offset': 'prompt_logit_offset',
+}
 # A bias that the first T5s were saved with; no version of Transformers has used it.
 _UNUSED = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
 
@@ -100,6 +111,8 @@ def their_name(path: str) -> tuple[str, bool]:
   """
   if path in _TOP:
     return _TOP[path]
+  if path.startswith(FOLDED):
+    return _their_prompts(path), False
   side, layer, module, *rest = path.split('/')
   if path.endswith(_BIAS):
     number = layer.removeprefix('layers_') if module == 'relpos_bias' else 0
@@ -114,8 +127,23 @@ def their_name(path: str) -> tuple[str, bool]:
   raise KeyError(path)
 
 
+def _their_prompts(path: str) -> str:
+  """Returns the name of folded prompts."""
+  side, *layer = path.removeprefix(FOLDED).split('/')
+  if not layer:
+    return _INPUT_PROMPTS
+  number = layer[0].removeprefix('layers_')
+  return f'{side}.block.{number}.{_ATTENTION}.{_PROMPTS[layer[1]]}'
+
+
 def _our_path(name: str, *, bias_per_layer: bool) -> tuple[str, bool]:
   """Inverts `their_name`; a name that the network does not have is returned unchanged."""
+  prompts = '|'.join(_PROMPTS.values())
+  if match := re.fullmatch(rf'(\w+)\.block\.(\d+)\.{_ATTENTION}\.({prompts})', name):
+    ours = {theirs: ours for ours, theirs in _PROMPTS.items()}[match[3]]
+    return f'{FOLDED}{match[1]}/layers_{match[2]}/{ours}', False
+  if name == _INPUT_PROMPTS:
+    return f'{FOLDED}input_prompts', False
   for path, (theirs, transpose) in _TOP.items():
     if name == theirs:
       return path, transpose
@@ -323,14 +351,18 @@ def save_file(
 
 
 def write(
-  folder: pathlib.Path, arrays: Mapping[str, LazyArray], config: Config
+  folder: pathlib.Path,
+  arrays: Mapping[str, LazyArray],
+  config: Config,
+  prompted: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Iterator[str]:
   """Writes a backbone as a folder that `transformers` loads.
 
   Args:
     folder: is empty.
-    arrays: are keyed by their paths in the unrolled backbone.
+    arrays: are keyed by their paths in the unrolled backbone, folded prompts under FOLDED.
     config: configures the network.
+    prompted: are settings of `config.json` that describe folded prompts.
 
   Yields:
     The path of each array that is done.
@@ -358,7 +390,20 @@ def write(
       folder / INDEX_FILE, {'metadata': {'total_size': total}, 'weight_map': places}
     )
   dtype = arrays[EMBEDDING].dtype.name
-  _write_json(folder / CONFIG_FILE, described(config, dtype))
+  _write_json(folder / CONFIG_FILE, {**described(config, dtype), **prompted})
+
+
+def write_generation(folder: pathlib.Path, max_length: int) -> None:
+  """Writes the settings of generation, in which `config.json` has no say.
+
+  Args:
+    folder: holds the model.
+    max_length: is the most tokens of an answer.
+  """
+  config = read_json(folder / CONFIG_FILE)
+  tokens = ('pad_token_id', 'eos_token_id', 'decoder_start_token_id')
+  values = {'max_new_tokens': max_length, **{name: config[name] for name in tokens}}
+  _write_json(folder / huggingface_config.GENERATION_FILE, values)
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

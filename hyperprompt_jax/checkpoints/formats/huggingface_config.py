@@ -17,6 +17,9 @@ from hyperprompt_jax.runtime import plain_json
 CONFIG_FILE = 'config.json'
 GENERATION_FILE = 'generation_config.json'
 T5, MT5, UMT5 = 't5', 'mt5', 'umt5'
+# The model_type and the class of a T5 with folded prompts (`modeling_hyperprompt`).
+PROMPTED_T5 = 'hyperprompt_t5'
+PROMPTED_CLASS = 'HyperPromptT5ForConditionalGeneration'
 # The class of each model_type that has a decoder and an output layer.
 _CLASSES = {
   T5: 'T5ForConditionalGeneration',
@@ -160,6 +163,8 @@ def _kind(where: str, values: Mapping[str, Any]) -> str:
   names = values.get('architectures')
   name = names[0] if isinstance(names, list) and names else None
   kind = values.get('model_type')
+  if kind == PROMPTED_T5 and name == PROMPTED_CLASS:
+    return T5
   if kind is None:  # the first umT5s have none
     kind = next((kind for kind, known in _CLASSES.items() if known == name), None)
   if kind not in tuple(_CLASSES):
