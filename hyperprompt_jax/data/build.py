@@ -276,6 +276,9 @@ def _batches(plan: _Plan) -> Iterator[dict[str, Values]]:
 
 def _slices(columns: Tensors) -> Iterator[Tensors]:
   size = int(tf.nest.flatten(columns)[0].shape[0])
+  if size <= _ROWS:  # cutting tensors costs more than all else that a small task needs
+    yield columns
+    return
   for start in range(0, size, _ROWS):
     part = slice(start, start + _ROWS)
     yield tf.nest.map_structure(operator.itemgetter(part), columns)

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from hyperprompt_jax.data.columns import Columns, Layout, Writer, digest_of
+from hyperprompt_jax.data.columns import CHECKED_BYTES, Columns, Layout, Writer, digest_of
 from hyperprompt_jax.errors import UserError
 
 DIRECTORY_VARIABLE = 'HYPERPROMPT_DATA_CACHE'
@@ -208,8 +208,9 @@ class Cache:
       info = dataclasses.replace(info, layout=layout)
       with open(os.path.join(temporary, _INFO), 'x', encoding='utf-8') as file:
         json.dump(info.to_json(), file, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
+        if layout.size > CHECKED_BYTES:
+          file.flush()
+          os.fsync(file.fileno())
       try:
         os.rename(temporary, path)
       except OSError:

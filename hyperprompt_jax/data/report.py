@@ -50,7 +50,9 @@ class TaskData:
   validation: 'TaskData | None' = None
 
 
-def look(name: str, access: Access, num_examples: int) -> dict[str, TaskData]:
+def look(
+  name: str, access: Access, num_examples: int, evaluated: int | str | None = None
+) -> dict[str, TaskData]:
   """Reads the first examples of each trained task, and of its validation split.
 
   A task is trained if its rate in the mixture is not 0. The result has the tasks' short
@@ -60,9 +62,12 @@ def look(name: str, access: Access, num_examples: int) -> dict[str, TaskData]:
     name: names a task or mixture.
     access: says how examples are had, and their lengths in training.
     num_examples: is the most examples to read of each task.
+    evaluated: chooses the tasks whose validation splits are read, as EVAL_TASKS does.
   """
   tasks = list(members(name, 'train'))
-  validated = [task for task in tasks if 'validation' in task.splits]
+  part = seqio.get_mixture_or_task(hyperprompt_tasks.part(name, evaluated))
+  chosen = {task.name for task in seqio.get_subtasks(part)}
+  validated = [t for t in tasks if 'validation' in t.splits and t.name in chosen]
   opened = {
     'train': open_splits(tasks, 'train', access, all_features=False),
     'validation': open_splits(validated, 'validation', access),

@@ -285,7 +285,7 @@ class Setup:
     data, number = self.data, self.logs.data_report_examples
     if number and distributed.is_first():
       source = access.Access.from_settings(data)
-      tasks = report.look(data.mixture_or_task_name, source, number)
+      tasks = report.look(data.mixture_or_task_name, source, number, self.evaluation.tasks)
       report.show(tasks, data.task_feature_lengths)
       report.write(tasks, self.checkpoints.model_dir)
 

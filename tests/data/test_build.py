@@ -392,6 +392,8 @@ def test_damage_is_noticed(tmp_path):
   contents[len(contents) // 2] ^= 1
   path.write_bytes(contents)
   assert not entry.is_intact()
+  with pytest.raises(UserError, match='other bytes than were written'):
+    entry.columns()
   path.write_bytes(contents[:-1])
   # What is not whole is built again.
   assert Cache(str(tmp_path)).entries() == []

@@ -38,6 +38,22 @@ def test_unknown_tokens_and_cut_texts_of_both_splits(is_cached, tmp_path):
   assert rows == ['t', 't, validation']
 
 
+def test_validation_splits_of_tasks_that_are_not_evaluated_are_not_read(tmp_path):
+  (tmp_path / 'a.tsv').write_text('inputs\ttargets\nthis\tthat\n')
+  files = dict.fromkeys(('train', 'validation'), str(tmp_path / 'a.tsv'))
+  name = hyperprompt_tasks.from_files('report_evaluated', {'t': files, 'u': files})
+  hyperprompt_tasks.use_vocabulary('bytes')
+  cache = Cache(str(tmp_path / 'cache'))
+  data = report.look(name, Access({'inputs': 9, 'targets': 9}, cache=cache), 10, 'u')
+  assert data['t'].validation is None and data['u'].validation.examples == 1
+  kept = sorted((entry.info.task, entry.info.split) for entry in cache.entries())
+  assert kept == [
+    ('report_evaluated.t', 'train'),
+    ('report_evaluated.u', 'train'),
+    ('report_evaluated.u', 'validation'),
+  ]
+
+
 def test_of_many_tasks_the_sum_and_both_ends_are_shown(capsys):
   size = lambda number: {'inputs': number, 'targets': 1}
   data = {
