@@ -16,7 +16,7 @@ from typing import Any
 import hyperprompt_jax
 from hyperprompt_jax.cli import advice
 from hyperprompt_jax.errors import Interrupted, UserError
-from hyperprompt_jax.runtime import compilation_cache, libtpu, workarounds
+from hyperprompt_jax.runtime import compilation_cache, libtpu, temporary, workarounds
 
 # The purpose of each verb, whose module bears its name.
 VERBS = {
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   output: Any = _Output(sys.stdout)
   with contextlib.redirect_stdout(output):
     try:
-      status = _main(sys.argv[1:] if arguments is None else list(arguments))
+      own_process = arguments is None
+      status = _main(sys.argv[1:] if own_process else list(arguments or ()), own_process)
       sys.stdout.flush()
       return status
     except BrokenPipeError:
@@ -113,7 +114,7 @@ class _Output:
       raise UserError(f'standard output cannot be written: {reason}') from error
 
 
-def _main(arguments: Sequence[str]) -> int:
+def _main(arguments: Sequence[str], own_process: bool) -> int:
   """Runs a verb, or prints the usage or the version; returns the exit status."""
   if not arguments or arguments[0] in ('-h', '--help'):
     print(USAGE)
@@ -127,6 +128,8 @@ def _main(arguments: Sequence[str]) -> int:
   reuses_memory = verb in TRAINING_VERBS and _runs_on_cpu()
   workarounds.limit_malloc_arenas(1 if reuses_memory else 2)
   _quieten_libraries()
+  if own_process:
+    temporary.use_own_folder()
   try:
     return _run(verb, rest)
   except Interrupted as interrupted:
