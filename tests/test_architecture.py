@@ -29,6 +29,7 @@ LAYERS = (
     'training',
     't5x',
   ),
+  ('serving',),
   ('cli', '__main__'),
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}

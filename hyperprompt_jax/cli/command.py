@@ -24,6 +24,7 @@ VERBS = {
   'train': 'train, evaluate and checkpoint; goes on where it stopped',
   'eval': 'evaluate checkpoints: one, all, or the best of each task',
   'infer': 'answers for a file of questions or a SeqIO task',
+  'serve': 'answers over HTTP; tasks share batches, checkpoints change while it runs',
   'report': 'one HTML page about runs: curves, tables, predictions, settings',
   'peek': 'attention on prompts, entropy, similarity of tasks, in pictures',
   'convert': 'checkpoints from and to T5X and Hugging Face',

@@ -8,6 +8,8 @@ from hyperprompt_jax.errors import UserError, shown
 # The most candidates of a question, and the longest answer: larger numbers are mistakes.
 MOST_DECODES = 256
 LONGEST_ANSWER = 2**14
+# Up to this number, labels are padded to powers of two.
+MOST_LABELS = 1024
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,10 +120,24 @@ def _model(path: str, source: Source, record: RecordedRun) -> Model:
 
 def _open(decided: folders.Decided, step: int | str) -> Source:
   """Opens the parameters that were asked for."""
+  chosen = chosen_step(decided, step)
+  return open_source(decided.path) if chosen is None else open_step(decided.path, chosen)
+
+
+def chosen_step(decided: folders.Decided, step: int | str) -> int | None:
+  """Returns the step of a run that is asked for; None for a folder with one step alone.
+
+  Args:
+    decided: is the folder of a run, of one of its checkpoints, or of a bundle.
+    step: is a number, 'latest' or 'best'.
+
+  Raises:
+    UserError: if there is no such step.
+  """
   if decided.kind == folders.BUNDLE or decided.step is not None:
     if step not in (LATEST, decided.step):
       raise UserError(f'{decided.path} holds one step alone: leave out step={step!r}')
-    return open_source(decided.path)
+    return None
   steps, chosen = folders.steps(decided.path), folders.latest(decided)
   if step == BEST:
     metrics = read_metrics(epath.Path(decided.path) / METRICS_FILE)
@@ -135,7 +149,7 @@ def _open(decided: folders.Decided, step: int | str) -> Source:
       f'--step={step}: there is no such checkpoint; there are '
       f'{", ".join(map(str, steps))}, latest and best'
     )
-  return open_step(decided.path, chosen)
+  return chosen
 
 
 def describe_bare(source: Source, task_list: Sequence[str] | None = None) -> RecordedRun:

@@ -11,6 +11,7 @@ from hyperprompt_jax.errors import UserError, nearest, shown
 from hyperprompt_jax.inference import batches
 from hyperprompt_jax.inference.answers import (
   LONGEST_ANSWER,
+  MOST_LABELS,
   Answer,
   Generation,
   Options,
@@ -151,7 +152,15 @@ class Predictor:
     if len(inputs) != len(targets):
       raise UserError(f'there are {len(inputs)} inputs and {len(targets)} targets')
     questions, _ = self._questions(task, inputs)
-    tokens = [self._target(target) for target in targets]
+    tokens = [self.target(target) for target in targets]
+    return list(self.scores(zip(questions, tokens, strict=True)))
+
+  def scores(self, pairs: Iterable[tuple[Question, list[int]]]) -> Iterator[Score]:
+    """Scores targets in tokens, as `score` does texts.
+
+    Args:
+      pairs: are results of `question` and of `target`.
+    """
 
     def score(batch: Sequence[tuple[Question, list[int]]]) -> list[Score]:
       features = self._features([question for question, _ in batch])
@@ -168,8 +177,7 @@ class Predictor:
         for row, (question, target) in enumerate(batch)
       ]
 
-    pairs = zip(questions, tokens, strict=True)
-    return list(self._batched(pairs, score, lambda pair: len(pair[0].tokens)))
+    return self._batched(pairs, score, lambda pair: len(pair[0].tokens))
 
   @overload
   def rank(  # type: ignore[overload-overlap]
@@ -193,20 +201,44 @@ class Predictor:
     texts = labels or self.labels(task)
     if not texts or isinstance(texts, str):
       raise UserError(f'task {task} has no labels of its own: give rank a list of labels')
-    tokens = [self._target(text) for text in texts]
-    length = max(map(len, tokens))
-    padded = batches.padded(tokens, len(tokens), length)
     questions, is_list = self._questions(task, inputs)
+    ranked = self.rankings(questions, texts)
+    return list(ranked) if is_list else ranked
+
+  def rankings(
+    self, questions: Iterable[Question], labels: Sequence[str]
+  ) -> Iterator[Answer]:
+    """Ranks labels for questions in tokens, as `rank` does for texts.
+
+    Args:
+      questions: are results of `question`.
+      labels: are the texts to choose from, the same for all questions.
+    """
+    tokens = [self.target(text) for text in labels]
+    # A program is compiled for each size, so there are few. Labels of padding are cut off.
+    length = batches.size(max(map(len, tokens)), LONGEST_ANSWER)
+    padded = batches.padded(tokens, batches.size(len(tokens), MOST_LABELS), length)
 
     def rank(batch: Sequence[Question]) -> list[Answer]:
       likelihoods = self.programs.rank(self._features(batch), padded)
       return [
-        self._ranked(question, texts, tokens, likelihoods[row])
+        self._ranked(question, labels, tokens, likelihoods[row, : len(tokens)])
         for row, question in enumerate(batch)
       ]
 
-    ranked = self._batched(questions, rank, lambda question: len(question.tokens))
-    return list(ranked) if is_list else ranked
+    return self._batched(questions, rank, lambda question: len(question.tokens))
+
+  def attention(self, questions: Iterable[Question]) -> Iterator[np.ndarray]:
+    """Yields the attention mass on prompts in each encoder layer, `[m]` float32.
+
+    Args:
+      questions: are results of `question`.
+    """
+
+    def attention(batch: Sequence[Question]) -> list[np.ndarray]:
+      return list(self.programs.attention(self._features(batch))[: len(batch)])
+
+    return self._batched(questions, attention, lambda question: len(question.tokens))
 
   def encode(self, task: str, texts: Iterable[str], /) -> list[np.ndarray]:
     """Returns the encoder's outputs for each text, `[length, d]` float32, EOS included.
@@ -296,7 +328,12 @@ class Predictor:
   def _with_end(self, tokens: Sequence[int]) -> list[int]:
     return [*tokens, self.tokenizer.eos_id]
 
-  def _target(self, text: str) -> list[int]:
+  def target(self, text: str) -> list[int]:
+    """Returns a target in tokens, EOS included.
+
+    Raises:
+      UserError: if it is no text.
+    """
     if not isinstance(text, str):
       raise UserError(f'a target must be a text, not {shown(text)}')
     return self._with_end(self.tokenizer.encode(text))

@@ -70,9 +70,10 @@ class Programs:
     self._score = jax.jit(model.score, **placed)
     self._rank = jax.jit(model.rank, **placed)
     self._encode = jax.jit(functools.partial(_encode, model), **placed)
+    self._attention = jax.jit(functools.partial(_attention, model), **placed)
     with self._active():
-      # The hypernetworks run here and never again.
-      self._conditioning = jax.jit(model.condition)(params)
+      # The hypernetworks run here and never again, unless there are thousands of tasks.
+      self._conditioning = jax.jit(model.fold)(params)
 
   @property
   def least_rows(self) -> int:
@@ -81,6 +82,18 @@ class Programs:
       return 1
     copies, fsdp, _ = self._partitioner.mesh.devices.shape
     return copies * fsdp
+
+  def adopt(self, other: 'Programs') -> bool:
+    """Takes over the compiled programs of other parameters of the same network.
+
+    Returns:
+      Whether the networks and their meshes are the same; else nothing is taken over.
+    """
+    if (self.model, self._partitioner) != (other.model, other._partitioner):
+      return False
+    for name in ('_generate', '_score', '_rank', '_encode', '_attention'):
+      setattr(self, name, getattr(other, name))
+    return True
 
   @contextlib.contextmanager
   def _active(self) -> Iterator[None]:
@@ -140,8 +153,27 @@ class Programs:
     with self._active():
       return np.asarray(self._encode(self._params, self._conditioning, self._put(features)))
 
+  def attention(self, features: Features) -> np.ndarray:
+    """Returns the attention mass on prompts in the encoder, `[B, m]` float32.
+
+    It is the mean over heads and over the queries that are no padding.
+    """
+    with self._active():
+      return np.asarray(
+        self._attention(self._params, self._conditioning, self._put(features))
+      )
+
+
+def _attention(model: Model, params: Any, conditioning: Any, features: Features) -> Any:
+  if conditioning is None:
+    conditioning = model.condition(params, features['task_ids'])
+  measured = model.attention_statistics(params, conditioning, features)
+  return jnp.mean(measured.prompt_mass, axis=-1).T
+
 
 def _encode(model: Model, params: Any, conditioning: Any, features: Features) -> Any:
+  if conditioning is None:
+    conditioning = model.condition(params, features['task_ids'])
   encoded = model.encode(params, conditioning, features)
   length = features['encoder_input_tokens'].shape[1]
   # Input prompts, where a method has them, stand before the tokens.
