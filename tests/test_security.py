@@ -32,7 +32,11 @@ def test_nothing_is_used_that_runs_what_it_reads():
   files = [*ROOT.glob('hyperprompt_jax/**/*.py'), *ROOT.glob('tasks/**/*.py')]
   assert len(files) > 80
   for file in files:
-    forbidden = RUNS_CODE & {*used(ast.parse(file.read_text(encoding='utf-8')))}
+    names = {*used(ast.parse(file.read_text(encoding='utf-8')))}
+    forbidden = RUNS_CODE & names
+    if file.name == 'modeling_hyperprompt.py':
+      # It is copied for Transformers, imported by nothing here, and reads no file.
+      forbidden = (forbidden - {'torch'}) | (names & {'torch.load', 'open'})
     assert not forbidden, f'{file}: {forbidden}'
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 import hyperprompt_tasks
-from hyperprompt_jax.checkpoints import folded, folders, model_card
+from hyperprompt_jax.checkpoints import folded, folders, model_card, stablehlo
 from hyperprompt_jax.checkpoints.formats import bundle, huggingface, t5x, t5x_gin
 from hyperprompt_jax.checkpoints.lazy import cast, checked_finite
 from hyperprompt_jax.checkpoints.source import OF_RUNS, Source, open_source
@@ -20,7 +20,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.runtime import files, terminal
 
-T5X, HUGGING_FACE, BUNDLE = 't5x', 'huggingface', 'bundle'
+T5X, HUGGING_FACE, BUNDLE, STABLEHLO = 't5x', 'huggingface', 'bundle', 'stablehlo'
 GIN_FILE = t5x_gin.OWN_FILE
 
 
@@ -186,19 +186,13 @@ def to_bundle(
     UserError: if it is no run, cannot be read or written, or has values that are not
       finite.
   """
-  decided = folders.decide(path)
-  if decided.run is None:
-    raise UserError(
-      f'{path} is no run of this project, and has no record of tasks and method: '
-      f'--to={T5X} or --to={HUGGING_FACE}'
-    )
-  record = run_folder.record_of(decided.run)
+  run, record = _run_of(path)
   source = open_source(path)
   source = _checked_finite(_cast(source, dtype), set(), keep=False)
   total = sum(array.nbytes for array in source.arrays.values())
   with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
     place = pathlib.Path(folder)
-    written = bundle.write(place, decided.run, record, source.arrays, source.step)
+    written = bundle.write(place, run, record, source.arrays, source.step)
     with terminal.track_bytes(f'{source.kind} to a bundle', total) as advance:
       for name in written:
         advance(source.arrays[name].nbytes)
@@ -206,6 +200,49 @@ def to_bundle(
     card = model_card.text(made, source.arrays, license_name)
     (place / model_card.FILE).write_text(card, encoding='utf-8')
   return _report(source, source.config or source.backbone_config(), BUNDLE, output)
+
+
+def to_stablehlo(
+  path: str, output: str, *, dtype: str | None = None, license_name: str = 'unknown'
+) -> dict[str, Any]:
+  """Converts a run to programs that JAX alone runs (`checkpoints.stablehlo`).
+
+  The arguments, the result and the errors are those of `to_bundle`.
+  """
+  run, record = _run_of(path)
+  source = open_source(path)
+  exported = stablehlo.prepare(source, record)
+  # The report and the checks concern the weights that are written.
+  source = dataclasses.replace(source, arrays=exported.arrays)
+  source = _checked_finite(_cast(source, dtype), set(), keep=False)
+  exported = dataclasses.replace(exported, arrays=source.arrays)
+  total = sum(array.nbytes for array in source.arrays.values())
+  with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
+    place = pathlib.Path(folder)
+    with terminal.track_bytes(f'{source.kind} to {STABLEHLO}', total) as advance:
+      for name in exported.write(place):
+        advance(source.arrays[name].nbytes)
+    _vocabulary(source).copy(folder, STABLEHLO)
+    trained = bundle.trained(run, record, source.step)
+    record = dataclasses.replace(record, trained=trained)
+    card = model_card.text(record, source.arrays, license_name, model_card.JAX)
+    (place / model_card.FILE).write_text(card, encoding='utf-8')
+  return _report(source, exported.programs.model.config, STABLEHLO, output)
+
+
+def _run_of(path: str) -> tuple[str, RecordedRun]:
+  """Returns the folder and the record of a run.
+
+  Raises:
+    UserError: if it is none.
+  """
+  run = folders.decide(path).run
+  if run is None:
+    raise UserError(
+      f'{path} is no run of this project, and has no record of tasks and method: '
+      f'--to={T5X} or --to={HUGGING_FACE}'
+    )
+  return run, run_folder.record_of(run)
 
 
 def _write_arrays(

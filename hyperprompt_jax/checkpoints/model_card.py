@@ -7,9 +7,10 @@ from hyperprompt_jax.checkpoints.lazy import LazyArray
 from hyperprompt_jax.configuration.recorded import RecordedRun
 
 FILE = 'README.md'
-_METHOD_PREFIX = 'method/'
+# The names of what a method adds, in the formats' paths.
+_OF_METHOD = ('method/', 'conditioning/')
 # The libraries that load what a card describes.
-OURS, TRANSFORMERS = 'hyperprompt_jax', 'transformers'
+OURS, TRANSFORMERS, JAX = 'hyperprompt_jax', 'transformers', 'jax'
 
 
 def text(
@@ -29,7 +30,7 @@ def text(
   method = record.network['METHOD']
   size = lambda items: sum(a.nbytes // a.dtype.itemsize for a in items)
   total = size(arrays.values())
-  added = size(a for path, a in arrays.items() if path.startswith(_METHOD_PREFIX))
+  added = size(a for path, a in arrays.items() if path.startswith(_OF_METHOD))
   lengths = record.lengths
   lines = [
     '---',
@@ -51,7 +52,7 @@ def text(
     '## Use',
     '',
     '```python',
-    *(_use_ours(record) if library == OURS else _use_transformers(record, added > 0)),
+    *_use(library, _plain(record.task_list[0]), added > 0),
     '```',
     '',
     '## Tasks and scores',
@@ -70,26 +71,64 @@ def text(
   return '\n'.join(lines) + '\n'
 
 
-def _use_ours(record: RecordedRun) -> list[str]:
-  return [
-    'import hyperprompt_jax',
-    '',
-    "model = hyperprompt_jax.load('FOLDER')",
-    f'answers = model.predict({_plain(record.task_list[0])!r}, ["a text"])',
-  ]
+# Greedy decoding by the programs of `checkpoints.stablehlo`.
+_OF_JAX = """\
+import json
+import pathlib
+
+import jax
+import numpy as np
+from jax import export
+
+folder = pathlib.Path('FOLDER')
+manifest = json.loads((folder / 'manifest.json').read_text())
+weights = {
+  name: jax.device_put(np.load(folder / entry['file']).view(entry['dtype']))
+  for name, entry in manifest['weights'].items()
+}
+programs = {
+  name: jax.jit(export.deserialize((folder / entry['file']).read_bytes()).call)
+  for name, entry in manifest['programs'].items()
+}
+inputs = np.array([[101, 32, 117, 1, 0]], np.int32)  # tokens, the end of the text, padding
+tasks = np.array([manifest['tasks'].index(TASK)], np.int32)
+encoded = programs['encode'](weights, inputs, tasks)
+cache = programs['start_decoding'](weights, encoded, tasks)
+tokens, answers = np.zeros(1, np.int32), []
+for position in range(manifest['lengths']['targets']):
+  logits, cache = programs['decode_step'](
+    weights, encoded, tokens, tasks, cache, np.int32(position)
+  )
+  tokens = np.asarray(logits.argmax(axis=1), np.int32)
+  answers.append(tokens)  # of a row, those after manifest['eos_id'] mean nothing"""
 
 
-def _use_transformers(record: RecordedRun, prompted: bool) -> list[str]:
-  """Returns the code for Transformers, to which a model with prompts brings its own."""
-  trust = ', trust_remote_code=True' if prompted else ''
-  task = f', task={_plain(record.task_list[0])!r}' if prompted else ''
+def _use(library: str, task: str, has_prompts: bool) -> list[str]:
+  """Returns the code that loads a model and answers.
+
+  Args:
+    library: is the library that loads it.
+    task: names a task.
+    has_prompts: tells whether a model of Transformers takes tasks.
+  """
+  if library == JAX:
+    return _OF_JAX.replace('TASK', repr(task)).splitlines()
+  if library == OURS:
+    return [
+      'import hyperprompt_jax',
+      '',
+      "model = hyperprompt_jax.load('FOLDER')",
+      f'answers = model.predict({task!r}, ["a text"])',
+    ]
+  trust = ', trust_remote_code=True' if has_prompts else ''
+  choice = f', task={task!r}' if has_prompts else ''
   return [
     'from transformers import AutoModelForSeq2SeqLM, AutoTokenizer',
     '',
     "tokenizer = AutoTokenizer.from_pretrained('FOLDER')",
     f"model = AutoModelForSeq2SeqLM.from_pretrained('FOLDER'{trust})",
     'inputs = tokenizer(["a text"], return_tensors="pt", padding=True)',
-    f'tokens = model.generate(**inputs{task})',
+    f'tokens = model.generate(**inputs{choice})',
     'answers = tokenizer.batch_decode(tokens, skip_special_tokens=True)',
   ]
 

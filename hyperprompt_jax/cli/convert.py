@@ -2,7 +2,8 @@
 
 A Hugging Face folder keeps a method's prompts, with a modelling file that gives each row
 those of its task (trust_remote_code). A bundle is a run without optimizer, data and paths:
-parameters, record, vocabulary and a model card.
+parameters, record, vocabulary and a model card. StableHLO is programs that encode, decode
+and score on CPU, CUDA and TPU in a process that imports JAX alone.
 """
 
 import json
@@ -28,7 +29,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument(
     '--to',
     required=True,
-    choices=('t5x', 'huggingface', 'bundle'),
+    choices=('t5x', 'huggingface', 'bundle', 'stablehlo'),
     help='the format to write',
   )
   parser.add_argument(
@@ -70,11 +71,11 @@ def _check(parsed: arguments.Parsed) -> None:
       f'convert takes no gin bindings, but --gin.{parsed.bindings[0]} was given'
     )
   flags = parsed.flags
-  if flags.to == 'bundle' and (
+  if flags.to in ('bundle', 'stablehlo') and (
     flags.vocab_size or flags.drop_method or flags.keep_nonfinite
   ):
     raise UserError(
-      '--to=bundle takes the whole model as it is: no --vocab_size, --drop_method or '
+      f'--to={flags.to} takes the whole model as it is: no --vocab_size, --drop_method or '
       '--keep_nonfinite'
     )
   vocab_size = flags.vocab_size
@@ -84,15 +85,16 @@ def _check(parsed: arguments.Parsed) -> None:
 
 def run(parsed: arguments.Parsed) -> None:
   """`hyperprompt convert`."""
-  from hyperprompt_jax.checkpoints.convert import BUNDLE, convert, to_bundle
+  from hyperprompt_jax.checkpoints import convert
 
   flags = parsed.flags
-  if flags.to == BUNDLE:
-    report = to_bundle(
+  whole = {convert.BUNDLE: convert.to_bundle, convert.STABLEHLO: convert.to_stablehlo}
+  if flags.to in whole:
+    report = whole[flags.to](
       flags.input, flags.output, dtype=flags.dtype, license_name=flags.license
     )
   else:
-    report = convert(
+    report = convert.convert(
       flags.input,
       flags.output,
       flags.to,

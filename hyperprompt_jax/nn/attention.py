@@ -66,7 +66,7 @@ def attend_written_out(inputs: AttentionInputs) -> tuple[Array, Array]:
   # softmax(Q K'^T + bias) V'
   logits = jnp.einsum('BQhk,BKhk->BhQK', query, key, preferred_element_type=jnp.float32)
   if bias is not None:
-    logits += backend.bias_of_rows(bias, len(logits))
+    logits += backend.bias_of_rows(bias, logits.shape[0])
   logits = jnp.where(visible[:, None], logits, MASKED_LOGIT)
   weights = jax.nn.softmax(logits).astype(value.dtype)
   x = jnp.einsum('BhQK,BKhk->BQhk', weights, value)
@@ -262,7 +262,7 @@ class MultiHeadDotProductAttention(nn.Module):
     assert self.cache_length is not None and inputs.bias is not None
     prompts, num_prompts = inputs.prompts, 0
     segments = jnp.broadcast_to(
-      inputs.tokens.segments, (len(inputs.query), self.cache_length)
+      inputs.tokens.segments, (inputs.query.shape[0], self.cache_length)
     )
     if prompts is not None:
       num_prompts = prompts.key.shape[1]

@@ -193,13 +193,7 @@ class RelativePositionBiases(nn.Module):
     Returns:
       `[C, h, Q, K]`, or `[C, h, 1, K]` with `query_index`.
     """
-    relative_position = np.arange(key_length)[None, :] - np.arange(query_length)[:, None]
-    bucket: Any = relative_position_bucket(
-      relative_position,
-      bidirectional=self.bidirectional,
-      num_buckets=self.num_buckets,
-      max_distance=self.max_distance,
-    )
+    bucket = self._buckets(query_length, key_length)
     if query_index is not None:
       bucket = jax.lax.dynamic_slice_in_dim(jnp.asarray(bucket), query_index, 1, axis=0)
     embedding = param_with_axes(
@@ -215,6 +209,22 @@ class RelativePositionBiases(nn.Module):
     embedding = jnp.broadcast_to(embedding.astype(self.dtype), (copies, *embedding.shape))
     embedding = with_sharding_constraint(embedding, ('batch', 'heads', 'relpos_buckets'))
     return jnp.einsum('Chr,rQK->ChQK', embedding, one_hot)
+
+  def _buckets(self, query_length: int, key_length: int) -> Any:
+    """The bucket of every key for every query, `[Q, K]` int32."""
+    bucket = functools.partial(
+      relative_position_bucket,
+      bidirectional=self.bidirectional,
+      num_buckets=self.num_buckets,
+      max_distance=self.max_distance,
+    )
+    if isinstance(query_length, int) and isinstance(key_length, int):
+      return bucket(np.arange(key_length)[None, :] - np.arange(query_length)[:, None])
+    # An exported program does not know the lengths. All farther keys share a bucket.
+    farthest = self.max_distance
+    table = bucket(np.arange(-farthest, farthest + 1))
+    relative_position = jnp.arange(key_length)[None, :] - jnp.arange(query_length)[:, None]
+    return jnp.asarray(table)[jnp.clip(relative_position, -farthest, farthest) + farthest]
 
 
 def broadcast_dropout(rate: float, deterministic: bool, name=None) -> nn.Dropout:
