@@ -37,6 +37,8 @@ def main() -> int:
   parser.add_argument('--output', type=pathlib.Path, default=RESULTS)
   flags = parser.parse_args()
   tools = [tool for tool in TOOLS if importlib.util.find_spec(tool)]
+  if not tools:
+    parser.error("neither Hypothesis nor Atheris is installed: pip install -e '.[fuzz]'")
   jobs = [(name, tool) for name in flags.target or names for tool in tools]
   print('| target | tool | cases | seed | refused | slowest, s | findings |')
   print('| --- | --- | --- | --- | --- | --- | --- |')
