@@ -190,7 +190,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
   from hyperprompt_jax.configuration import gin_files  # it takes a second
 
   if static.check(files, bindings).size_from is not None:
-    with workarounds.without_tensorflow_notes():
+    with workarounds.without_tensorflow_notes(), workarounds.without_keras():
       from hyperprompt_jax.checkpoints import folder_settings  # it takes more
 
     bindings = folder_settings.completed(files, bindings)

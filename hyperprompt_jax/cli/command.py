@@ -201,8 +201,10 @@ def _load(names: Sequence[str]) -> None:
   """Imports modules, after the arguments have been parsed: they take seconds."""
   with workarounds.imports_without_collection():
     for name in names:
-      quiet = name == 'tensorflow'
-      with workarounds.without_tensorflow_notes() if quiet else contextlib.nullcontext():
+      if name == 'tensorflow':
+        with workarounds.without_tensorflow_notes(), workarounds.without_keras():
+          importlib.import_module(name)
+      else:
         importlib.import_module(name)
   if 'jax' in sys.modules:
     compilation_cache.enable()

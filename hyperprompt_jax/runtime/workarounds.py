@@ -7,6 +7,7 @@ measured gain, and the condition for its removal.
 import contextlib
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import pathlib
@@ -15,6 +16,7 @@ import re
 import resource
 import sys
 import tempfile
+import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -95,6 +97,47 @@ def imports_without_collection() -> Iterator[None]:
       gc.freeze()
     if was_enabled:
       gc.enable()
+
+
+@contextlib.contextmanager
+def without_keras() -> Iterator[None]:
+  """Postpones the import of Keras, while TensorFlow is imported, to its first use.
+
+  Libraries: TensorFlow 2.21, which imports Keras at its end if it can; TensorFlow Text 2.21
+  and TensorBoard 2.20, two modules of which define classes of Keras. None of that is used
+  here, and Keras imports scikit-learn, SciPy and Matplotlib. `tf.keras` and those modules
+  are there for all who use them.
+  Reproduction: `python -c 'import seqio, sys; print("keras" in sys.modules)'`.
+  Gain: the imports of `train` take 5.4 to 6.2 s of CPU on a busy machine in place of 6.5 to
+  7.1 (interleaved), and 100 MiB less memory.
+  Remove when: that command prints False.
+  """
+  if 'tensorflow' in sys.modules:
+    yield
+    return
+  for name in ('tensorflow_text.python.keras', 'tensorboard.plugins.hparams.api'):
+    sys.modules.setdefault(name, _Postponed(name))
+  entries: Any = sys.modules  # None, which halts an import, is no module
+  optimizers = 'keras.src.optimizers'
+  halted = optimizers not in entries
+  if halted:
+    entries[optimizers] = None
+  try:
+    yield
+  finally:
+    if halted:
+      del entries[optimizers]
+
+
+class _Postponed(types.ModuleType):
+  """Stands for a module that is imported when it is first used."""
+
+  def __getattr__(self, name: str) -> Any:
+    if name.startswith('__'):
+      raise AttributeError(name)
+    if sys.modules.get(self.__name__) is self:
+      del sys.modules[self.__name__]
+    return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextlib.contextmanager

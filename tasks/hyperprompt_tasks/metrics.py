@@ -6,12 +6,10 @@ values that a task's postprocessor returns. Each function returns `{metric: valu
 """
 
 import collections
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics as sklearn_metrics
 
 from hyperprompt_tasks import text_metrics
 
@@ -30,7 +28,9 @@ def matthews_corrcoef(
   One invalid prediction therefore makes it the generalization to three classes. It is 0
   where all predictions are equal.
   """
-  value = sklearn_metrics.matthews_corrcoef(targets, predictions)
+  from sklearn import metrics  # here, as it takes a second and few tasks need it
+
+  value = metrics.matthews_corrcoef(targets, predictions)
   return {'matthews_corrcoef': 100 * float(value)}
 
 
@@ -45,14 +45,14 @@ def pearson_corrcoef(
   targets: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
   """Returns `pearson_corrcoef`, which is not a number where all predictions are equal."""
-  return {'pearson_corrcoef': _correlation(stats.pearsonr, targets, predictions)}
+  return {'pearson_corrcoef': _correlation('pearsonr', targets, predictions)}
 
 
 def spearman_corrcoef(
   targets: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
   """Returns `spearman_corrcoef`, which is not a number where all predictions are equal."""
-  return {'spearman_corrcoef': _correlation(stats.spearmanr, targets, predictions)}
+  return {'spearman_corrcoef': _correlation('spearmanr', targets, predictions)}
 
 
 def mean_absolute_error(
@@ -64,11 +64,13 @@ def mean_absolute_error(
 
 
 def _correlation(
-  correlate: Callable[..., Any], targets: Sequence[float], predictions: Sequence[float]
+  name: str, targets: Sequence[float], predictions: Sequence[float]
 ) -> float:
+  from scipy import stats  # here, as it takes a second and few tasks need it
+
   if len(targets) < 2:  # SciPy raises
     return float('nan')
-  return 100 * float(correlate(targets, predictions).statistic)
+  return 100 * float(getattr(stats, name)(targets, predictions).statistic)
 
 
 def mean_class_f1(

@@ -1,10 +1,13 @@
-"""Memory that a training step frees: kept for the next step, if there is enough of it."""
+"""Memory that a training step frees is kept, and slow imports are postponed."""
 
+import importlib
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from hyperprompt_jax.runtime import workarounds
 
 FAULTS = """
 import ctypes, resource
@@ -51,3 +54,25 @@ def test_freed_memory_is_used_again(monkeypatch, memory, variables, is_kept):
   )
   share = float(ended.stdout)
   assert share < 0.01 if is_kept else share > 0.9
+
+
+def test_a_postponed_module_is_imported_when_it_is_used(monkeypatch, tmp_path):
+  (tmp_path / 'slow_module.py').write_text('answer = 42')
+  monkeypatch.syspath_prepend(tmp_path)
+  postponed = workarounds._Postponed('slow_module')
+  monkeypatch.setitem(sys.modules, 'slow_module', postponed)
+  assert not hasattr(postponed, '__path__')  # asking for what all modules have is no use
+  assert sys.modules['slow_module'] is postponed
+  assert postponed.answer == 42
+  assert sys.modules['slow_module'].__file__ == str(tmp_path / 'slow_module.py')
+
+
+def test_keras_is_halted_while_tensorflow_is_imported_and_not_after(monkeypatch):
+  postponed = ('tensorflow_text.python.keras', 'tensorboard.plugins.hparams.api')
+  for name in ('tensorflow', 'keras.src.optimizers', *postponed):
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, name)
+  with workarounds.without_keras(), pytest.raises(ImportError, match='halted'):
+    importlib.import_module('keras.src.optimizers')
+  assert 'keras.src.optimizers' not in sys.modules
+  assert all(isinstance(sys.modules[name], workarounds._Postponed) for name in postponed)
