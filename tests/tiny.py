@@ -97,7 +97,8 @@ def fresh(method: Method, **overrides):
 
   Layers are unrolled, since they then share the few operations that are compiled.
   """
-  return stack_layers(model(method, scan_layers=False, **overrides).init(jax.random.key(0)))
+  unrolled = model(method, scan_layers=False, **overrides)
+  return stack_layers(unrolled.init_variables(jax.random.key(0))['params'])
 
 
 # Compiled once for each model, and faster than dispatching operation by operation.
