@@ -10,7 +10,7 @@ from hyperprompt_jax import cli
 from hyperprompt_jax.cli import params
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.inspection import parameter_count
-from hyperprompt_jax.methods import SingleTask, within_budget
+from hyperprompt_jax.methods import SingleTask, added_parameters, within_budget
 from hyperprompt_jax.model import Model
 from tests import tiny
 
@@ -127,6 +127,19 @@ def test_what_is_counted_is_what_is_made(method):
   sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in made.items()}
   assert counts.task == sizes.pop('method', 0)
   assert counts.backbone == sum(sizes.values())
+
+
+@pytest.mark.parametrize('method', tiny.METHODS)
+def test_growth_is_counted_for_any_number_of_tasks(method):
+  counts = parameter_count.count(tiny.config(), tiny.METHODS[method], 4)
+  counted = added_parameters(tiny.METHODS[method], tiny.config(), 16)
+  assert counts.growth[16] == counted
+
+
+def test_a_growth_that_is_no_line_is_counted_throughout():
+  numbers = {1, 2, 4, 8, 9}
+  squares = parameter_count._growth(lambda tasks: tasks**2, numbers)
+  assert squares == {tasks: tasks**2 for tasks in numbers}
 
 
 def test_single_task_copies_the_backbone_for_every_further_task():
