@@ -21,7 +21,7 @@ VERSION = re.search(
 # Google builds the TPU's compiler for Linux on x86-64 alone. Elsewhere the extras install
 # without it, so that the demo and most tests run there.
 TPU = 'jax[tpu]>=0.10.2; sys_platform == "linux" and platform_machine == "x86_64"'
-SERVE = ['starlette>=0.40', 'uvicorn>=0.30']
+SERVE = ['starlette>=0.46', 'uvicorn>=0.34']
 
 setuptools.setup(
   name='hyperprompt-jax',
