@@ -225,11 +225,6 @@ def _serve(flags: argparse.Namespace, listener: 'socket.socket') -> None:
       return None
     return loading.load(flags.model_dir, chosen, **options)
 
-  address, port, *_ = listener.getsockname()
-  address = f'[{address}]' if ':' in address else address
-  terminal.say(
-    f'step {predictor.step}, {len(predictor.tasks)} tasks, at http://{address}:{port}'
-  )
   limits = Limits(options['batch_size'], flags.wait_ms / 1000, flags.queue)
   server.run(
     app.Service(predictor, _settings(flags, limits)),

@@ -151,6 +151,12 @@ def run(
   keeper = _Keeper(service, options, newer, server)
   with _signals(keeper, server):
     listener.listen(_MOST_CONNECTIONS)
+    address, port, *_ = listener.getsockname()
+    address = f'[{address}]' if ':' in address else address
+    predictor = service.predictor
+    terminal.say(
+      f'step {predictor.step}, {len(predictor.tasks)} tasks, at http://{address}:{port}'
+    )
     keeper.start()
     server.run(sockets=[listener])
     keeper.stop()
