@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from hyperprompt_jax import model
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.inference import batches
 from hyperprompt_jax.inference.tokenizer import ByteTokenizer
@@ -189,3 +190,16 @@ def test_a_batch_is_as_large_as_what_is_asked():
     (8, 24),
   ]
   assert batches.inputs_of([question], 24, least_rows=4)['task_ids'].shape == (4, 1)
+
+
+def test_prompts_that_are_too_large_to_keep_are_made_for_each_batch(predictor, monkeypatch):
+  monkeypatch.setattr(model, 'LARGEST_FOLDED', 0)
+  other = made.predictor()
+  assert other.programs._conditioning is None
+  texts = ['abc', 'a longer one']
+  for one, kept in zip(other.encode('c', texts), predictor.encode('c', texts), strict=True):
+    np.testing.assert_allclose(one, kept, atol=1e-5)
+  (mass,) = other.attention([other.question('c', 'abc')])
+  (kept,) = predictor.attention([predictor.question('c', 'abc')])
+  np.testing.assert_allclose(mass, kept, atol=1e-5)
+  same(other.predict('c', texts)[1], predictor.predict('c', texts)[1])
