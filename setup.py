@@ -83,6 +83,8 @@ setuptools.setup(
     ],
     # What `hyperprompt serve` needs.
     'serve': SERVE,
+    # The adapter for lm-evaluation-harness, which needs no PyTorch.
+    'lm_eval': ['lm-eval>=0.4.13'],
     # What `make docs` builds the site with. MkDocs has announced 2.0 without plugins.
     'docs': [
       'mkdocs>=1.6,<2',
