@@ -35,8 +35,21 @@ _LARGE = 10_000_000
 
 def question(number: int) -> dict[str, Any]:
   """Returns a question; there are 64 different ones, of eight tasks."""
-  text = f'question {number % 64}: ' + 'is it? ' * (2 + number % 5)
+  number %= 64
+  text = f'question {number}: ' + 'is it? ' * (2 + number % 5)
   return {'task': f'task_{number % TASKS}', 'inputs': text}
+
+
+async def warm_up(server: Server, batch_size: int) -> None:
+  """Has the programs compiled that the questions need: two lengths, of 32 and 64 tokens."""
+  client, rows = Client(server.port), 1
+  while rows <= batch_size:
+    for number in (0, 4):
+      questions = [question(number)] * rows
+      status, value = await client.ask('/v1/predict', {'questions': questions})
+      assert status == 200, value
+    rows *= 2
+  client.close()
 
 
 async def measure(server: Server, clients: int, number: int) -> dict[str, Any]:
@@ -74,15 +87,7 @@ async def throughput(folder: pathlib.Path, flags: argparse.Namespace) -> dict[st
   turns: dict[str, list[dict[str, Any]]] = {'one client': [], f'{CLIENTS} clients': []}
   with serving_client.running(folder, folder.parent / 'log', words) as server:
     await server.wait()
-    client = Client(server.port)
-    rows = 1
-    while rows <= flags.batch_size:
-      for length in (0, 4):  # two lengths, of 32 and 64 tokens
-        questions = [question(length)] * rows
-        status, value = await client.ask('/v1/predict', {'questions': questions})
-        assert status == 200, value
-      rows *= 2
-    client.close()
+    await warm_up(server, flags.batch_size)
     for _ in range(flags.turns):
       one, many = turns.values()
       one.append(await measure(server, 1, max(1, flags.requests // 8)))
@@ -140,6 +145,7 @@ class Attack:
     memory['at the end'] = self._server.megabytes()
     self._over = True
     await asyncio.gather(*villains)
+    before, right = await self._answered(), self.counts['right']
     endless = iter(range(10**9))
     asking = [asyncio.ensure_future(self._ask(endless)) for _ in range(CLIENTS)]
     await asyncio.sleep(2)
@@ -148,14 +154,25 @@ class Attack:
     status = await self._server.ended()
     closing = self._server.log().splitlines()[-1]
     answered = int(re.search(r'(\d+) questions answered', closing)[1])
-    received = self.counts['right'] + self.counts.get('wrong', 0) + len(self._expected)
+    received = self.counts['right'] - right
     return {
       'responses': dict(sorted(self.counts.items())),
-      'answered by the server, and not received': answered - received,
+      'under load at the end': {
+        'answered by the server': answered - before,
+        'received': received,
+      },
       'megabytes': memory,
       'status': status,
       'closing line': closing,
     }
+
+  async def _answered(self) -> int:
+    """Returns the number of questions that the server has answered."""
+    client = Client(self._server.port)
+    _, text = await client.ask('/metrics')
+    client.close()
+    counts = re.findall(r'^hyperprompt_questions_total\S* (\d+)$', text, re.MULTILINE)
+    return sum(map(int, counts))
 
   async def _ask(self, numbers: Any, last: int | None = None) -> None:
     """Asks questions until there are no more, or the server has ended."""
@@ -249,9 +266,10 @@ class Attack:
 
 async def attack(folder: pathlib.Path, number: int) -> dict[str, Any]:
   """Attacks a server of a bundle."""
-  words = [LENGTHS, '--queue=48', '--body_timeout=3']
+  words = [LENGTHS, '--compile=none', '--timeout=300', '--queue=48', '--body_timeout=3']
   with serving_client.running(folder, folder.parent / 'log', words) as server:
     await server.wait()
+    await warm_up(server, 16)
     return await Attack(server, number).run()
 
 

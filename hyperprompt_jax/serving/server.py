@@ -136,6 +136,9 @@ def run(
   """
   config = uvicorn.Config(
     service.app,
+    # It accepts all connections that wait. uvloop was seen to fall behind: in a flood of
+    # connections others waited for a minute.
+    loop='asyncio',
     http=Protocol,
     ws='none',
     lifespan='off',
