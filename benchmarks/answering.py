@@ -5,7 +5,8 @@
 The parameters are random, in a bundle that this program writes. The first answer is that of
 a process of its own, whose compiled programs an earlier one has left: the seconds of wall
 and of CPU (user and system) of the whole process, imports included. One question at a time
-is compared with its share of a batch of eight, both warm, by CPU seconds.
+is compared with its share of a batch of eight, both warm and in turns, by CPU seconds.
+Results go to `benchmarks/results/answering.json`; progress goes to standard error.
 """
 
 import argparse
@@ -13,10 +14,14 @@ import json
 import os
 import pathlib
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
+
+from benchmarks import results
 
 TEXTS = [f'question {number}: ' + 'is the passage about it? ' * 3 for number in range(8)]
 _LOAD = """
@@ -36,7 +41,6 @@ def write_bundle(folder: pathlib.Path, size: str) -> None:
     folder: is the folder to write.
     size: names a file of gin/models.
   """
-  import jax
   import numpy as np
 
   from hyperprompt_jax.checkpoints.differences import by_path
@@ -60,8 +64,12 @@ def write_bundle(folder: pathlib.Path, size: str) -> None:
   method = HyperPromptGlobal(16, widths[0], task_embed_dim=widths[1])
   tasks = tuple(f'task_{number}' for number in range(8))
   model = Model(Config(**sizes), method, tasks)
-  params = by_path(jax.jit(model.init)(jax.random.key(0)))
-  arrays = {path: in_memory(np.asarray(array)) for path, array in params.items()}
+  rng = np.random.default_rng(0)
+  # NumPy draws them sooner than the initializers compile.
+  arrays = {
+    path: in_memory(rng.normal(0, 0.05, leaf.shape).astype(leaf.dtype))
+    for path, leaf in by_path(model.param_shapes()).items()
+  }
   record = RecordedRun(
     network=description_of(model),
     settings={
@@ -103,15 +111,15 @@ def one_by_one(folder: pathlib.Path, repeats: int) -> dict[str, float]:
       model.score(task, [text], ['yes']) for task, text in questions
     ],
   }
-  seconds = {}
-  for name, call in ask.items():
+  for call in ask.values():
     call()  # compiles
-    start = cpu_seconds(resource.RUSAGE_SELF)
-    for _ in range(repeats):
+  used: dict[str, list[float]] = {name: [] for name in ask}
+  for _ in range(repeats):
+    for name, call in ask.items():
+      start = cpu_seconds(resource.RUSAGE_SELF)
       call()
-    used = cpu_seconds(resource.RUSAGE_SELF) - start
-    seconds[name] = used / repeats / len(questions)
-  return seconds
+      used[name].append(cpu_seconds(resource.RUSAGE_SELF) - start)
+  return {name: statistics.median(u) / len(questions) for name, u in used.items()}
 
 
 def main() -> None:
@@ -129,14 +137,16 @@ def main() -> None:
     load = [sys.executable, '-c', _LOAD, str(folder), TEXTS[0]]
     infer = [sys.executable, '-m', 'hyperprompt_jax', 'infer', f'--model_dir={folder}']
     infer += [f'--input={questions}', '--output=-', '--max_length=16']
-    report: dict[str, object] = {'size': flags.size}
+    report: dict[str, Any] = {'size': flags.size}
     for name, words in {'load': load, 'infer': infer}.items():
       for state in ('cold', 'warm'):
         wall, cpu, _ = first_answer(words)
         report[f'{name}, {state}'] = {'wall': round(wall, 2), 'cpu': round(cpu, 2)}
+        print(f'{name}, {state}: {wall:.1f} s, CPU {cpu:.1f} s', file=sys.stderr)
     seconds = one_by_one(folder, flags.repeats)
     report['seconds of a question'] = seconds
     report['alone / share of a batch'] = seconds['alone'] / seconds['in a batch']
+  results.write('answering', report)
   print(json.dumps(report))
 
 

@@ -125,7 +125,7 @@ def _use(library: str, task: str, has_prompts: bool) -> list[str]:
   return [
     'from transformers import AutoModelForSeq2SeqLM, AutoTokenizer',
     '',
-    "tokenizer = AutoTokenizer.from_pretrained('FOLDER')",
+    f"tokenizer = AutoTokenizer.from_pretrained('FOLDER'{trust})",
     f"model = AutoModelForSeq2SeqLM.from_pretrained('FOLDER'{trust})",
     'inputs = tokenizer(["a text"], return_tensors="pt", padding=True)',
     f'tokens = model.generate(**inputs{choice})',

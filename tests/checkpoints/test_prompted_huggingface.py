@@ -65,6 +65,8 @@ def test_a_folder_holds_the_prompts_of_all_layers_and_tasks(tmp_path):
     np.testing.assert_allclose(tensors[name], array, rtol=1e-5, atol=1e-6)
   generation = json.loads((folder / 'generation_config.json').read_text())
   assert generation['max_new_tokens'] == made.LENGTHS['targets']
+  # The decoder is deeper than the encoder.
+  assert config['use_cache'] is generation['use_cache'] is False
 
 
 def test_the_card_and_the_code_name_what_they_need(tmp_path):
@@ -208,6 +210,10 @@ def test_beams_tasks_by_id_and_mistakes_in_tasks(tmp_path):
   _, want = ours(dataclasses.replace(network, decode_fn=search), params, batch)
   _, beams = theirs(model.eval(), batch, num_beams=4, length_penalty=0.0)
   np.testing.assert_array_equal(beams, want)
+  model.set_attn_implementation('eager')
+  outputs = model(**model.dummy_inputs, task='a', output_attentions=True)
+  lengths = [tuple(x.shape[2:]) for x in outputs.encoder_attentions]
+  assert lengths == [(5, 9)] * 2 == [tuple(x.shape[2:]) for x in outputs.decoder_attentions]
   inputs = model.dummy_inputs['input_ids'][:2]
   by_name = model.generate(inputs, task='c', max_new_tokens=3)
   by_id = model.generate(inputs, task=[2, 2], max_new_tokens=3)

@@ -401,8 +401,8 @@ def write_generation(folder: pathlib.Path, max_length: int) -> None:
     max_length: is the most tokens of an answer.
   """
   config = read_json(folder / CONFIG_FILE)
-  tokens = ('pad_token_id', 'eos_token_id', 'decoder_start_token_id')
-  values = {'max_new_tokens': max_length, **{name: config[name] for name in tokens}}
+  names = ('pad_token_id', 'eos_token_id', 'decoder_start_token_id', 'use_cache')
+  values = {'max_new_tokens': max_length, **{n: config[n] for n in names if n in config}}
   _write_json(folder / huggingface_config.GENERATION_FILE, values)
 
 

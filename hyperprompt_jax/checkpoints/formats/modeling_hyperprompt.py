@@ -18,9 +18,6 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
 
-# Arguments of the model that the encoder takes, too.
-_OUTPUTS = ('output_attentions', 'output_hidden_states')
-
 
 class HyperPromptT5Config(T5Config):
   """The configuration of a T5 with task prompts.
@@ -148,10 +145,13 @@ class PromptedEncoder(T5Stack):
   ):
     """Returns the encodings of prompts and tokens, `[B, l + K, d]`."""
     x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+    # `generate` gives the mask of the tokens alone; the model has added the prompts to it.
+    if attention_mask is not None and attention_mask.shape[1] == x.shape[1]:
+      attention_mask = _with_input_prompts(attention_mask, self.config)
     x = torch.cat([self.input_prompts[task].to(x.dtype), x], dim=1)
     return super().forward(
       inputs_embeds=x,
-      attention_mask=_with_input_prompts(attention_mask, self.config),
+      attention_mask=attention_mask,
       task=task,
       **kwargs,
     )
@@ -223,19 +223,11 @@ class HyperPromptT5ForConditionalGeneration(T5ForConditionalGeneration):
       task: names the tasks (see `task_ids`).
       **kwargs: are the further arguments of T5's `forward`.
     """
-    inputs_embeds = kwargs.pop('inputs_embeds', None)
     if kwargs.get('past_key_values') is None or not isinstance(task, torch.Tensor):
-      inputs = input_ids if inputs_embeds is None else inputs_embeds
+      inputs = kwargs.get('inputs_embeds') if input_ids is None else input_ids
       task = self.task_ids(task, len(encoder_outputs[0] if inputs is None else inputs))
-    if encoder_outputs is None:
-      encoder_outputs = self.encoder(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        inputs_embeds=inputs_embeds,
-        task=task,
-        **{name: kwargs[name] for name in _OUTPUTS if name in kwargs},
-      )
     return super().forward(
+      input_ids=input_ids,
       attention_mask=_with_input_prompts(attention_mask, self.config),
       encoder_outputs=encoder_outputs,
       task=task,
