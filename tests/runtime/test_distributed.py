@@ -63,15 +63,18 @@ class Ended:
 
 
 def run(code, devices, compiled, *argv):
-  """`start_two`, with this module at hand as `t`."""
-  return start_two(START + code, devices, compiled, *argv)
+  """`start_two` as Slurm starts two tasks of a step, with this module at hand as `t`."""
+  return start_two(START + code, devices, compiled, *argv, slurm=True)
 
 
-def start_two(code, devices, compiled, *argv):
-  """Runs code in two processes at once, which get `argv` and the flags to meet by."""
+def start_two(code, devices, compiled, *argv, slurm=False):
+  """Runs code in two processes at once, which get `argv` and the flags to meet by.
+
+  Under Slurm they get its variables in place of the flags.
+  """
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{free.getsockname()[1]}'
+    port = free.getsockname()[1]
   environment = {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
@@ -83,15 +86,24 @@ def start_two(code, devices, compiled, *argv):
   started = []
   for index in range(2):
     meet = [
-      f'--coordinator_address={address}',
+      f'--coordinator_address=127.0.0.1:{port}',
       '--process_count=2',
       f'--process_index={index}',
     ]
-    command = [sys.executable, '-c', code]
+    variables = {
+      'SLURM_JOB_ID': '4711',
+      'SLURM_NTASKS': '2',
+      'SLURM_STEP_NODELIST': 'localhost',
+      'SLURM_STEP_NUM_NODES': '1',
+      'SLURM_PROCID': str(index),
+      'SLURM_LOCALID': str(index),
+      'JAX_COORDINATOR_PORT': str(port),
+    }
+    command = [sys.executable, '-c', code, *map(str, argv), *([] if slurm else meet)]
     started.append(
       subprocess.Popen(
-        [*command, *map(str, argv), *meet],
-        env=environment,
+        command,
+        env={**environment, **(variables if slurm else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -101,10 +113,10 @@ def start_two(code, devices, compiled, *argv):
   return [Ended(process.returncode, out, err) for process, out, err in with_output]
 
 
-def train_and_be_stopped(whole, stopped, held, disagreed, *meet):
+def train_and_be_stopped(whole, stopped, held, disagreed):
   """Runs on each host: a run, one that a signal ends, and one with a seed of the host's."""
-  host = int(meet[-1][-1])
-  status = cli.main([*arguments(whole, THREE_AXES), *meet])
+  host = int(os.environ['SLURM_PROCID'])
+  status = cli.main(arguments(whole, THREE_AXES))
   if status:
     sys.exit(status)
   with pytest.raises(UserError) as refused, run_lock.held(held):
@@ -119,7 +131,7 @@ def train_and_be_stopped(whole, stopped, held, disagreed, *meet):
   IndexedBatches.__next__ = take_slowly
   if host == 1:
     threading.Thread(target=_stop_after, args=(stopped, SAVED + 2), daemon=True).start()
-  status = cli.main([*arguments(stopped, THREE_AXES), *meet])
+  status = cli.main(arguments(stopped, THREE_AXES))
   pathlib.Path(held, f'status of host {host}').write_text(str(status))
   command = arguments(disagreed, ONE_DEVICE, RANDOM_SEED=host)
   with (
@@ -128,7 +140,7 @@ def train_and_be_stopped(whole, stopped, held, disagreed, *meet):
     contextlib.redirect_stdout(out),
     contextlib.redirect_stderr(err),
   ):
-    cli.main([*command, *meet])  # it ends the process
+    cli.main(command)  # it ends the process
 
 
 def _stop_after(folder, step):
