@@ -22,6 +22,7 @@ LAYERS = (
   (
     'checkpoints',
     'data',
+    'demonstration',
     'evaluation',
     'inference',
     'inspection',

@@ -90,7 +90,7 @@ def test_single_task_of_one_task_is_one_run(tmp_path, compile_once):
 
 def test_the_function_train_refuses_several_single_tasks(tmp_path):
   gin_files.parse(
-    ['models/tiny.gin', 'methods/single_task.gin', 'runs/demo.gin'],
+    ['models/tiny.gin', 'methods/single_task.gin', 'runs/builtin.gin'],
     [f"MODEL_DIR='{tmp_path / 'run'}'"],
   )
   assert gin_files.bound_class('model.Model.method') is SingleTask

@@ -20,7 +20,7 @@ from hyperprompt_jax.runtime import compilation_cache, libtpu, temporary, workar
 
 # The purpose of each verb, whose module bears its name.
 VERBS = {
-  'demo': 'train on a built-in mixture on a CPU, in minutes',
+  'demo': 'HyperPrompt and multi-task learning on tasks in conflict, in minutes',
   'train': 'train, evaluate and checkpoint; goes on where it stopped',
   'eval': 'evaluate checkpoints: one, all, or the best of each task',
   'infer': 'answers for a file of questions or a SeqIO task',
@@ -35,7 +35,7 @@ VERBS = {
   'completion': 'a script that completes commands in bash and zsh',
 }
 
-TRAINING_VERBS = ('demo', 'train')
+TRAINING_VERBS = ('train',)
 
 USAGE = '\n'.join(
   (

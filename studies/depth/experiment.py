@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from hyperprompt_jax.demonstration import conflict, side_by_side
+from hyperprompt_jax.demonstration.side_by_side import Params, Recipe
 from hyperprompt_jax.model import Model
-from studies import networks, training
+from studies import networks
 from studies.depth.design import (
   METHODS,
   PRETRAINING_RATE,
@@ -20,8 +22,6 @@ from studies.depth.design import (
 )
 from studies.networks import Size
 from studies.records import Record, rounded
-from studies.synthetic import tasks
-from studies.training import Params, Recipe
 
 SHAPE = (16, 6, 8)  # tasks, length, symbols
 OTHER, TUNED = 1, 0  # families of tasks
@@ -73,7 +73,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
 
 @functools.cache
 def _model(method: str) -> Model:
-  vocab_size = tasks.vocabulary_size(SHAPE[2], 2 * SHAPE[0])
+  vocab_size = conflict.vocabulary_size(SHAPE[2], 2 * SHAPE[0])
   return networks.model(SIZE, vocab_size, TASK_LIST, method, networks.MATCHED)
 
 
@@ -81,14 +81,14 @@ def _train(
   model: Model, params: list[Params], family: int, recipe: Recipe, seeds: list[int]
 ) -> list[Params]:
   """Trains networks side by side, each on strings and in an order of its own seed."""
-  rows = [tasks.rows(SHAPE, ROWS, seed, family) for seed in seeds]
+  rows = [conflict.rows(SHAPE, ROWS, seed, family) for seed in seeds]
   order = [
-    training.epochs(np.arange(len(own['task_ids'])), recipe, seed)
+    side_by_side.epochs(np.arange(len(own['task_ids'])), recipe, seed)
     for own, seed in zip(rows, seeds, strict=True)
   ]
   stacked = lambda trees: jax.tree.map(lambda *x: np.stack(x), *trees)
   rates = np.stack([recipe.rates()] * len(seeds))
-  trained = training.train(
+  trained = side_by_side.train(
     model, stacked(params), stacked(rows), np.stack(order), rates, _pass, looks=1
   )
   return [jax.tree.map(lambda x, i=i: x[i], trained) for i in range(len(seeds))]
@@ -100,7 +100,7 @@ def _pass(*_: Any) -> None:
 
 def _score(model: Model, params: Params, family: int) -> float:
   """The share of right tokens on unseen strings, in percent."""
-  rows = tasks.rows(SHAPE, TEST_ROWS, TEST_SEED, family)
+  rows = conflict.rows(SHAPE, TEST_ROWS, TEST_SEED, family)
   logits = _logits(model, params, rows)
   right = np.argmax(logits, axis=-1) == rows['decoder_target_tokens']
   return round(100 * float(right[:, : SHAPE[1]].mean()), 3)
@@ -116,7 +116,7 @@ def _attention(model: Model, params: Params) -> dict[str, list[float]]:
 
   They are means over heads and over 100 unseen rows, as many of each task as can be.
   """
-  rows = tasks.rows(SHAPE, TEST_ROWS, TEST_SEED, TUNED)
+  rows = conflict.rows(SHAPE, TEST_ROWS, TEST_SEED, TUNED)
   every = len(rows['task_ids']) // LOOKED_AT
   rows = {name: value[::every][:LOOKED_AT] for name, value in rows.items()}
   numbers = _statistics(model, params, rows)

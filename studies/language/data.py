@@ -15,7 +15,7 @@ import re
 import numpy as np
 import sentencepiece
 
-from studies.training import Rows
+from hyperprompt_jax.demonstration.side_by_side import Rows
 
 TASKS = (
   *('cb', 'copa', 'rte', 'wic', 'cola', 'mrpc'),

@@ -19,12 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperprompt_jax.demonstration import side_by_side
+from hyperprompt_jax.demonstration.side_by_side import Params, Recipe, Rows
 from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
-from studies import records, training
+from studies import records
 from studies.language import data
 from studies.networks import Size
-from studies.training import Params, Recipe, Rows
 
 PATH = pathlib.Path(__file__).parent / 'feasibility.jsonl'
 SPANS, HELD_OUT_SPANS = 40_000, 512
@@ -88,13 +89,13 @@ def run(trial: Trial) -> records.Record:
 
 
 def _train(model: Model, params: Params, rows: Rows, recipe: Recipe, seed: int) -> Params:
-  order = training.epochs(np.arange(len(rows['task_ids'])), recipe, seed)
+  order = side_by_side.epochs(np.arange(len(rows['task_ids'])), recipe, seed)
   alone = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
 
   def look(step: int, _: Params) -> None:
     print(f'step {step} of {recipe.steps}', flush=True)
 
-  trained = training.train(
+  trained = side_by_side.train(
     model, alone(params), alone(rows), order[None], recipe.rates()[None], look
   )
   return jax.tree.map(lambda x: x[0], trained)

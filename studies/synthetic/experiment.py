@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperprompt_jax.demonstration import conflict, side_by_side
+from hyperprompt_jax.demonstration.side_by_side import Params, Recipe, Rows
 from hyperprompt_jax.model import Model
-from studies import networks, training
+from studies import networks
 from studies.networks import Size
 from studies.records import Record, rounded
-from studies.synthetic import tasks
 from studies.synthetic.design import Experiment
-from studies.training import Params, Recipe, Rows
 
 NUM_TASKS, LENGTH, ALPHABET = 16, 6, 8
 TRAIN_ROWS, TEST_ROWS = 256, 128  # of each task
@@ -39,7 +39,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   first = experiments[0]
   model = networks.model(
     SIZE,
-    tasks.vocabulary_size(ALPHABET, NUM_TASKS),
+    conflict.vocabulary_size(ALPHABET, NUM_TASKS),
     TASK_LIST,
     first.method,
     first.budget,
@@ -47,7 +47,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   alone = first.method == 'single_task'
   companies = [[task] for task in range(NUM_TASKS)] if alone else [[*range(NUM_TASKS)]]
   runs = [_Run(experiment, companies) for experiment in experiments]
-  test = tasks.rows(SHAPE, TEST_ROWS, TEST_SEED)
+  test = conflict.rows(SHAPE, TEST_ROWS, TEST_SEED)
   size = len(companies)
   replicas = lambda *x: np.repeat(np.stack(x), size, axis=0)
   train = jax.tree.map(replicas, *[run.rows for run in runs])
@@ -56,7 +56,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   def look(_: int, params: Params) -> None:
     curve.append(_right(model, params, test))
 
-  params = training.train(
+  params = side_by_side.train(
     model,
     jax.vmap(model.init)(jnp.concatenate([run.keys for run in runs])),
     train,
@@ -86,7 +86,7 @@ class _Run:
   """Rows, order and rates of one run, whose single tasks have a replica each."""
 
   def __init__(self, experiment: Experiment, companies: list[list[int]]):
-    rows = tasks.rows(SHAPE, TRAIN_ROWS, experiment.seed)
+    rows = conflict.rows(SHAPE, TRAIN_ROWS, experiment.seed)
     recipe = Recipe(experiment.rate, experiment.steps, BATCH // len(companies))
     own = [np.flatnonzero(np.isin(rows['task_ids'][:, 0], names)) for names in companies]
     self.experiment = experiment
@@ -95,7 +95,7 @@ class _Run:
     self.rates = recipe.rates()
     self.order = np.stack(
       [
-        training.epochs(numbers, recipe, seed)
+        side_by_side.epochs(numbers, recipe, seed)
         for seed, numbers in enumerate(own, start=experiment.seed * NUM_TASKS)
       ]
     )

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from studies import analysis, networks, records, report, training
+from hyperprompt_jax.demonstration import conflict, side_by_side
+from studies import analysis, networks, records, report
 from studies.depth import experiment as depth
 from studies.language import data
-from studies.synthetic import design, experiment, tasks
+from studies.synthetic import design, experiment
 
 SHAPE = (experiment.NUM_TASKS, experiment.LENGTH, experiment.ALPHABET)
 
@@ -67,27 +68,27 @@ def test_methods_add_as_many_parameters_as_each_other(size, names, num_tasks):
 
 
 def test_tasks_read_the_same_strings_and_disagree():
-  rows = tasks.rows((3, 4, 5), rows_per_task=7, seed=0)
-  arrangements, replacements = tasks.functions(3, 4, 5)
+  rows = conflict.rows((3, 4, 5), rows_per_task=7, seed=0)
+  arrangements, replacements = conflict.functions(3, 4, 5)
   for inputs, targets, task in zip(
     rows['encoder_input_tokens'],
     rows['decoder_target_tokens'],
     rows['task_ids'][:, 0],
     strict=True,
   ):
-    assert inputs[0] == tasks.FIRST_SYMBOL + 5 + task and inputs[-1] == tasks.EOS
-    symbols = inputs[1:-1] - tasks.FIRST_SYMBOL
+    assert inputs[0] == conflict.FIRST_SYMBOL + 5 + task and inputs[-1] == conflict.EOS
+    symbols = inputs[1:-1] - conflict.FIRST_SYMBOL
     wanted = [replacements[task][symbols[place]] for place in arrangements[task]]
-    assert (targets - tasks.FIRST_SYMBOL)[:-1].tolist() == wanted
-  other = tasks.rows((3, 4, 5), rows_per_task=7, seed=0, family=1)
+    assert (targets - conflict.FIRST_SYMBOL)[:-1].tolist() == wanted
+  other = conflict.rows((3, 4, 5), rows_per_task=7, seed=0, family=1)
   names = (set(x['encoder_input_tokens'][:, 0]) for x in (rows, other))
   assert not set.intersection(*names)
   assert not np.array_equal(rows['decoder_target_tokens'], other['decoder_target_tokens'])
 
 
 def test_every_epoch_holds_every_row_once():
-  recipe = training.Recipe(rate=1.0, steps=6, batch_size=4)
-  order = training.epochs(np.arange(10, 22), recipe, seed=0)
+  recipe = side_by_side.Recipe(rate=1.0, steps=6, batch_size=4)
+  order = side_by_side.epochs(np.arange(10, 22), recipe, seed=0)
   assert order.shape == (6, 4)
   first, second = order.ravel()[:12], order.ravel()[12:]
   assert sorted(first) == sorted(second) == [*range(10, 22)]
@@ -97,17 +98,19 @@ def test_every_epoch_holds_every_row_once():
 def test_replicas_learn_apart_and_only_what_is_tuned():
   size = networks.Size(8, 1, 1, extra_parameters=300)
   model = networks.model(size, 20, ('a', 'b'), 'global', networks.DEFAULT)
-  rows = tasks.rows((2, 3, 4), rows_per_task=4, seed=0)
+  rows = conflict.rows((2, 3, 4), rows_per_task=4, seed=0)
   keys = jax.random.split(jax.random.key(0), 2)
   start = jax.vmap(model.init)(keys)
   recipes = [
-    training.Recipe(0.01, 4, 2, tuned='method'),
-    training.Recipe(0.01, 4, 2, method_rate=0.0),
+    side_by_side.Recipe(0.01, 4, 2, tuned='method'),
+    side_by_side.Recipe(0.01, 4, 2, method_rate=0.0),
   ]
-  order = np.stack([training.epochs(np.arange(8), recipe, seed=0) for recipe in recipes])
+  order = np.stack(
+    [side_by_side.epochs(np.arange(8), recipe, seed=0) for recipe in recipes]
+  )
   rates = np.stack([recipe.rates() for recipe in recipes])
   looked = []
-  end = training.train(
+  end = side_by_side.train(
     model,
     start,
     {name: np.stack([value] * 2) for name, value in rows.items()},

@@ -150,8 +150,8 @@ def test_every_model_goes_with_every_method(model, method):
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_the_demonstration_goes_with_every_method(method):
-  files = ['models/tiny.gin', f'methods/{method}', 'runs/demo.gin']
+def test_the_built_in_run_goes_with_every_method(method):
+  files = ['models/tiny.gin', f'methods/{method}', 'runs/builtin.gin']
   gin_files.parse(files, ['MODEL_DIR="/run"'])
   assert '%gin.REQUIRED' not in gin.config_str()
 
@@ -184,7 +184,7 @@ def test_every_gin_file_is_used_by_one_of_these_tests():
   tested = {f'models/{m}' for m in MODELS} | {f'methods/{m}' for m in METHODS}
   tested |= {'models/t5_1_1.gin', 'runs/finetune.gin', 'runs/run.gin'}
   tested |= {'runs/prompt_tuning.gin', 'runs/settings.gin', 'runs/record.gin'}
-  tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/demo.gin'}
+  tested |= {'runs/params.gin', 'runs/eval.gin', 'runs/infer.gin', 'runs/builtin.gin'}
   tested |= {'runs/peek.gin', 'runs/settings.gin'}
   tested.add('runs/plan.gin')  # by test_plan.py
   tested.add('runs/super_glue.gin')  # by test_reproduce_paper.py
@@ -374,7 +374,7 @@ def test_folders_of_the_working_directory_hide_no_gin_file(tmp_path, monkeypatch
   files = [
     'models/tiny.gin',
     'methods/mtl.gin',
-    'runs/demo.gin',
+    'runs/builtin.gin',
   ]  # it includes finetune.gin
   gin_files.parse(files, ["MODEL_DIR='run'"])
   assert gin_files.parameter('settings.EvaluationSettings.period') == 100

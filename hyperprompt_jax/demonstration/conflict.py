@@ -7,7 +7,7 @@ own, so that tasks share nothing but their inputs. Every method reads the same t
 
 import numpy as np
 
-from studies.training import Rows
+from hyperprompt_jax.demonstration.side_by_side import Rows
 
 PAD, EOS, FIRST_SYMBOL = 0, 1, 2
 

@@ -1,4 +1,4 @@
-"""A lean training loop over arrays that are held in memory.
+"""A lean training loop over arrays in memory, for the demonstration and the studies.
 
 A run is a handful of compiled calls: each scans over many steps, and gathers its batches
 by index on the device. Runs that differ by seed or learning rate share one program.
@@ -78,14 +78,15 @@ def train(
   Returns:
     The trained parameters.
   """
-  rows = {name: jnp.asarray(value) for name, value in rows.items()}
+  on_device = {name: jnp.asarray(value) for name, value in rows.items()}
   state = (params, jax.vmap(OPTIMIZER.init)(params))
   steps = order.shape[1]
   size = steps // looks
   for start in range(0, size * looks, size):
     for first in range(start, start + size, LONGEST):
       part = slice(first, min(first + LONGEST, start + size))
-      state = _scan(model, state, rows, jnp.asarray(order[:, part]), rates[:, part])
+      batches = jnp.asarray(order[:, part])
+      state = _scan(model, state, on_device, batches, rates[:, part])
     look(start + size, state[0])
   return state[0]
 
