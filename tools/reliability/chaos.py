@@ -24,7 +24,7 @@ from typing import Any
 from tools.reliability import report, small_tasks
 
 RESULTS = pathlib.Path(__file__).parents[1] / 'results'
-COMMAND = 'make chaos'
+KILLS, TERMS, FLIPS = 50, 10, 8
 CAMPAIGNS = ('kills', 'files', 'files of two hosts', 'disks', 'guards')
 # The hosts of each campaign of kills. Two campaigns run on one host, since a single one
 # would run long after all others.
@@ -41,11 +41,21 @@ def _rows(results: dict[str, Any]) -> list[list[str]]:
     'guards': _rows_of_guards,
   }
   return [
-    [*row, _lost(results[name]['wrong']), f'{COMMAND} SEED={results[name]["seed"]}']
+    [*row, _lost(results[name]['wrong']), results[name]['command']]
     for name, make in makers.items()
     if name in results
     for row in make(results[name])
   ]
+
+
+def _command(flags: argparse.Namespace) -> str:
+  """Returns the command that tries the same again."""
+  if (flags.kills, flags.terms, flags.flips) == (KILLS, TERMS, FLIPS):
+    return f'make chaos SEED={flags.seed}'
+  numbers = ''.join(
+    f' --{name}={getattr(flags, name)}' for name in ('kills', 'terms', 'flips')
+  )
+  return f'python -m tools.reliability.chaos --seed={flags.seed}{numbers}'
 
 
 def _lost(faults: list[str]) -> str:
@@ -197,7 +207,8 @@ def _run(
     }
     running = {name: begin[name]() for name in flags.only or CAMPAIGNS}
     return {
-      name: {'seed': flags.seed, **future.result()} for name, future in running.items()
+      name: {'command': _command(flags), **future.result()}
+      for name, future in running.items()
     }
 
 
@@ -205,12 +216,12 @@ def main() -> None:
   """Runs all campaigns, or those of `--only`."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument(
-    '--kills', type=int, default=50, help='SIGKILLs; a fifth on two hosts'
+    '--kills', type=int, default=KILLS, help='SIGKILLs; a fifth on two hosts'
   )
   parser.add_argument(
-    '--terms', type=int, default=10, help='SIGTERMs; a fifth on two hosts'
+    '--terms', type=int, default=TERMS, help='SIGTERMs; a fifth on two hosts'
   )
-  parser.add_argument('--flips', type=int, default=8, help='bits flipped in each file')
+  parser.add_argument('--flips', type=int, default=FLIPS, help='bits flipped in each file')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--only', action='append', choices=CAMPAIGNS, help='not all')
   parser.add_argument('--output', type=pathlib.Path, default=RESULTS / 'chaos.json')
