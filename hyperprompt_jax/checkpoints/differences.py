@@ -1,4 +1,4 @@
-"""What differs between the parameters that are wanted and those that are found."""
+"""Lists the differences between a network's parameters and those of a checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any

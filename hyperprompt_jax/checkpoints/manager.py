@@ -357,7 +357,7 @@ class Checkpointer:
     self._open(step)
 
   def _open(self, step: int) -> record.RunRecord:
-    """What a checkpoint says of its run, which is of this task list."""
+    """Returns the record of a checkpoint's run, which must be of this task list."""
     if step not in self.steps():
       raise UserError(
         f'{self.directory} has no checkpoint of step {step}; it has '

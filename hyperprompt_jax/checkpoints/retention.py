@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept."""
+"""Chooses the checkpoints of a run that are kept."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a run's data are, so that a start with other data is noticed by name.
+"""Identifies the data of a run, so that a start with other data is refused by name.
 
 A checkpoint records of each task its rate, how many examples it has, and digests: of the
 examples, and of all that they depend on. Equal examples are the same data, whatever else

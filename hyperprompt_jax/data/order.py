@@ -1,4 +1,4 @@
-"""Which example each draw of a mixture is, computed from its number.
+"""Computes the example of each draw of a mixture from the number of the draw.
 
 A draw is one example of the stream that batches are cut from. Nothing here has a state: the
 tasks, epochs and rows of any range of draws follow from the seed, the rates and the number

@@ -1,4 +1,4 @@
-"""What attention is given: queries, and the prompts and tokens that they attend to.
+"""The inputs of attention: queries, and the prompts and tokens that they attend to.
 
 One struct for attention that is written out (`attention`), for the TPU's kernel
 (`fused_attention`) and for the decoding cache. Heads stay side by side on one axis,

@@ -58,7 +58,7 @@ class _Block:
     return self.heads * self.head_dim
 
   def lanes(self, head: int) -> Array:
-    """Which lanes of a block belong to a head, `[1, n * k]` bool."""
+    """Returns whether each lane of a block belongs to a head, `[1, n * k]` bool."""
     lane = jax.lax.broadcasted_iota(jnp.int32, (1, self.width), 1)
     return (lane >= head * self.head_dim) & (lane < (head + 1) * self.head_dim)
 

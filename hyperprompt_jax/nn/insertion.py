@@ -1,4 +1,4 @@
-"""What a method gives to the network, and how the network inserts it.
+"""The prompts and adapters that a method gives to the network, and their insertion.
 
 A method makes prompts and adapters for all tasks; the layers insert the part of each
 row's tasks, and do not know how it was made. In a packed row each segment is given what
@@ -88,7 +88,7 @@ class Adapter:
 
 @struct.dataclass
 class LayerConditioning:
-  """What is inserted into layers; `[m, t, ...]` for a stack, `[t, ...]` for one layer.
+  """The arrays inserted into layers, `[m, t, ...]` for a stack, `[t, ...]` for one layer.
 
   Attributes:
     prompts: Are the prompts of the self-attention, `[m, t, l, h, k]`.

@@ -1,4 +1,4 @@
-"""Which segment and task a position belongs to, and which keys a query sees.
+"""The segment and the task of each position, and the keys that each query sees.
 
 A packed row holds segments of several examples, which may be of different tasks. Axis
 letters: see `hyperprompt_jax.nn`.
@@ -47,7 +47,7 @@ def sees(
 
 @struct.dataclass
 class Segments:
-  """Which segment, and so which task, each position of a batch belongs to.
+  """The segment, and so the task, of each position of a batch.
 
   Attributes:
     task_ids: Holds the task of each segment, `[B, S]` int32.

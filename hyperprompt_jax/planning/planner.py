@@ -102,7 +102,7 @@ class Planner:
   def held_bytes(
     self, model: Model, partitioner: Partitioner, step: str
   ) -> tuple[int, int]:
-    """What each chip holds all the time: bytes of parameters, and of the optimizer."""
+    """Returns the bytes of parameters and optimizer state that each chip always holds."""
     if step == steps.DECODE:
       return steps.bytes_per_chip(abstract_params(model, partitioner)), 0
     state = abstract_state(model, self.optimizer, partitioner, self.trainable(model))

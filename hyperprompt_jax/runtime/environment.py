@@ -1,4 +1,4 @@
-"""What the bits of a run depend on besides its settings: machine and packages.
+"""Records the machine and the packages, on which the bits of a run depend as well.
 
 Floating-point sums are taken in an order that XLA chooses for a machine, so that the same
 training step can have other bits on another processor, with another number of threads or

@@ -1,4 +1,4 @@
-"""What Optax does not have as it comes: T5's Adafactor, and steps that are skipped."""
+"""Optimizers that Optax lacks: T5's Adafactor, and one that skips steps on spikes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -288,7 +288,7 @@ def _spike_limit(state: SkipStepState, interval: int, scaling_factor: float) -> 
 
 
 def as_saved(like: Any, saved: Any, sharding: jax.sharding.Sharding) -> Any:
-  """What to restore of a checkpoint, whose run may have skipped steps where this does not.
+  """Returns the state to restore, from a run that may have skipped steps unlike this one.
 
   Args:
     like: gives the shapes, dtypes and shardings of the state that is wanted.

@@ -268,7 +268,7 @@ class EvaluationSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Retention(Settings):
-  """Which checkpoints are kept; a checkpoint that any rule keeps is kept."""
+  """The rules by which checkpoints are kept; one rule is enough to keep a checkpoint."""
 
   keep: int | None = setting(
     'KEEP_CHECKPOINTS',

@@ -136,7 +136,7 @@ def _right_targets(model: Model, params: Params, rows: Rows) -> jax.Array:
 
 
 def _of_own_tasks(right: jax.Array, rows: Rows, companies: list) -> np.ndarray:
-  """By task, of the replica that is trained on it: `[tasks, rows, LENGTH]`."""
+  """Returns the entries of each task's own replica, `[tasks, rows, LENGTH]`."""
   right, task_of_row = np.asarray(right), rows['task_ids'][:, 0]
   return np.stack(
     [

@@ -1,4 +1,4 @@
-"""Which conditioned task the ids of a SeqIO task stand for, and which metrics score it.
+"""Maps SeqIO tasks to the conditioned tasks that their ids name, and to their metrics.
 
 A conditioned task is what owns prompts. Several SeqIO tasks can share one, such as WSC's
 training and evaluation tasks. A task id is an index into the list of conditioned tasks.

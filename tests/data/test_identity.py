@@ -1,4 +1,4 @@
-"""What is said of data that are not what a run began with."""
+"""A run that goes on with other data names the difference."""
 
 import pytest
 

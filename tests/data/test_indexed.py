@@ -42,7 +42,7 @@ def drawn_case(number, folder):
 
 
 def hosts_of(rng, batch_size):
-  """Which rows each of 1 to 16 hosts fills: parts, of which hosts may share some."""
+  """Draws the rows that each of 1 to 16 hosts fills; hosts may share a part of them."""
   groups = int(rng.choice([n for n in range(1, 17) if batch_size % n == 0]))
   rows = np.arange(batch_size) * groups // batch_size
   copies = int(rng.integers(1, 1 + 16 // groups))

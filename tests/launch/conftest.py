@@ -120,7 +120,7 @@ def world(tmp_path):
 
 @pytest.fixture(scope='session')
 def training(tmp_path_factory):
-  """By script, a world in which training runs. Read only."""
+  """Makes for a script a world in which training runs, which tests only read."""
 
   @functools.cache
   def make(script):

@@ -1,4 +1,4 @@
-"""What the verbs do, in both scripts, to machines, training and logs."""
+"""The effects of the verbs of both scripts on machines, training and logs."""
 
 import re
 

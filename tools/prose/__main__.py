@@ -1,11 +1,12 @@
 """Checks names and docstrings; `make lint` runs it, and `--report` counts for each folder.
 
-Three rules hold in every Python file:
+Four rules hold in every Python file:
 
 - `name`: no variable, parameter, attribute or method is named `found`, `said`, `of`,
   `moving` or `moved`. A name is a noun that says what it holds.
 - `noun`: no entry under "Args:" or "Attributes:" begins with a word that stands for a
   missing noun, as "of the network" and "what was read" do.
+- `summary`: no docstring begins with such a word, as "What attention is given" does.
 - `verb`: each of these entries has a finite verb. "The mesh of devices." has none; "Names
   the mesh of devices.", "is the mesh" and "whether there is a mesh" have one.
 
@@ -50,6 +51,7 @@ AUXILIARIES = words(
   'were will would'
 )
 LISTED = words((pathlib.Path(__file__).parent / 'verbs.txt').read_text(encoding='utf-8'))
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SECTION = re.compile(r'(\s*)([A-Z][a-z]+):\s*$')
 ENTRY = re.compile(r'\s*([*\w`][\w.,*` ]*?)\s*(?:\([^)]*\))?:(?:\s+(.*))?$')
 
@@ -75,7 +77,7 @@ class Violation:
   Attributes:
     path: The file that holds the place.
     line: The line of the place, which counts from 1.
-    rule: The rule's name is 'name', 'noun' or 'verb'.
+    rule: The rule's name is 'name', 'noun', 'summary' or 'verb'.
     message: Says what is wrong.
   """
 
@@ -127,12 +129,22 @@ def entries(docstring: str) -> list[list]:
 
 
 def documented(tree: ast.AST) -> Iterator[tuple[int, str]]:
-  """Yields first line and text of the docstrings of a file's classes and functions."""
+  """Yields first line and text of the docstrings of a file, its classes and functions."""
   for node in ast.walk(tree):
-    if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+    if not isinstance(node, DOCUMENTED):
       continue
     if docstring := ast.get_docstring(node):
       yield node.body[0].lineno, docstring
+
+
+def summary_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
+  """Yields the docstrings that begin without their noun."""
+  for line, docstring in documented(tree):
+    first = re.match(r'[A-Za-z]*', docstring)[0].lower()
+    if first in WITHOUT_NOUN:
+      summary = docstring.splitlines()[0]
+      message = f'"{summary}" begins with "{first}" where a noun is missing'
+      yield Violation(path, line, 'summary', message)
 
 
 def entry_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
@@ -172,7 +184,8 @@ def check(path: pathlib.Path) -> tuple[int, list[Violation]]:
   """Returns the number of entries in a file, and its violations in the order of lines."""
   tree = ast.parse(path.read_text(encoding='utf-8'))
   number = sum(len(entries(docstring)) for _, docstring in documented(tree))
-  violations = [*name_violations(path, tree), *entry_violations(path, tree)]
+  rules = (name_violations, summary_violations, entry_violations)
+  violations = [violation for rule in rules for violation in rule(path, tree)]
   return number, sorted(violations, key=lambda violation: violation.line)
 
 

@@ -1,1 +1,1 @@
-"""What a run survives: kills, broken storage, long life, other versions; measured."""
+"""Measures whether runs survive kills, broken storage, long life and other versions."""

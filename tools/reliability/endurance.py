@@ -43,7 +43,7 @@ def _names(tasks: pathlib.Path) -> Iterator[str]:
 
 
 def _sample(pid: int, step: int) -> Sample:
-  """What a process holds: resident memory in MiB, open files, threads but the pool's."""
+  """Counts a process's resident memory in MiB, open files and threads but the pool's."""
   proc = pathlib.Path(f'/proc/{pid}')
   status = (proc / 'status').read_text(encoding='utf-8')
   value = lambda name: int(re.search(rf'^{name}:\s+(\d+)', status, re.MULTILINE)[1])

@@ -85,6 +85,17 @@ def test_an_entry_that_begins_without_its_noun_fails(prose):
   assert [line.split('"')[3] for line in lines] == ['of', 'what', 'that', 'by']
 
 
+def test_a_docstring_that_begins_without_its_noun_fails(prose):
+  status, lines = prose(
+    '"""What is built."""\n',
+    'class House:\n  """Whose it is."""\n',
+    'def build():\n  """Whether it stands."""\n',
+  )
+  assert status == 1
+  assert [line.split(':')[:2] for line in lines] == [['m00.py', '1'], ['m01.py', '2']]
+  assert [line.split('"')[3] for line in lines] == ['what', 'whose']
+
+
 def test_an_entry_with_a_verb_passes(prose):
   entries = (
     'x: is the mesh of devices.',

@@ -1,1 +1,1 @@
-"""What is fuzzed, a module for each."""
+"""The targets of fuzzing, a module for each."""
