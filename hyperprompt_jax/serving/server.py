@@ -136,8 +136,8 @@ def run(
   """
   config = uvicorn.Config(
     service.app,
-    # It accepts all connections that wait. uvloop was seen to fall behind: in a flood of
-    # connections others waited for a minute.
+    # Under uvloop, on a busy machine, connections waited for a minute in a flood of others;
+    # under this loop, on a less busy one, they did not.
     loop='asyncio',
     http=Protocol,
     ws='none',
