@@ -3,8 +3,9 @@
 import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -13,6 +14,21 @@ from hyperprompt_jax.errors import Interrupted
 
 # All runs of this process share the counter: hosts agree on the number of a future check.
 _checks = itertools.count()
+
+
+@contextmanager
+def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
+  """Handles signals in its block, and restores the handlers that there were.
+
+  Args:
+    handlers: holds the handler of each signal, as `signal.signal` takes it.
+  """
+  previous = {number: signal.signal(number, new) for number, new in handlers.items()}
+  try:
+    yield
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
 
 
 class Interrupts:
@@ -29,16 +45,13 @@ class Interrupts:
   @contextmanager
   def handled(self) -> Iterator[None]:
     """Handles signals in its block: the first is remembered, a second ends the process."""
+    handlers: dict[int, Any]
     if self._agrees:
       handlers = {signal.SIGINT: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
     else:
-      handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._remember)
-    previous = {number: signal.signal(number, new) for number, new in handlers.items()}
-    try:
+      handlers = {signal.SIGTERM: self._remember, signal.SIGINT: self._remember}
+    with handling(handlers):
       yield
-    finally:
-      for number, handler in previous.items():
-        signal.signal(number, handler)
 
   def _remember(self, number: int, frame) -> None:
     if self._received is not None:

@@ -1,6 +1,5 @@
 """The process that serves: its socket, signals, compilation and newer checkpoints."""
 
-import contextlib
 import dataclasses
 import signal
 import socket
@@ -15,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hyperprompt_jax.errors import UserError, reason_of
 from hyperprompt_jax.inference.predictor import Predictor
-from hyperprompt_jax.runtime import terminal
+from hyperprompt_jax.runtime import interrupts, terminal
 from hyperprompt_jax.serving import requests
 from hyperprompt_jax.serving.app import Service
 
@@ -152,7 +151,7 @@ def run(
   )
   server = _Server(config, service)
   keeper = _Keeper(service, options, newer, server)
-  with _signals(keeper, server):
+  with interrupts.handling(_handlers(keeper, server)):
     listener.listen(_MOST_CONNECTIONS)
     address, port, *_ = listener.getsockname()
     address = f'[{address}]' if ':' in address else address
@@ -259,15 +258,10 @@ def compiled_sizes(predictor: Predictor) -> Iterator[tuple[int, int]]:
         yield number, length
 
 
-@contextlib.contextmanager
-def _signals(keeper: _Keeper, server: _Server) -> Iterator[None]:
-  """Looks for a newer checkpoint at SIGHUP, and ends the server at the other signals."""
-  handlers: dict[Any, Any] = {signal.SIGHUP: lambda *_: keeper.look()}
-  # Uvicorn sets the same handler, but a signal may come before it does.
-  handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGINT), server.handle_exit)
-  previous = {number: signal.signal(number, new) for number, new in handlers.items()}
-  try:
-    yield
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
+def _handlers(keeper: _Keeper, server: _Server) -> dict[int, Any]:
+  """Returns handlers: SIGHUP looks for a newer checkpoint, the others end the server."""
+  # Uvicorn sets the handler of the last two as well, but a signal may come before it does.
+  return {
+    signal.SIGHUP: lambda *_: keeper.look(),
+    **dict.fromkeys((signal.SIGTERM, signal.SIGINT), server.handle_exit),
+  }
