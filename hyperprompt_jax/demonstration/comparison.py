@@ -20,7 +20,7 @@ from hyperprompt_jax.methods import (
   MultiTaskLearning,
   within_budget,
 )
-from hyperprompt_jax.model import Batch, Model
+from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 
 TASKS, LENGTH, SYMBOLS = 16, 6, 8
@@ -131,7 +131,7 @@ def _curves(
 
   def look(_: int, params: Params) -> None:
     # [seeds, parts, tasks, rows, LENGTH]: a part's networks answer for their own tasks.
-    right = np.asarray(right_symbols(model, params, test))
+    right = np.asarray(side_by_side.right_symbols_of_replicas(model, params, test))
     right = right.reshape(len(seeds), parts, TASKS, -1)
     if contestant.alone:
       right = np.diagonal(right, axis1=1, axis2=2)
@@ -147,20 +147,3 @@ def _curves(
     LOOKS,
   )
   return np.transpose(looks).tolist()
-
-
-@jax.jit(static_argnums=0)
-def right_symbols(model: Model, params: Params, rows: Batch) -> jax.Array:
-  """Tells which symbols are right, given those before them: `[replicas, rows, LENGTH]`.
-
-  Args:
-    model: is the network.
-    params: are parameters with a leading axis of replicas.
-    rows: are rows that all replicas answer.
-  """
-
-  def of_replica(replica: Params) -> jax.Array:
-    logits = model.logits(replica, rows)
-    return (jnp.argmax(logits, axis=-1) == rows['decoder_target_tokens'])[:, :LENGTH]
-
-  return jax.lax.map(of_replica, params)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hyperprompt_jax.model import Model
+from hyperprompt_jax.model import Batch, Model
 
 Rows = Mapping[str, np.ndarray]
 Params = Any
@@ -123,3 +123,24 @@ def epochs(rows: np.ndarray, recipe: Recipe, seed: int) -> np.ndarray:
   count = -(-wanted // len(rows))
   order = np.concatenate([random.permutation(rows) for _ in range(count)])
   return order[:wanted].reshape(recipe.steps, recipe.batch_size)
+
+
+def right_symbols(model: Model, params: Params, rows: Batch) -> jax.Array:
+  """Tells which symbols before the end are right, given those before them.
+
+  Args:
+    model: is the network.
+    params: are its parameters.
+    rows: are rows whose targets all have one length.
+
+  Returns:
+    bool, `[rows, length]`.
+  """
+  logits = model.logits(params, rows)
+  return (jnp.argmax(logits, axis=-1) == rows['decoder_target_tokens'])[:, :-1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def right_symbols_of_replicas(model: Model, params: Params, rows: Batch) -> jax.Array:
+  """As `right_symbols`, for parameters with a leading axis of replicas, which returns."""
+  return jax.lax.map(lambda replica: right_symbols(model, replica, rows), params)

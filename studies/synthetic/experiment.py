@@ -54,7 +54,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   curve = []
 
   def look(_: int, params: Params) -> None:
-    curve.append(_right(model, params, test))
+    curve.append(side_by_side.right_symbols_of_replicas(model, params, test))
 
   params = side_by_side.train(
     model,
@@ -120,19 +120,9 @@ def _scores(curve: list[np.ndarray], fitted: np.ndarray) -> Record:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _right_of_own_rows(model: Model, params: Params, rows: Rows) -> jax.Array:
-  """As `_right`, of rows with a leading axis of replicas."""
-  return jax.lax.map(lambda both: _right_targets(model, *both), (params, rows))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _right(model: Model, params: Params, rows: Rows) -> jax.Array:
-  """Tells which targets are right, given those before: `[replicas, rows, LENGTH]`."""
-  return jax.lax.map(lambda replica: _right_targets(model, replica, rows), params)
-
-
-def _right_targets(model: Model, params: Params, rows: Rows) -> jax.Array:
-  logits = model.logits(params, rows)
-  return (jnp.argmax(logits, axis=-1) == rows['decoder_target_tokens'])[:, :LENGTH]
+  """Tells which symbols of its own rows each replica has right."""
+  right = lambda both: side_by_side.right_symbols(model, *both)
+  return jax.lax.map(right, (params, rows))
 
 
 def _of_own_tasks(right: jax.Array, rows: Rows, companies: list) -> np.ndarray:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperprompt_jax.demonstration import conflict, side_by_side
+from hyperprompt_jax.demonstration import comparison, conflict, side_by_side
 from studies import analysis, networks, records, report
 from studies.depth import experiment as depth
 from studies.language import data
@@ -26,6 +26,22 @@ def test_no_run_is_recorded_that_was_not_planned():
   run = [design.Experiment(**record['experiment']) for record in known]
   assert len(run) == len(set(run))
   assert set(run) <= set(design.planned(known))
+
+
+def test_the_demonstration_has_the_networks_and_rates_of_study_a():
+  known = records.read(records.path('synthetic'))
+  task_list = tuple(map(str, range(SHAPE[0])))
+  names = {'hyperprompt_global': 'global'}
+  for name, contestant in comparison.CONTESTANTS.items():
+    method = names.get(name, name)
+    vocab_size = conflict.vocabulary_size(experiment.ALPHABET, experiment.NUM_TASKS)
+    theirs = networks.model(
+      experiment.SIZE, vocab_size, task_list, method, networks.MATCHED
+    )
+    ours = contestant.model()
+    assert (ours.config, ours.method) == (theirs.config, theirs.method)
+    assert contestant.rate == design.tuned_rate(known, method)
+  assert comparison.SHAPE == SHAPE
 
 
 def test_tuning_has_seeds_of_its_own():

@@ -2,12 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.cli import demo
-from hyperprompt_jax.demonstration import comparison
+from hyperprompt_jax.demonstration import comparison, conflict, side_by_side
 
 
 def made_up(mean):
@@ -17,18 +18,18 @@ def made_up(mean):
 
 @pytest.fixture
 def trained(monkeypatch):
-  """Numbers in place of training, and the arguments with which they were asked for."""
-  asked = []
+  """Numbers in place of training, and the arguments of each call."""
+  calls = []
   names = ('hyperprompt_global', 'wide_mtl', 'mtl', 'single_task')
   report = {name: made_up(50 + number) for number, name in enumerate(names)}
-  monkeypatch.setattr(demo, 'train_all', lambda *words: asked.append(words) or report)
-  return report, asked
+  monkeypatch.setattr(demo, 'train_all', lambda *words: calls.append(words) or report)
+  return report, calls
 
 
 def test_the_demo_prints_a_table_and_draws_the_curves(trained, tmp_path, capsys):
-  report, asked = trained
+  report, calls = trained
   assert cli.main(['demo', f'--output_dir={tmp_path}', '--steps=80', '--seeds=2']) == 0
-  assert asked == [(80, 2)]
+  assert calls == [(80, 2)]
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   assert ['L50', '1,000', '50.0', '49.0', 'to', '51.0'] in lines
   assert json.loads((tmp_path / 'results.json').read_text()) == report
@@ -60,14 +61,10 @@ def test_the_networks_have_the_sizes_of_the_study():
     comparison.CONTESTANTS[name].model().param_shapes()
     for name in ('hyperprompt_global', 'wide_mtl', 'mtl')
   )
-  count = lambda shapes: sum(leaf.size for leaf in _leaves(shapes))
+  count = lambda shapes: sum(leaf.size for leaf in jax.tree.leaves(shapes))
   budget = comparison.EXTRA_PARAMETERS
   for shapes in (prompts, wider):
     assert count(shapes) - count(plain) == pytest.approx(budget, rel=0.02)
-
-
-def _leaves(tree):
-  return [x for v in tree.values() for x in (_leaves(v) if isinstance(v, dict) else [v])]
 
 
 def test_a_network_for_each_task_is_scored_on_its_own_task(monkeypatch, compile_once):
@@ -77,7 +74,7 @@ def test_a_network_for_each_task_is_scored_on_its_own_task(monkeypatch, compile_
     answers = [rows['task_ids'][:, 0] == replica for replica in range(replicas)]
     return np.repeat(np.array(answers)[:, :, None], comparison.LENGTH, axis=2)
 
-  monkeypatch.setattr(comparison, 'right_symbols', right)
+  monkeypatch.setattr(side_by_side, 'right_symbols_of_replicas', right)
   alone = comparison.train('single_task', 8, 3)
   assert alone['right'] == [[100.0] * 8] and alone['steps'] == [*range(1, 9)]
   together = comparison.train('mtl', 8, 2)
@@ -87,14 +84,10 @@ def test_a_network_for_each_task_is_scored_on_its_own_task(monkeypatch, compile_
 
 
 def test_right_symbols_are_those_of_the_targets(compile_once):
-  import jax
-
-  from hyperprompt_jax.demonstration import conflict
-
   model = comparison.CONTESTANTS['mtl'].model()
   rows = conflict.rows(comparison.SHAPE, 1, 0)
   params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2))
-  right = np.asarray(comparison.right_symbols(model, params, rows))
+  right = np.asarray(side_by_side.right_symbols_of_replicas(model, params, rows))
   assert right.shape == (2, 16, 6)
   first = jax.tree.map(lambda x: x[0], params)
   best = np.argmax(model.logits(first, rows), axis=-1)[:, :6]
