@@ -214,10 +214,10 @@ class Attack:
     loops: list[Any] = []
     for name, (body, status) in nonsense.items():
       loops.append(lambda name=name, body=body, s=status: self._nonsense(name, body, s))
-    whole = serving_client.request('/v1/predict', question(0))
-    loops += [lambda: self._hang('half a header', whole[:40], None)] * 4
-    loops += [lambda: self._hang('half a body', whole[:-20], 408)] * 4
-    loops += [lambda: self._leave(whole)] * 4
+    message = serving_client.request('/v1/predict', question(0))
+    loops += [lambda: self._hang('half a header', message[:40], None)] * 4
+    loops += [lambda: self._hang('half a body', message[:-20], 408)] * 4
+    loops += [lambda: self._leave(message)] * 4
     return loops
 
   async def _nonsense(self, name: str, body: Any, expected: int) -> None:

@@ -88,9 +88,9 @@ def run(parsed: arguments.Parsed) -> None:
   from hyperprompt_jax.checkpoints import convert
 
   flags = parsed.flags
-  whole = {convert.BUNDLE: convert.to_bundle, convert.STABLEHLO: convert.to_stablehlo}
-  if flags.to in whole:
-    report = whole[flags.to](
+  converters = {convert.BUNDLE: convert.to_bundle, convert.STABLEHLO: convert.to_stablehlo}
+  if flags.to in converters:
+    report = converters[flags.to](
       flags.input, flags.output, dtype=flags.dtype, license_name=flags.license
     )
   else:

@@ -30,8 +30,8 @@ def place(
     bits += limit.bit_length() + 1
   dtype = np.int64 if bits < 64 else object
   above = sum(x << y.bit_length() for x, y in zip(places, limits, strict=True))
-  whole = sum(x * y for x, y in zip(places, limits, strict=True))
-  free = np.full(rows, above + whole, dtype)
+  empty = sum(x * y for x, y in zip(places, limits, strict=True))
+  free = np.full(rows, above + empty, dtype)
   needed = lengths.astype(dtype) @ np.array(places[:2], dtype) + places[2]
   placed = []
   left = np.empty_like(free)

@@ -54,11 +54,11 @@ class Answering:
       longest[question] = max(longest.get(question, 1), len(target))
     greedy: dict[tuple[str, str], Sequence[int]] = {}
     for length in sorted({*longest.values()}):
-      asked = [question for question, most in longest.items() if most == length]
+      same = [question for question, most in longest.items() if most == length]
       answers = self.predictor.predict(
-        asked, max_length=length, num_decodes=1, temperature=0.0
+        same, max_length=length, num_decodes=1, temperature=0.0
       )
-      greedy |= {q: answer.tokens for q, answer in zip(asked, answers, strict=True)}
+      greedy |= {q: answer.tokens for q, answer in zip(same, answers, strict=True)}
     return [
       (likelihood, [*greedy[question][: len(target)]] == target)
       for likelihood, question, target in zip(likelihoods, questions, tokens, strict=True)
