@@ -9,7 +9,7 @@ OURS = 'ours'
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-  """A difference between two arms of study A that a claim says is above zero.
+  """A difference between two arms of study A or C that a claim says is above zero.
 
   Attributes:
     name: Is its number in the pre-registration.
@@ -50,6 +50,47 @@ SYNTHETIC = (
   ),
   Contrast(
     'A10', 'Prompts in both beat those in the encoder', OURS, 'global_both', 'global'
+  ),
+)
+
+LANGUAGE = (
+  Contrast('C1', 'HyperPrompt-Global beats MTL on real language', POSTER, 'global', 'mtl'),
+  Contrast('C2', 'Global beats Share on real language', SUMMARY, 'global', 'share'),
+  Contrast('C3', 'Global beats Sep on real language', SUMMARY, 'global', 'sep'),
+  Contrast(
+    'C4',
+    'Share beats Sep on real language (on SuperGLUE; the reverse on GLUE)',
+    SUMMARY,
+    'share',
+    'sep',
+  ),
+  Contrast(
+    'C5',
+    'Global beats Prompt-Tuning, all tuned, on real language',
+    SUMMARY,
+    'global',
+    'prompt_tuning',
+  ),
+  Contrast('C6', 'Global beats Adapter on real language', OURS, 'global', 'adapter'),
+  Contrast(
+    'C7', 'Global beats HyperFormer++ on real language', SUMMARY, 'global', 'hyperformer'
+  ),
+  Contrast(
+    'C8',
+    'Prompts in the encoder beat those in the decoder on real language',
+    OURS,
+    'global',
+    'global_decoder',
+  ),
+  Contrast(
+    'C9',
+    'Prompts in both beat those in the encoder on real language',
+    OURS,
+    'global_both',
+    'global',
+  ),
+  Contrast(
+    'C10', 'A gentle start of Global beats a full one', OURS, 'global_gentle', 'global'
   ),
 )
 

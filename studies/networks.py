@@ -21,6 +21,7 @@ from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 
 MATCHED, DEFAULT = 'matched', 'default'
+GENTLE = -6.0  # the logit offset at which fresh prompts take less than 1 % of the attention
 NAMES = {
   'mtl': 'MTL',
   'wide_mtl': 'MTL, wider',
@@ -30,6 +31,7 @@ NAMES = {
   'global': 'HyperPrompt-Global',
   'global_decoder': 'Global in the decoder',
   'global_both': 'Global in both',
+  'global_gentle': 'Global, gentle start',
   'prompt_tuning': 'Prompt-Tuning',
   'adapter': 'Adapter',
   'hyperformer': 'HyperFormer++',
@@ -103,6 +105,9 @@ def _method(name: str, size: Size, budget: str) -> Method:
     'global': lambda: HyperPromptGlobal(length, 8, task_embed_dim=8),
     'global_decoder': lambda: HyperPromptGlobal(length, 8, 'decoder', task_embed_dim=8),
     'global_both': lambda: HyperPromptGlobal(half, 8, 'both', task_embed_dim=8),
+    'global_gentle': lambda: HyperPromptGlobal(
+      length, 8, task_embed_dim=8, logit_offset=GENTLE
+    ),
     'prompt_tuning': lambda: PromptTuning(length),
     'adapter': lambda: HoulsbyAdapter(4),
     'hyperformer': lambda: HyperFormer(4, 8, hidden_dim=16),

@@ -4,141 +4,35 @@ python -m studies.report                         (make study-report)
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from studies import analysis, claims, records
 from studies.depth import design as depth
+from studies.language import design as language
+from studies.language.data import TASKS
 from studies.networks import DEFAULT, MATCHED, NAMES
 from studies.records import Record
 from studies.synthetic import design as synthetic
-
-PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'study.md'
-BOUND = 2.0  # points of study A
-MISSING = 'not yet run'
-
-
-class Synthetic:
-  """The results of study A."""
-
-  def __init__(self, known: Sequence[Record]):
-    self.known = known
-    self.rates = {name: synthetic.tuned_rate(known, name) for name in NAMES}
-
-  def arm(
-    self, method: str, budget: str = MATCHED, times: int = 1, entry: str = 'tokens'
-  ) -> dict[int, float]:
-    """An entry of the confirmatory runs of an arm, by seed."""
-    values = {}
-    for record in self.known:
-      one = synthetic.Experiment(**record['experiment'])
-      wanted = (method, budget, times * synthetic.STEPS)
-      if one.seed in synthetic.SEEDS and (one.method, one.budget, one.steps) == wanted:
-        values[one.seed] = float(np.mean(record[entry]))
-    return values
-
-  def of_method(self, method: str, budget: str) -> Record | None:
-    """Any record of a method."""
-    for record in self.known:
-      experiment = record['experiment']
-      if (experiment['method'], experiment['budget']) == (method, budget):
-        return record
-    return None
-
-
-def paired(one: Mapping[int, float], other: Mapping[int, float]) -> np.ndarray:
-  """Differences of the seeds that both have."""
-  return np.array([one[seed] - other[seed] for seed in sorted({*one} & {*other})])
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A table of Markdown."""
-  lines = [head, ['---'] * len(head), *rows]
-  return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
-
-
-def spread(effect: analysis.Effect, digits: int = 1) -> str:
-  """A mean with its interval."""
-  if not effect.pairs:
-    return MISSING
-  mean = f'{effect.mean:+.{digits}f}'
-  if effect.pairs < 2:
-    return f'{mean} (one pair)'
-  return f'{mean} ({effect.low:+.{digits}f} to {effect.high:+.{digits}f})'
-
-
-def small(p: float) -> str:
-  """A p value."""
-  return '' if np.isnan(p) else f'{p:.2g}'
-
-
-# ---- Tables ----
-
-CLAIMS_HEAD = (
-  *('id', 'claim', 'source', 'effect (95 % interval)', 'pairs', 'p', 'detects'),
-  'so here?',
+from studies.tables import (
+  CLAIMS_HEAD,
+  METHOD_HEAD,
+  MISSING,
+  Results,
+  claim_rows,
+  contrast_effects,
+  in_short,
+  method_rows,
+  paired,
+  spread,
+  table,
+  tuning_table,
 )
 
-
-def claim_rows(effects: Mapping[str, Any], planned: int, digits: int) -> list[list[str]]:
-  """Rows of the table of claims.
-
-  Args:
-    effects: Holds the claim, its source and its effect, by number.
-    planned: Is the number of pairs that was planned.
-    digits: Is that of decimals.
-  """
-  done = {name: effect.pairs >= planned for name, (_, _, effect) in effects.items()}
-  p = {name: effect.p for name, (_, _, effect) in effects.items()}
-  # Only a family that is complete can be corrected.
-  adjusted = analysis.holm(p) if all(done.values()) else dict.fromkeys(p, float('nan'))
-  rows = []
-  for name, (claim, source, effect) in effects.items():
-    verdict = analysis.verdict(effect, adjusted[name], planned)
-    if done[name] and not all(done.values()):
-      verdict = 'not yet run: other tests of its family are missing'
-    numbers = [spread(effect, digits), f'{effect.pairs} of {planned}']
-    numbers += [small(adjusted[name]), small(effect.detectable(planned, len(effects)))]
-    rows.append([name, claim, source, *numbers, verdict])
-  return rows
-
-
-IN_SHORT = {
-  'yes': 'Holds here',
-  'the opposite': 'The opposite holds here',
-  'no difference that matters': 'Makes no difference that matters here',
-}
-UNDECIDED = 'Cannot be told yet'
-
-
-def in_short(rows: Sequence[Sequence[str]]) -> str:
-  """A list of the claims by verdict.
-
-  Args:
-    rows: Are those of the table of claims.
-  """
-  groups: dict[str, list[str]] = {}
-  for row in rows:
-    label = IN_SHORT.get(row[-1], UNDECIDED)
-    detail = f' {row[3]}' if label != UNDECIDED else ''
-    groups.setdefault(label, []).append(f'{row[1]} ({row[0]}{detail})')
-  lines = [
-    f'- **{label}:** {"; ".join(groups[label])}.\n'
-    for label in (*IN_SHORT.values(), UNDECIDED)
-    if label in groups
-  ]
-  return ''.join(lines)
-
-
-def synthetic_effects(results: Synthetic) -> dict[str, Any]:
-  """The contrasts of study A."""
-  effects = {}
-  for one in claims.SYNTHETIC:
-    differences = paired(results.arm(one.one), results.arm(one.other))
-    effects[one.name] = (one.claim, one.source, analysis.effect(differences, BOUND))
-  return effects
+PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'study.md'
+BOUND, LANGUAGE_BOUND = 2.0, 1.0  # points of studies A and C
 
 
 def depth_effects(known: Sequence[Record]) -> dict[str, Any]:
@@ -164,57 +58,10 @@ def depth_effects(known: Sequence[Record]) -> dict[str, Any]:
   }
 
 
-def method_rows(results: Synthetic, budget: str, names: Sequence[str]) -> list[list[str]]:
-  """Every method's scores, failed runs and differences from MTL."""
-  plain = results.arm('mtl')
-  least = min(plain.values(), default=float('nan'))
-  rows = []
-  for name in names:
-    scores, record = results.arm(name, budget), results.of_method(name, budget)
-    values = np.array(list(scores.values()))
-    row = [NAMES[name], f'{record["parameters"]:,}' if record else '']
-    row += [
-      f'{results.rates[name]:g}' if results.rates[name] else MISSING,
-      f'{len(values)}',
-    ]
-    if len(values):
-      low, middle, high = np.quantile(values, [0, 0.5, 1])
-      failed = int((values < least).sum())
-      row += [f'{values.mean():.1f}', f'{low:.1f} / {middle:.1f} / {high:.1f}']
-      row += [f'{failed} of {len(values)}']
-      for entry in ('exact_match', 'tokens_curve'):
-        row.append(f'{np.mean([*results.arm(name, budget, entry=entry).values()]):.1f}')
-    else:
-      row += [''] * 5
-    effect = analysis.effect(paired(scores, plain), BOUND)
-    rows.append([*row, '' if name == 'mtl' else spread(effect)])
-  return rows
-
-
-def tuning_rows(results: Synthetic) -> list[list[str]]:
-  """The mean score of each method and rate over the tuning seeds."""
-  scores = {
-    synthetic.Experiment(**record['experiment']): record['tokens']
-    for record in results.known
-  }
-  rows = []
-  for name in synthetic.METHODS:
-    cells = []
-    for rate in synthetic.RATES:
-      runs = [one for one in synthetic.tuning(name) if one.rate == rate]
-      done = [scores[one] for one in runs if one in scores]
-      cells.append(f'{np.mean(done):.1f}' if len(done) == len(runs) else '')
-    chosen = results.rates[name]
-    edge = chosen in (synthetic.RATES[0], synthetic.RATES[-1])
-    at = MISSING if chosen is None else f'{chosen:g}{", the edge of the grid" * edge}'
-    rows.append([NAMES[name], *cells, at])
-  return rows
-
-
-def gate(results: Synthetic) -> str:
+def gate(results: Results) -> str:
   """Whether there is interference at convergence."""
   planned = len(synthetic.FIRST_SEEDS)
-  long = results.arm('mtl', times=synthetic.LONG)
+  long = results.arm('mtl', steps=synthetic.LONG * synthetic.STEPS)
   effect = analysis.effect(paired(results.arm('single_task'), long), BOUND)
   text = (
     f'Points of single-task networks above MTL at {synthetic.LONG} times as many steps: '
@@ -227,16 +74,45 @@ def gate(results: Synthetic) -> str:
   return text + 'The gate is not passed: study A cannot tell anything about interference.\n'
 
 
-def convergence_rows(results: Synthetic) -> list[list[str]]:
+def convergence_rows(results: Results) -> list[list[str]]:
   """Means and differences of arms that were trained for many times the steps."""
   rows = []
+  steps = synthetic.LONG * synthetic.STEPS
   for name in synthetic.LONG_METHODS:
-    scores = results.arm(name, times=synthetic.LONG)
+    scores = results.arm(name, steps=steps)
     mean = f'{np.mean(list(scores.values())):.1f}' if scores else MISSING
-    differences = paired(results.arm('global', times=synthetic.LONG), scores)
-    effect = analysis.effect(differences, BOUND)
+    effect = analysis.effect(paired(results.arm('global', steps=steps), scores), BOUND)
     rows.append([NAMES[name], f'{len(scores)}', mean])
     rows[-1].append('' if name == 'global' else spread(effect))
+  return rows
+
+
+def language_gate(results: Results) -> str:
+  """Whether plain multi-task learning learns on real language."""
+  above = paired(results.arm('mtl'), results.arm('mtl', 'majority'))
+  effect = analysis.effect(above, LANGUAGE_BOUND)
+  planned = len(language.SEEDS)
+  text = (
+    f'Points of MTL above the most frequent labels: {spread(effect)}; {effect.pairs} of '
+    f'{planned} seeds. '
+  )
+  if effect.pairs < planned:
+    return text + 'The gate is not decided yet.\n'
+  if effect.low > 3:
+    return text + 'The gate is passed: MTL learns.\n'
+  return text + 'The gate is not passed: study C cannot tell anything.\n'
+
+
+def task_rows(results: Results) -> list[list[str]]:
+  """The mean accuracy of every method on every task, and of the most frequent label."""
+  rows = []
+  for name in language.METHODS:
+    accuracies = [*results.arm(name, 'accuracies').values()]
+    if accuracies:
+      rows.append([NAMES[name], *(f'{x:.1f}' for x in np.mean(accuracies, axis=0))])
+  if results.known:
+    most = results.known[0]['majorities']
+    rows.append(['most frequent label', *(f'{x:.1f}' for x in most)])
   return rows
 
 
@@ -277,6 +153,9 @@ controls that the paper does not speak of. *Detects* is the difference that the 
 number of pairs detects at 80 % power, by the deviation seen so far.
 """
 
+LESS_MTL = 'less MTL (95 % interval)'
+TUNING = '\nTuning, on seeds that are used for nothing else:\n\n'
+
 OLD = """
 ## The earlier study, and why it is gone
 
@@ -295,51 +174,77 @@ paper's. Its results are not kept.
   SuperGLUE can help each other.
 - Equal added parameters are not equal arithmetic: the budget gives Prompt-Tuning many
   prompts.
-- The rates are tuned on two seeds and a grid of four.
+- The networks of study C are small, and saw 4.1 million pieces of text in pretraining. At
+  its budget, an adapter has a bottleneck of 1.
+- The rates are tuned on two seeds and a grid of four in study A, of three in study C.
 """
 
 
 def page() -> str:
   """The text of docs/study.md."""
-  results = Synthetic(records.read(records.path('synthetic')))
+  conflict = Results(records.read(records.path('synthetic')), synthetic)
   deep = records.read(records.path('depth'))
+  real = Results(records.read(records.path('language')), language)
   done = [
-    f'study A {len(results.known)} of {synthetic.count()} runs',
+    f'study A {len(conflict.known)} of {synthetic.count()} runs',
     f'study B {len(deep)} of {depth.count()}',
-    'study C (real language) none: it is not registered yet',
+    f'study C {len(real.known)} of {language.count()}',
   ]
   text = HEAD.format(done='; '.join(done))
-  rows = claim_rows(synthetic_effects(results), len(synthetic.SEEDS), 1)
+  effects = contrast_effects(conflict, claims.SYNTHETIC, BOUND)
+  rows = claim_rows(effects, len(synthetic.SEEDS), 1)
   rows += claim_rows(depth_effects(deep), len(depth.BACKBONES), 3)
+  effects = contrast_effects(real, claims.LANGUAGE, LANGUAGE_BOUND)
+  rows += claim_rows(effects, len(language.SEEDS), 1)
   text += f'## In short\n\nAt equal budgets and the best rate of each:\n\n{in_short(rows)}'
-  text += '\n## Claims\n\nDifferences of study A are in points of right tokens.\n\n'
+  text += '\n## Claims\n\nDifferences of study A are in points of right tokens, those of '
+  text += 'study C in points of accuracy.\n\n'
   text += table(CLAIMS_HEAD, rows)
   text += SOURCES
   text += '\nStated by a source, and not tested here:\n\n'
   text += ''.join(f'- {claim} ({source}).\n' for claim, source in claims.UNTESTED)
-  text += '\n## Study A: interference\n\n' + gate(results)
-  head = ('method', 'parameters', 'rate', 'seeds', 'mean', 'least / median / most')
-  head = (*head, 'failed runs', 'whole strings', 'over training')
-  head = (*head, 'less MTL (95 % interval)')
+  return (
+    text + synthetic_section(conflict) + depth_section(deep) + language_section(real) + OLD
+  )
+
+
+def synthetic_section(results: Results) -> str:
+  """The section of study A."""
+  text = '\n## Study A: interference\n\n' + gate(results)
+  others = ('exact_match', 'tokens_curve')
+  head = (*METHOD_HEAD, 'whole strings', 'over training', LESS_MTL)
   text += '\nThe main arm, with equal budgets:\n\n'
-  text += table(head, method_rows(results, MATCHED, synthetic.METHODS))
+  rows = method_rows(results, synthetic.METHODS, others, BOUND, budget=MATCHED)
+  text += table(head, rows)
   text += '\nThe second arm, without a budget:\n\n'
-  text += table(head, method_rows(results, DEFAULT, synthetic.DEFAULT_METHODS))
+  rows = method_rows(results, synthetic.DEFAULT_METHODS, others, BOUND, budget=DEFAULT)
+  text += table(head, rows)
   text += f'\nThe main arm at {synthetic.LONG} times as many steps:\n\n'
   head = ('method', 'seeds', 'mean', 'Global less this (95 % interval)')
   text += table(head, convergence_rows(results))
-  text += '\nTuning, on seeds that are used for nothing else:\n\n'
-  rates = (f'{rate:g}' for rate in synthetic.RATES)
-  text += table(('method', *rates, 'chosen'), tuning_rows(results))
-  text += '\n## Study B: attention over depth\n\n'
-  if deep:
-    layers = (f'layer {m + 1}' for m in range(len(deep[0]['mtl']['end']['entropy'])))
-    text += f'Means over {len(deep)} backbones:\n\n'
-    text += table(('', *layers), depth_rows(deep))
-  else:
-    text += 'Not yet run.\n'
-  text += '\n## Study C: real language\n\nNot yet run, and not yet registered.\n'
-  return text + OLD
+  return text + TUNING + tuning_table(results)
+
+
+def depth_section(known: Sequence[Record]) -> str:
+  """The section of study B."""
+  text = '\n## Study B: attention over depth\n\n'
+  if not known:
+    return text + 'Not yet run.\n'
+  layers = (f'layer {m + 1}' for m in range(len(known[0]['mtl']['end']['entropy'])))
+  text += f'Means over {len(known)} backbones:\n\n'
+  return text + table(('', *layers), depth_rows(known))
+
+
+def language_section(results: Results) -> str:
+  """The section of study C."""
+  text = '\n## Study C: real language\n\n' + language_gate(results)
+  text += '\nAccuracy on validation rows, as a mean over twelve tasks:\n\n'
+  head = (*METHOD_HEAD, 'F1', LESS_MTL)
+  rows = method_rows(results, language.METHODS, ('average_f1',), LANGUAGE_BOUND)
+  text += table(head, rows)
+  if any(results.arm(name) for name in language.METHODS):
+    text += '\nBy task:\n\n' + table(('method', *TASKS), task_rows(results))
+  return text + TUNING + tuning_table(results)
 
 
 def main() -> None:

@@ -5,16 +5,20 @@
 Runs that differ by seed and rate are trained side by side, four at a time: a small network
 leaves a third of a core's time to the start of operations. A run is one line of its study's
 results.jsonl when it is done. Stop whenever you like: the next call goes on with the first
-run that is missing. Runs take one core; `nice` and `taskset` decide which.
+run that is missing. Runs take one core; `nice` and `taskset` decide which. Study C
+(language) reads its tasks from the folder that STUDY_TEXT_DIR names (language/data.py).
 """
 
 import argparse
 import importlib
 import os
+import sys
 import time
 from typing import Any
 
-STUDIES = ('synthetic', 'depth')
+from hyperprompt_jax.errors import UserError
+
+STUDIES = ('synthetic', 'depth', 'language')
 SIDE_BY_SIDE = 4  # more gain nothing, and are compiled anew for each number
 
 
@@ -57,10 +61,13 @@ def _run_study(name: str, design: Any, experiment: Any, end: float) -> None:
     for number, record in enumerate(new, start=len(known) + 1):
       print(
         f'{name} {number}/{design.count()}  {record["experiment"]}  '
-        f'{record.get("tokens", "")}  {record["seconds"]:.0f} s',
+        f'{record.get("tokens", record.get("average", ""))}  {record["seconds"]:.0f} s',
         flush=True,
       )
 
 
 if __name__ == '__main__':
-  main()
+  try:
+    main()
+  except UserError as error:
+    sys.exit(f'studies.run: {error}')

@@ -16,7 +16,9 @@ import numpy as np
 import sentencepiece
 
 from hyperprompt_jax.demonstration.side_by_side import Rows
+from hyperprompt_jax.errors import UserError
 
+VARIABLE = 'STUDY_TEXT_DIR'
 TASKS = (
   *('cb', 'copa', 'rte', 'wic', 'cola', 'mrpc'),
   *('sst2', 'sst5', 'cr', 'mpqa', 'subj', 'trec'),
@@ -56,7 +58,7 @@ def text_of(inputs: str) -> str:
 @functools.cache
 def tasks() -> dict[str, Task]:
   """All tasks; no training row has the text of a validation row of any task."""
-  folder = pathlib.Path(os.environ['STUDY_TEXT_DIR'])
+  folder = _folder()
 
   def read(name: str, split: str) -> list[tuple[str, str]]:
     lines = (folder / name / f'{split}.jsonl').read_text(encoding='utf-8').splitlines()
@@ -71,6 +73,20 @@ def tasks() -> dict[str, Task]:
     kept = [row for row in train if text_of(row[0]) not in unseen]
     loaded[name] = Task(kept, validation[name], len(train) - len(kept))
   return loaded
+
+
+def _folder() -> pathlib.Path:
+  """The folder of the tasks.
+
+  Raises:
+    UserError: if the environment does not name it.
+  """
+  if VARIABLE not in os.environ:
+    raise UserError(
+      f'study C needs {VARIABLE} in the environment: let it name a folder that holds '
+      f'TASK/train.jsonl and TASK/validation.jsonl for each of {", ".join(TASKS)}'
+    )
+  return pathlib.Path(os.environ[VARIABLE])
 
 
 @functools.cache
@@ -109,13 +125,12 @@ def labels_of(task: str) -> list[int]:
   return sorted({labels()[label] for _, label in tasks()[task].train})
 
 
-def rows(split: str, only: str | None = None) -> Rows:
-  """The rows of all tasks or one, task by task; at most ROWS_PER_TASK of each to train."""
+@functools.cache
+def rows(split: str) -> Rows:
+  """The rows of all tasks, task by task; at most ROWS_PER_TASK of each to train."""
   encoded, targets, ids = [], [], []
   for index, name in enumerate(TASKS):
     chosen: list[tuple[str, str]] = getattr(tasks()[name], split)
-    if only not in (None, name):
-      continue
     if split == 'train' and len(chosen) > ROWS_PER_TASK:
       random = np.random.default_rng(index)
       chosen = [chosen[i] for i in random.permutation(len(chosen))[:ROWS_PER_TASK]]
@@ -134,17 +149,23 @@ def spans(seed: int, number: int) -> Rows:
     number: Is the number of rows.
   """
   random = np.random.default_rng(seed)
-  text = [
-    row
-    for task in tasks().values()
-    for row in vocabulary().encode([inputs for inputs, _ in task.train])
-  ]
+  text = _training_text()
   stream = np.concatenate([text[i] for i in random.permutation(len(text))])
   starts = random.integers(0, len(stream) - INPUT_LENGTH, number)
   pairs = [_corrupted(stream[start : start + INPUT_LENGTH], random) for start in starts]
   inputs = _padded([one for one, _ in pairs], INPUT_LENGTH)
   targets = _padded([other for _, other in pairs], TARGET_LENGTH)
   return _features(inputs, targets, np.zeros(number, np.int32))
+
+
+@functools.cache
+def _training_text() -> list[list[int]]:
+  """The pieces of all training rows."""
+  return [
+    pieces
+    for task in tasks().values()
+    for pieces in vocabulary().encode([inputs for inputs, _ in task.train])
+  ]
 
 
 def _corrupted(pieces: Array, random: np.random.Generator) -> tuple[list[int], list[int]]:

@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from studies.networks import DEFAULT, MATCHED
 from studies.records import Record
+from studies.tuning import best_rate
 
 FIRST = ('mtl', 'global', 'wide_mtl')  # the main question
 OTHERS = (
@@ -20,6 +19,7 @@ SEEDS = range(2000, 2020)
 FIRST_SEEDS = SEEDS[:6]  # of everything, before the rest; all that the yardsticks have
 DEFAULT_SEEDS = SEEDS[:10]
 STEPS, LONG = 4000, 8
+ENDPOINT = 'tokens'
 LONG_METHODS = ('mtl', 'wide_mtl', 'global')
 DEFAULT_METHODS = tuple(
   name for name in METHODS if name not in ('mtl', 'wide_mtl', 'single_task')
@@ -57,11 +57,8 @@ def tuning(method: str) -> list[Experiment]:
 
 def tuned_rate(records: Sequence[Record], method: str) -> float | None:
   """The rate with the highest mean score over the tuning seeds; None if any is missing."""
-  scores = {Experiment(**record['experiment']): record['tokens'] for record in records}
-  if any(one not in scores for one in tuning(method)):
-    return None
-  mean = lambda rate: np.mean([scores[Experiment(method, rate, s)] for s in TUNING_SEEDS])
-  return max(RATES, key=mean)
+  scores = {Experiment(**record['experiment']): record[ENDPOINT] for record in records}
+  return best_rate(tuning(method), scores)
 
 
 def planned(records: Sequence[Record]) -> list[Experiment]:

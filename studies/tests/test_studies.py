@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from hyperprompt_jax.demonstration import comparison, conflict, side_by_side
-from studies import analysis, networks, records, report
+from studies import analysis, networks, records, report, tables
 from studies.depth import experiment as depth
 from studies.language import data
+from studies.language import design as language_design
+from studies.language import experiment as language
 from studies.synthetic import design, experiment
 
 SHAPE = (experiment.NUM_TASKS, experiment.LENGTH, experiment.ALPHABET)
@@ -21,11 +23,14 @@ def test_the_page_is_what_the_results_say():
   assert report.PAGE.read_text(encoding='utf-8') == report.page(), 'run `make study-report`'
 
 
-def test_no_run_is_recorded_that_was_not_planned():
-  known = records.read(records.path('synthetic'))
-  run = [design.Experiment(**record['experiment']) for record in known]
+@pytest.mark.parametrize(
+  ('study', 'plan'), [('synthetic', design), ('language', language_design)]
+)
+def test_no_run_is_recorded_that_was_not_planned(study, plan):
+  known = records.read(records.path(study))
+  run = [plan.Experiment(**record['experiment']) for record in known]
   assert len(run) == len(set(run))
-  assert set(run) <= set(design.planned(known))
+  assert set(run) <= set(plan.planned(known))
 
 
 def test_the_demonstration_has_the_networks_and_rates_of_study_a():
@@ -44,23 +49,23 @@ def test_the_demonstration_has_the_networks_and_rates_of_study_a():
   assert comparison.SHAPE == SHAPE
 
 
-def test_tuning_has_seeds_of_its_own():
-  assert not {*design.TUNING_SEEDS} & {*design.SEEDS}
+@pytest.mark.parametrize('plan', [design, language_design])
+def test_tuning_has_seeds_of_its_own(plan):
+  assert not {*plan.TUNING_SEEDS} & {*plan.SEEDS}
 
 
-def test_the_plan_waits_for_the_rates_and_takes_the_best():
-  tuning = [one for name in design.METHODS for one in design.tuning(name)]
-  assert design.planned([]) == tuning
-  scores = dict(zip(design.RATES, (1.0, 3.0, 2.0, 0.0), strict=True))
-  known = [
-    {'experiment': vars(one), 'tokens': scores[one.rate]} for one in design.tuning('mtl')
-  ]
-  later = [one for one in design.planned(known) if one not in tuning]
+@pytest.mark.parametrize('plan', [design, language_design])
+def test_the_plan_waits_for_the_rates_and_takes_the_best(plan):
+  tuning = [one for name in plan.METHODS for one in plan.tuning(name)]
+  assert plan.planned([]) == tuning
+  scores = dict(zip(plan.RATES, (1.0, 3.0, 2.0, 0.0), strict=False))
+  record = lambda one: {'experiment': vars(one), plan.ENDPOINT: scores[one.rate]}
+  known = [record(one) for one in plan.tuning('mtl')]
+  later = [one for one in plan.planned(known) if one not in tuning]
   assert {one.method for one in later} == {'mtl'}
-  assert {one.rate for one in later} == {design.RATES[1]}
-  everything = [{'experiment': vars(one), 'tokens': scores[one.rate]} for one in tuning]
-  planned = design.planned(everything)
-  assert len(planned) == len(set(planned)) == design.count()
+  assert {one.rate for one in later} == {plan.RATES[1]}
+  planned = plan.planned([record(one) for one in tuning])
+  assert len(planned) == len(set(planned)) == plan.count()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,7 @@ def test_the_plan_waits_for_the_rates_and_takes_the_best():
   [
     (experiment.SIZE, networks.NAMES, SHAPE[0]),
     (depth.SIZE, depth.METHODS, depth.SHAPE[0]),
+    (language.SIZE, language_design.METHODS, len(data.TASKS)),
   ],
 )
 def test_methods_add_as_many_parameters_as_each_other(size, names, num_tasks):
@@ -176,7 +182,7 @@ def test_verdicts():
 
 def test_the_summary_puts_every_claim_under_its_verdict():
   row = lambda name, verdict: [name, f'claim {name}', 'ours', '+1.0', '', '', '', verdict]
-  text = report.in_short(
+  text = tables.in_short(
     [row('A1', 'yes'), row('A2', 'the opposite'), row('A3', 'not yet run: 1 of 2 pairs')]
   )
   assert text == (
