@@ -245,3 +245,9 @@ def test_the_example_of_nnx_lowers_its_loss():
   exec(example, names)
   first, *_, last = map(float, names['losses'])
   assert last < first
+
+
+def test_the_reference_lists_every_verb():
+  text = (ROOT / 'docs/reference/runs.md').read_text()
+  verbs = re.findall(r'^\| `(\w+)` \| ', text, re.MULTILINE)[: len(command.VERBS)]
+  assert sorted(verbs) == sorted(command.VERBS)

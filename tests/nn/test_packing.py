@@ -18,11 +18,14 @@ every_variant = pytest.mark.parametrize(
     'hyperformer',
     'hyperprompt_global',
     'upper_layers_of_both',
+    'lengths_and_offsets',
   ],
 )
 
 # One row has four tasks, and the other has room left.
 PACKING = [(0, 1, 2, 3), (5, 4)]
+# Their first layer has no prompts.
+OF_UPPER_LAYERS = ('upper_layers_of_both', 'lengths_and_offsets')
 
 
 def packed_and_alone(variant):
@@ -30,7 +33,7 @@ def packed_and_alone(variant):
 
   Stacks have one layer, which compiles fastest, or two if the first layer has no prompts.
   """
-  layers = 2 if variant == 'upper_layers_of_both' else 1
+  layers = 2 if variant in OF_UPPER_LAYERS else 1
   model = tiny.model(
     tiny.VARIANTS[variant],
     num_encoder_layers=layers,
