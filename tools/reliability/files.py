@@ -370,7 +370,7 @@ def _ended(
     return '; '.join(small_run.differences(run, whole)) or RESTORED
   apart = abs(hosts[0].ended - hosts[1].ended)
   named = any(f'checkpoint {damaged} ' in line for host in hosts for line in host.messages)
-  silent = not all(host.messages for host in hosts)
+  silent = not all(host.complaints for host in hosts)
   if not all(statuses) or not named or silent or apart > small_run.LOST_SECONDS:
     return f'{statuses}, {apart:.0f} s apart: {[host.messages[-2:] for host in hosts]}'
   was_moved = not damaged.exists() or (run / 'damaged').exists()

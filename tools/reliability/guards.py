@@ -73,7 +73,7 @@ def _second_run(run: pathlib.Path, step: int, compiled: pathlib.Path) -> Iterato
     del state
     (host,) = small_run.start(run, 1, compiled)
     host.wait(small_run.HUNG_HERE_SECONDS)
-    outcomes.append((host.status, host.messages))
+    outcomes.append((host.status, host.complaints))
 
   with small_run.before_step(step, start_another):
     status, messages = small_run.train_here(run)

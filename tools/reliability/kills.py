@@ -198,7 +198,7 @@ class Campaign:
         self._complain(
           folder, f'{kill}: the other host ended {host.ended - sent:.0f} s later'
         )
-      if not host.status or not (orderly or host.messages):
+      if not host.status or not (orderly or host.complaints):
         self._complain(folder, f'{kill}: the other host ended without a reason')
     return {
       'signal': signal.Signals(kill.number).name,
@@ -209,7 +209,7 @@ class Campaign:
       'statuses': [host.status for host in hosts],
       'steps done again by this start': done_again,
       'others ended after seconds': [round(host.ended - sent, 1) for host in others],
-      'others said': [host.messages[-1] if host.messages else '' for host in others],
+      'others said': [host.complaints[-1] if host.complaints else '' for host in others],
     }
 
   def _follow(self, folder: pathlib.Path, first: Host) -> int | None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -42,8 +42,8 @@ HUNG_SECONDS = 600
 HUNG_HERE_SECONDS = 240
 # Announcements of `subject`, and notes of TensorFlow's import.
 _NOT_FOR_PEOPLE = r'@ |WARNING: All log messages before absl|[IWE]\d{4} |[IWE]0000 '
-# Lines about a run's progress.
-_OF_A_RUN = ('step ', 'resuming ')
+# Lines about a run's progress: its header, its steps and its phases.
+_OF_A_RUN = r'[a-z]+ {2,}\S|step |resuming |.* …$|.*: [\d.]+ s$'
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 # One layer each way, 16 wide; dropout is on, as finetune.gin has it.
 BINDINGS = {
@@ -154,6 +154,11 @@ class Host:
     texts = (line.text for line in self.lines)
     return [text for text in texts if not re.match(_NOT_FOR_PEOPLE, text)]
 
+  @property
+  def complaints(self) -> list[str]:
+    """The messages without a run's header, steps and phases."""
+    return complaints(self.messages)
+
   def numbers(self, pattern: str) -> list[int]:
     """Returns the numbers that a pattern matches at the beginnings of lines."""
     matches = (re.match(pattern, text) for text in self.messages)
@@ -232,7 +237,7 @@ def train_here(model_dir: pathlib.Path, **macros: Any) -> tuple[int, list[str]]:
     **macros: override those of the small run.
 
   Returns:
-    The exit status, and the lines on standard error for people.
+    The exit status, and the lines on standard error that complain of something.
   """
   errors = io.StringIO()
   faulthandler.dump_traceback_later(HUNG_HERE_SECONDS, exit=True)
@@ -244,8 +249,12 @@ def train_here(model_dir: pathlib.Path, **macros: Any) -> tuple[int, list[str]]:
     errors.write(f'{error!r}\n')
   finally:
     faulthandler.cancel_dump_traceback_later()
-  lines = errors.getvalue().splitlines()
-  return status, [line for line in lines if not line.startswith(_OF_A_RUN)]
+  return status, complaints(errors.getvalue().splitlines())
+
+
+def complaints(lines: Iterable[str]) -> list[str]:
+  """The lines that are neither a run's header nor its steps and phases."""
+  return [line for line in lines if not re.match(_OF_A_RUN, line)]
 
 
 @contextlib.contextmanager
