@@ -12,7 +12,7 @@ from flax.linen import partitioning as nn_partitioning
 
 from hyperprompt_jax import decoding
 from hyperprompt_jax.configuration.objects import ObjectSettings
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.losses import cross_entropy
 from hyperprompt_jax.methods import Conditioning, Method, by_segment, within_budget
 from hyperprompt_jax.nn import backend, statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE
@@ -29,38 +29,6 @@ DecodeStep = Callable[[Array, Any, Array], tuple[Array, Any]]
 
 # The largest conditioning of all tasks that inference keeps, in bytes over all devices.
 LARGEST_FOLDED = 2**30
-
-
-def cross_entropy(
-  logits: Array, targets: Array, *, label_smoothing: float, z_loss: float
-) -> tuple[Array, Array]:
-  """Returns the cross entropy with T5's auxiliary z-loss and label smoothing.
-
-  Label smoothing spreads the mass `label_smoothing` evenly over the other classes. The
-  entropy of the smoothed labels is subtracted, so that a perfect prediction costs 0, as in
-  T5X (`t5x/losses.py`).
-
-  Args:
-    logits: are the network's outputs, `[..., V]` float32.
-    targets: are the labels, `[...]` int32.
-    label_smoothing: is the probability that each label gives to the other classes.
-    z_loss: weighs the term `log(Z) ** 2`, which keeps logits from drifting.
-
-  Returns:
-    The total loss, and the z-loss that it includes: `[...]` float32 each.
-  """
-  log_z = jax.nn.logsumexp(logits, axis=-1)
-  target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  loss = log_z - target_logit
-  if label_smoothing:
-    vocab_size = logits.shape[-1]
-    low = label_smoothing / (vocab_size - 1)
-    high = 1.0 - label_smoothing
-    others = vocab_size * log_z - jnp.sum(logits, axis=-1) - loss
-    entropy = -(high * jnp.log(high) + label_smoothing * jnp.log(low))
-    loss = high * loss + low * others - entropy
-  z_term = z_loss * jnp.square(log_z)
-  return loss + z_term, z_term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -445,23 +413,3 @@ def _initializer(model: Model) -> Any:
 @functools.lru_cache(maxsize=16)
 def _abstract_variables(model: Model) -> Mapping[str, Any]:
   return _initializer(model).eval_shape(jax.random.key(0))
-
-
-def check_vocabulary(vocabulary: Any, config: Config) -> None:
-  """Checks that a `seqio.Vocabulary` fits the network.
-
-  Raises:
-    UserError: if the embedding has too few rows for the ids, or EOS is another token.
-  """
-  if vocabulary.vocab_size > config.vocab_size:
-    raise UserError(
-      f'VOCABULARY has {vocabulary.vocab_size} ids but Config.vocab_size is '
-      f'{config.vocab_size}: set config.Config.vocab_size to at least '
-      f'{vocabulary.vocab_size}'
-    )
-  if vocabulary.eos_id != config.eos_id:
-    raise UserError(
-      f'VOCABULARY ends sequences with id {vocabulary.eos_id}, and the network '
-      f'with {config.eos_id} (Config.eos_id): choose the vocabulary that the network was '
-      'trained with'
-    )

@@ -21,7 +21,7 @@ from hyperprompt_jax.checkpoints.initial import open_for
 from hyperprompt_jax.data.features import ConditionedEncDecFeatureConverter
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import Method
-from hyperprompt_jax.model import Batch, Model, Params, check_vocabulary
+from hyperprompt_jax.model import Batch, Model, Params
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.training.settings import InitialCheckpoint
 
@@ -58,8 +58,8 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
     max_segments: int = 8,
     **kwargs: Any,
   ):
-    check_vocabulary(input_vocabulary, config)
-    check_vocabulary(output_vocabulary, config)
+    config.check_vocabulary(input_vocabulary)
+    config.check_vocabulary(output_vocabulary)
     if not method.shared_backbone and len(task_list) > 1:
       raise UserError(
         f'{type(method).__name__} trains one task at a time, and the mixture has '

@@ -18,7 +18,7 @@ LAYERS = (
   ('runtime', 'configuration', 'training.settings'),
   ('nn',),
   ('methods',),
-  ('decoding', 'model', 'partitioning'),
+  ('decoding', 'losses', 'model', 'partitioning'),
   (
     'checkpoints',
     'data',

@@ -19,7 +19,7 @@ from hyperprompt_jax.inference.loading import describe_bare, read_params
 from hyperprompt_jax.inference.predictor import Predictor
 from hyperprompt_jax.inference.programs import Programs
 from hyperprompt_jax.inference.tokenizer import open_tokenizer
-from hyperprompt_jax.model import Model, check_vocabulary
+from hyperprompt_jax.model import Model
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import reporting
 from hyperprompt_jax.training.settings import DataSettings
@@ -86,7 +86,7 @@ class Run:
   partitioner: Partitioner
 
   def __post_init__(self):
-    check_vocabulary(hyperprompt_tasks.use_vocabulary(self.vocabulary), self.model.config)
+    self.model.config.check_vocabulary(hyperprompt_tasks.use_vocabulary(self.vocabulary))
 
   def check_task_list(self, name: str) -> None:
     """Checks that the task ids of a SeqIO task or mixture index this run's task list.

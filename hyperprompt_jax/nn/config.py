@@ -1,6 +1,7 @@
 """The network's configuration."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,3 +103,22 @@ class Config:
   def activation_dtype(self) -> jnp.dtype:
     """`dtype` as a dtype."""
     return jnp.dtype(self.dtype)
+
+  def check_vocabulary(self, vocabulary: Any) -> None:
+    """Checks that a `seqio.Vocabulary` fits the network.
+
+    Raises:
+      UserError: if the embedding has too few rows for the ids, or EOS is another token.
+    """
+    if vocabulary.vocab_size > self.vocab_size:
+      raise UserError(
+        f'VOCABULARY has {vocabulary.vocab_size} ids but Config.vocab_size is '
+        f'{self.vocab_size}: set config.Config.vocab_size to at least '
+        f'{vocabulary.vocab_size}'
+      )
+    if vocabulary.eos_id != self.eos_id:
+      raise UserError(
+        f'VOCABULARY ends sequences with id {vocabulary.eos_id}, and the network '
+        f'with {self.eos_id} (Config.eos_id): choose the vocabulary that the network was '
+        'trained with'
+      )

@@ -26,7 +26,7 @@ from hyperprompt_jax.data.indexed import BatchSettings
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation.evaluator import Evaluator
 from hyperprompt_jax.evaluation.scores import ScoresByStep, scores_by_step
-from hyperprompt_jax.model import Model, check_vocabulary
+from hyperprompt_jax.model import Model
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import (
   distributed,
@@ -97,7 +97,7 @@ class Setup:
     """
     data, config = self.data, self.model.config
     name, num_microbatches = data.mixture_or_task_name, self.optimisation.num_microbatches
-    check_vocabulary(hyperprompt_tasks.use_vocabulary(data.vocabulary), config)
+    config.check_vocabulary(hyperprompt_tasks.use_vocabulary(data.vocabulary))
     assert self.trainable  # its choice is checked when it is resolved
     if not self.model.method.shared_backbone:
       parts = hyperprompt_tasks.single_task_mixtures(name)
