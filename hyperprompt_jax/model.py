@@ -265,7 +265,8 @@ class Model:
       params: are the network's parameters.
       conditioning: is the result of `fold`.
       batch: holds the inputs that `start_decoding` takes.
-      labels: are the tokens of each label, EOS included, `[N, Q]` int32; 0 is padding.
+      labels: are the tokens of each label, EOS included, `[N, Q]` int32, or `[B, N, Q]` if
+        each row has its own; 0 is padding.
 
     Returns:
       Log likelihoods, `[B, N]` float32.
@@ -274,9 +275,9 @@ class Model:
     if conditioning is None:
       conditioning = self.condition(params, task_ids)
     encoded = self.encode(params, conditioning, batch)
+    labels = jnp.broadcast_to(labels, (inputs.shape[0], *labels.shape[-2:]))
 
-    def log_likelihood(label: Array) -> Array:
-      targets = jnp.broadcast_to(label, (inputs.shape[0], label.shape[0]))
+    def log_likelihood(targets: Array) -> Array:
       logits = self._apply(
         params,
         encoded,
@@ -290,7 +291,7 @@ class Model:
       loss, _ = cross_entropy(logits, targets, label_smoothing=0.0, z_loss=0.0)
       return -jnp.sum(loss * (targets > 0), axis=1)
 
-    return jax.vmap(log_likelihood, out_axes=1)(labels)
+    return jax.vmap(log_likelihood, in_axes=1, out_axes=1)(labels)
 
   @property
   def cache_batch_axis(self) -> int:

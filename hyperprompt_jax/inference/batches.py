@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from hyperprompt_jax.inference.answers import LONGEST_ANSWER, MOST_LABELS
+
 T = TypeVar('T')
 # The shortest length of a batch.
 SHORTEST = 16
@@ -35,6 +37,25 @@ class Question:
   place: int = 0
   truncated: bool = False
   unknown: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSet:
+  """Labels to rank.
+
+  Attributes:
+    texts: are the labels.
+    tokens: are the tokens of each label, EOS included.
+  """
+
+  texts: tuple[str, ...]
+  tokens: tuple[Sequence[int], ...]
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """The padded number of labels, and the padded number of tokens of the longest."""
+    longest = max(map(len, self.tokens))
+    return size(len(self.tokens), MOST_LABELS), size(longest, LONGEST_ANSWER)
 
 
 def size(number: int, most: int, least: int = 1) -> int:
@@ -75,6 +96,14 @@ def padded(rows: Sequence[Sequence[int]], num_rows: int, length: int) -> np.ndar
   return tokens
 
 
+def shape_of(
+  questions: Sequence[Question], longest: int, least_rows: int = 1
+) -> tuple[int, int]:
+  """Returns the rows and the length of the batch that `inputs_of` makes."""
+  rows = max(least_rows, 1 << (len(questions) - 1).bit_length())
+  return rows, size(max(len(q.tokens) for q in questions), longest, SHORTEST)
+
+
 def inputs_of(
   questions: Sequence[Question], longest: int, least_rows: int = 1
 ) -> dict[str, np.ndarray]:
@@ -85,8 +114,7 @@ def inputs_of(
     longest: is the model's length of inputs.
     least_rows: is the number of rows that the devices need at least.
   """
-  rows = max(least_rows, 1 << (len(questions) - 1).bit_length())
-  length = size(max(len(q.tokens) for q in questions), longest, SHORTEST)
+  rows, length = shape_of(questions, longest, least_rows)
   task_ids = np.zeros((rows, 1), np.int32)
   task_ids[: len(questions), 0] = [q.task_id for q in questions]
   return {

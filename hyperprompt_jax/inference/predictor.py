@@ -1,6 +1,5 @@
 """A loaded model, which answers questions of all its tasks."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
@@ -8,22 +7,19 @@ import numpy as np
 
 from hyperprompt_jax.configuration.recorded import RecordedRun
 from hyperprompt_jax.errors import UserError, nearest, shown
-from hyperprompt_jax.inference import batches
+from hyperprompt_jax.inference import batches, results
 from hyperprompt_jax.inference.answers import (
   LONGEST_ANSWER,
-  MOST_LABELS,
   Answer,
   Generation,
   Options,
   Score,
 )
-from hyperprompt_jax.inference.batches import Question
+from hyperprompt_jax.inference.batches import LabelSet, Question
 from hyperprompt_jax.inference.programs import Programs
 from hyperprompt_jax.inference.tokenizer import Tokenizer
 
 R = TypeVar('R')
-# A candidate below this log likelihood does not exist.
-_NONE = -1e6
 
 
 class Predictor:
@@ -129,7 +125,7 @@ class Predictor:
       places[: len(batch)] = [question.place for question in batch]
       tokens, likelihoods = self.programs.generate(features, generation, limit, places)
       return [
-        self._answer(question, tokens[row], likelihoods[row], limit)
+        results.generated(question, tokens[row], likelihoods[row], limit, self.tokenizer)
         for row, question in enumerate(batch)
       ]
 
@@ -202,31 +198,40 @@ class Predictor:
     if not texts or isinstance(texts, str):
       raise UserError(f'task {task} has no labels of its own: give rank a list of labels')
     questions, is_list = self._questions(task, inputs)
-    ranked = self.rankings(questions, texts)
+    labels = self.label_set(texts)
+    ranked = self.rankings((question, labels) for question in questions)
     return list(ranked) if is_list else ranked
 
-  def rankings(
-    self, questions: Iterable[Question], labels: Sequence[str]
-  ) -> Iterator[Answer]:
+  def label_set(self, texts: Sequence[str]) -> LabelSet:
+    """Returns labels in tokens.
+
+    Raises:
+      UserError: if one is no text.
+    """
+    return LabelSet(tuple(texts), tuple(self.target(text) for text in texts))
+
+  def rankings(self, pairs: Iterable[tuple[Question, LabelSet]]) -> Iterator[Answer]:
     """Ranks labels for questions in tokens, as `rank` does for texts.
 
     Args:
-      questions: are results of `question`.
-      labels: are the texts to choose from, the same for all questions.
+      pairs: are results of `question` and of `label_set`.
     """
-    tokens = [self.target(text) for text in labels]
-    # A program is compiled for each size, so there are few. Labels of padding are cut off.
-    length = batches.size(max(map(len, tokens)), LONGEST_ANSWER)
-    padded = batches.padded(tokens, batches.size(len(tokens), MOST_LABELS), length)
 
-    def rank(batch: Sequence[Question]) -> list[Answer]:
-      likelihoods = self.programs.rank(self._features(batch), padded)
+    def rank(batch: Sequence[tuple[Question, LabelSet]]) -> list[Answer]:
+      features = self._features([question for question, _ in batch])
+      # A program is compiled for each size, so there are few. Padding is cut off.
+      sizes = [labels.size for _, labels in batch]
+      number, length = (max(column) for column in zip(*sizes, strict=True))
+      tokens = np.zeros((len(features['task_ids']), number, length), np.int32)
+      for row, (_, labels) in enumerate(batch):
+        tokens[row] = batches.padded(labels.tokens, number, length)
+      likelihoods = self.programs.rank(features, tokens)
       return [
-        self._ranked(question, labels, tokens, likelihoods[row, : len(tokens)])
-        for row, question in enumerate(batch)
+        results.ranked(question, labels, likelihoods[row, : len(labels.tokens)])
+        for row, (question, labels) in enumerate(batch)
       ]
 
-    return self._batched(questions, rank, lambda question: len(question.tokens))
+    return self._batched(pairs, rank, lambda pair: len(pair[0].tokens))
 
   def attention(self, questions: Iterable[Question]) -> Iterator[np.ndarray]:
     """Yields the attention mass on prompts in each encoder layer, `[m]` float32.
@@ -349,54 +354,10 @@ class Predictor:
   ) -> Iterator[R]:
     """Yields a result for each item, in their order, computed in batches."""
     for window in batches.windows(items, self.batch_size):
-      results: dict[int, R] = {}
+      made: dict[int, R] = {}
       for rows in batches.by_length([*map(length_of, window)], self.batch_size):
-        results |= zip(rows, function([window[row] for row in rows]), strict=True)
-      yield from (results[row] for row in range(len(window)))
-
-  def _answer(
-    self, question: Question, tokens: np.ndarray, likelihoods: np.ndarray, limit: int
-  ) -> Answer:
-    candidates = [
-      self._candidate(question, row[:limit].tolist(), float(likelihood))
-      for row, likelihood in zip(tokens, likelihoods, strict=True)
-      if likelihood > _NONE
-    ]
-    return candidates[0](alternatives=tuple(other() for other in candidates[1:]))
-
-  def _candidate(
-    self, question: Question, tokens: list[int], likelihood: float
-  ) -> Callable[..., Answer]:
-    finished = self.tokenizer.eos_id in tokens
-    kept = tokens[: tokens.index(self.tokenizer.eos_id) + 1] if finished else tokens
-    return functools.partial(
-      Answer,
-      self.tokenizer.decode(kept),
-      likelihood,
-      tuple(kept),
-      finished,
-      question.truncated,
-      question.unknown,
-    )
-
-  def _ranked(
-    self,
-    question: Question,
-    texts: Sequence[str],
-    tokens: Sequence[list[int]],
-    likelihoods: np.ndarray,
-  ) -> Answer:
-    make = lambda row, others=(): Answer(
-      texts[row],
-      float(likelihoods[row]),
-      tuple(tokens[row]),
-      True,
-      question.truncated,
-      question.unknown,
-      others,
-    )
-    best, *others = np.argsort(-likelihoods, kind='stable').tolist()
-    return make(best, tuple(make(row) for row in others))
+        made |= zip(rows, function([window[row] for row in rows]), strict=True)
+      yield from (made[row] for row in range(len(window)))
 
 
 def _pair(pair: Any) -> tuple[str, str]:

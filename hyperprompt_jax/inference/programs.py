@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -38,8 +38,14 @@ class Shape:
   alpha: float
 
   @classmethod
-  def from_generation(cls, generation: Generation, length: int) -> 'Shape':
-    """Returns the shape that serves a generation, and others like it."""
+  def from_generation(cls, generation: Generation, limit: int) -> 'Shape':
+    """Returns the shape that serves a generation, and others like it.
+
+    Args:
+      generation: says how answers are generated.
+      limit: is the most tokens of an answer.
+    """
+    length = 1 << (limit - 1).bit_length()
     most = None
     if generation.top_k or 0 < generation.top_p < 1:
       most = 1 << (generation.top_k - 1).bit_length() if generation.top_k else 0
@@ -61,6 +67,9 @@ class Programs:
     self.model = model
     self._params = params
     self._partitioner = partitioner
+    # The batches that have been computed, as their callers describe them: others like them
+    # need no compilation.
+    self.compiled: set[Hashable] = set()
     # The mesh that is active belongs to the whole process.
     self._lock = threading.RLock()
     placed: Any = {'out_shardings': partitioner.replicated} if partitioner else {}
@@ -91,7 +100,7 @@ class Programs:
     """
     if (self.model, self._partitioner) != (other.model, other._partitioner):
       return False
-    for name in ('_generate', '_score', '_rank', '_encode', '_attention'):
+    for name in ('_generate', '_score', '_rank', '_encode', '_attention', 'compiled'):
       setattr(self, name, getattr(other, name))
     return True
 
@@ -121,7 +130,7 @@ class Programs:
       Tokens `[B, N, P]` int32, and log likelihoods `[B, N]` float32; a candidate that does
       not exist has a log likelihood below -1e6.
     """
-    shape = Shape.from_generation(generation, 1 << (limit - 1).bit_length())
+    shape = Shape.from_generation(generation, limit)
     numbers = {
       'limit': np.int32(limit),
       'seed': np.uint32(generation.seed),
@@ -142,11 +151,11 @@ class Programs:
       return np.asarray(self._score(self._params, self._conditioning, self._put(features)))
 
   def rank(self, features: Features, labels: np.ndarray) -> np.ndarray:
-    """Returns the log likelihoods of labels `[N, Q]`, as `[B, N]` float32."""
+    """Returns the log likelihoods of each row's labels `[B, N, Q]`, as `[B, N]` float32."""
     with self._active():
-      return np.asarray(
-        self._rank(self._params, self._conditioning, self._put(features), labels)
-      )
+      placed = self._put({**features, 'labels': labels})
+      labels = placed.pop('labels')
+      return np.asarray(self._rank(self._params, self._conditioning, placed, labels))
 
   def encode(self, features: Features) -> np.ndarray:
     """Returns the encoder's outputs for the inputs' tokens, `[B, K, d]` float32."""

@@ -70,7 +70,9 @@ class Service:
     self.settings = settings
     self.is_ready = False
     self.metrics = _metrics(self)
-    self.batcher = Batcher(requests.compute, settings.limits, self._observe)
+    self.batcher = Batcher(
+      requests.compute, settings.limits, self._observe, requests.takes_compilation
+    )
     self.app = self._application()
 
   def switch(self, predictor: Predictor) -> None:

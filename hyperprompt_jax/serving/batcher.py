@@ -2,6 +2,8 @@
 
 A batcher knows nothing of HTTP or of models. It keeps a bounded queue of jobs, and one
 thread computes them in batches: jobs of one group and of similar lengths, the oldest first.
+A batch that is slow, since a program must be compiled for it, is computed in a second
+thread, one at a time, and the others go on meanwhile.
 """
 
 import collections
@@ -75,6 +77,8 @@ class Batcher:
     compute: takes a group and the values of a batch, and returns a result for each value.
     limits: limit batches and queue.
     observe: is told the number of jobs and the seconds of each batch.
+    is_slow: tells of a group and the values of a batch whether it takes long to compute
+      once, and is quick from then on.
   """
 
   def __init__(
@@ -82,10 +86,13 @@ class Batcher:
     compute: Callable[[Any, Sequence[Any]], Sequence[Any]],
     limits: Limits,
     observe: Callable[[int, float], None] = lambda jobs, seconds: None,
+    is_slow: Callable[[Any, Sequence[Any]], bool] = lambda group, values: False,
   ):
     self.limits = limits
     self._compute = compute
     self._observe = observe
+    self._is_slow = is_slow
+    self._slow: threading.Thread | None = None
     self._queue: collections.deque[_Waiting] = collections.deque()
     self._changed = threading.Condition()
     self._closed = False
@@ -140,25 +147,35 @@ class Batcher:
 
   def _run(self) -> None:
     while batch := self._next():
-      started = time.monotonic()
-      try:
-        results = self._compute(batch[0].job.group, [one.job.value for one in batch])
-        for one, result in zip(batch, results, strict=True):
-          one.future.set_result(result)
-      except Exception as error:
-        for one in batch:
-          if not one.future.done():
-            one.future.set_exception(error)
-      self._observe(len(batch), time.monotonic() - started)
+      self._finish(batch)
+
+  def _run_slow(self, batch: list[_Waiting]) -> None:
+    self._finish(batch)
+    with self._changed:
+      self._slow = None
+      self._changed.notify()
+
+  def _finish(self, batch: list[_Waiting]) -> None:
+    """Computes a batch."""
+    started = time.monotonic()
+    try:
+      results = self._compute(batch[0].job.group, [one.job.value for one in batch])
+      for one, result in zip(batch, results, strict=True):
+        one.future.set_result(result)
+    except Exception as error:
+      for one in batch:
+        if not one.future.done():
+          one.future.set_exception(error)
+    self._observe(len(batch), time.monotonic() - started)
 
   def _next(self) -> list[_Waiting]:
-    """Waits for a batch and takes it out of the queue; empty after the last one."""
+    """Waits for a quick batch and takes it out of the queue; empty after the last one."""
     with self._changed:
       while True:
         self._drop()
-        batch = self._batch()
+        batch, is_slow = self._choose()
         if not batch:
-          if self._closed:
+          if self._closed and not self._queue and self._slow is None:
             return []
           self._changed.wait()
           continue
@@ -170,8 +187,14 @@ class Batcher:
         kept = [one for one in self._queue if id(one) not in taken]
         self._queue = collections.deque(kept)
         running = [one for one in batch if one.future.set_running_or_notify_cancel()]
-        if running:
+        if running and not is_slow:
           return running
+        if running:
+          # The end of the process does not wait for this thread.
+          self._slow = threading.Thread(
+            target=self._run_slow, args=(running,), name='slow batch', daemon=True
+          )
+          self._slow.start()
 
   def _drop(self) -> None:
     """Takes cancelled and expired jobs out of the queue."""
@@ -186,15 +209,36 @@ class Batcher:
         one.future.set_exception(ExpiredError())
     self._queue = kept
 
-  def _batch(self) -> list[_Waiting]:
+  def _choose(self) -> tuple[list[_Waiting], bool]:
+    """Returns the next batch, or none, and whether it is slow.
+
+    The oldest job comes first, unless its batch is slow while another slow one is computed.
+    """
+    waiting = list(self._queue)
+    while waiting:
+      batch = self._batch(waiting)
+      if not self._is_slow_batch(batch):
+        return batch, False
+      if self._slow is None:
+        return batch, True
+      # A smaller batch of the same jobs may be quick.
+      for number in (1 << n for n in reversed(range(len(batch).bit_length()))):
+        if not self._is_slow_batch(batch[:number]):
+          return batch[:number], False
+      passed = {id(one) for one in batch}
+      waiting = [one for one in waiting if id(one) not in passed]
+    return [], False
+
+  def _is_slow_batch(self, batch: Sequence[_Waiting]) -> bool:
+    return self._is_slow(batch[0].job.group, [one.job.value for one in batch])
+
+  def _batch(self, waiting: Sequence[_Waiting]) -> list[_Waiting]:
     """Returns the jobs that are computed with the oldest one, those of its length first."""
-    if not self._queue:
-      return []
-    oldest = self._queue[0].job
+    oldest = waiting[0].job
     longest, shortest = oldest.length * _SIMILAR, oldest.length // _SIMILAR
     fitting = [
       one
-      for one in self._queue
+      for one in waiting
       if one.job.group == oldest.group and shortest <= one.job.length <= longest
     ]
     fitting.sort(key=lambda one: abs(one.job.length - oldest.length))

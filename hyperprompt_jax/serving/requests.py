@@ -1,14 +1,20 @@
 """Requests of the HTTP interface: their JSON, checked, as jobs for a model."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.errors import UserError, nearest, shown
 from hyperprompt_jax.inference import batches
-from hyperprompt_jax.inference.answers import Answer, Generation, Score
-from hyperprompt_jax.inference.batches import Question
+from hyperprompt_jax.inference.answers import (
+  LONGEST_ANSWER,
+  Answer,
+  Generation,
+  Score,
+)
+from hyperprompt_jax.inference.batches import LabelSet, Question
 from hyperprompt_jax.inference.predictor import Predictor
+from hyperprompt_jax.inference.programs import Shape
 from hyperprompt_jax.runtime import plain_json
 from hyperprompt_jax.serving.batcher import Job
 
@@ -47,7 +53,7 @@ class Group:
   Attributes:
     predictor: computes them; jobs keep the model with which their request began.
     kind: is one of this module's constants.
-    setting: is the `Generation` of answers, or the labels to rank.
+    setting: is the `Generation` of answers, or the padded size of the labels to rank.
   """
 
   predictor: Predictor
@@ -86,15 +92,41 @@ class Request:
     return {'step': self.predictor.step, 'answers': answers}
 
 
+def takes_compilation(group: Group, values: Sequence[Any]) -> bool:
+  """Whether no batch like this one has been computed yet: it takes a compilation."""
+  return _program(group, values) not in group.predictor.programs.compiled
+
+
+def _program(group: Group, values: Sequence[Any]) -> Hashable:
+  """Returns a value that two batches share if one program computes both."""
+  predictor, setting = group.predictor, group.setting
+  questions = [value[0] if group.kind in (SCORE, RANK) else value for value in values]
+  if group.kind == PREDICT:
+    limit = setting.max_length or predictor.lengths['targets']
+    setting = Shape.from_generation(setting, limit)
+  elif group.kind == SCORE:
+    setting = batches.size(max(len(target) for _, target in values), LONGEST_ANSWER)
+  shape = batches.shape_of(
+    questions, predictor.lengths['inputs'], predictor.programs.least_rows
+  )
+  return group.kind, setting, shape
+
+
 def compute(group: Group, values: Sequence[Any]) -> Sequence[Any]:
   """Computes a batch."""
+  results = _computed(group, values)
+  group.predictor.programs.compiled.add(_program(group, values))
+  return results
+
+
+def _computed(group: Group, values: Sequence[Any]) -> Sequence[Any]:
   predictor = group.predictor
   if group.kind == PREDICT:
     return list(predictor.answers(values, group.setting))
   if group.kind == SCORE:
     return list(predictor.scores(values))
   if group.kind == RANK:
-    return list(predictor.rankings(values, group.setting))
+    return list(predictor.rankings(values))
   return list(predictor.attention(values))
 
 
@@ -145,10 +177,13 @@ def _request(
       )
     jobs = make(Group(predictor, SCORE), zip(questions, targets, strict=True))
   elif kind == RANK:
-    jobs = []
-    for task, length, question in zip(tasks, lengths, questions, strict=True):
-      labels = _labels(task, value.get('labels'), predictor)
-      jobs.append(Job(Group(predictor, RANK, labels), length, question))
+    labels = {
+      task: _labels(task, value.get('labels'), predictor) for task in dict.fromkeys(tasks)
+    }
+    jobs = [
+      Job(Group(predictor, RANK, labels[task].size), length, (question, labels[task]))
+      for task, length, question in zip(tasks, lengths, questions, strict=True)
+    ]
   else:
     jobs = make(Group(predictor, PREDICT, generation(value, predictor)), questions)
     if value.get(_ATTENTION):
@@ -208,11 +243,11 @@ def _text(name: str, value: Any) -> str:
   return value
 
 
-def _labels(task: str, given: Any, predictor: Predictor) -> tuple[str, ...]:
-  """Returns the labels to rank for a question."""
+def _labels(task: str, given: Any, predictor: Predictor) -> LabelSet:
+  """Returns the labels to rank for the questions of a task."""
   own = predictor.labels(task)
   if given is None and own:
-    return own
+    return predictor.label_set(own)
   if not isinstance(given, list) or not 0 < len(given) <= MOST_LABELS:
     raise UserError(
       f'task {task} needs labels, a list of 1 to {MOST_LABELS} texts'
@@ -220,10 +255,11 @@ def _labels(task: str, given: Any, predictor: Predictor) -> tuple[str, ...]:
       else f'labels must be a list of 1 to {MOST_LABELS} texts'
     )
   most = predictor.lengths['targets']
-  for label in given:
-    if len(predictor.target(_text('labels', label))) > most:
+  labels = predictor.label_set([_text('labels', label) for label in given])
+  for label, tokens in zip(labels.texts, labels.tokens, strict=True):
+    if len(tokens) > most:
       raise UserError(f'label {shown(label)} has more than {most} tokens')
-  return tuple(given)
+  return labels
 
 
 def generation(value: Mapping[str, Any], predictor: Predictor) -> Generation:
@@ -280,9 +316,10 @@ def warm_up(predictor: Predictor, kinds: Sequence[str], rows: int, length: int) 
   if SCORE in kinds:
     compute(Group(predictor, SCORE), [(question, target)] * rows)
   if RANK in kinds:
-    for labels in {*map(predictor.labels, predictor.tasks)}:
-      if labels:
-        compute(Group(predictor, RANK, labels), questions)
+    own = {texts for task in predictor.tasks if (texts := predictor.labels(task))}
+    by_size = {labels.size: labels for labels in map(predictor.label_set, own)}
+    for size, labels in by_size.items():
+      compute(Group(predictor, RANK, size), [(question, labels)] * rows)
 
 
 def lengths(predictor: Predictor) -> list[int]:

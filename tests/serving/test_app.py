@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from hyperprompt_jax.serving import requests
 from hyperprompt_jax.serving.app import Service, Settings
 from hyperprompt_jax.serving.batcher import Limits
 from tests.inference import made
@@ -139,6 +140,39 @@ def test_ranks_and_scores_are_those_of_the_model(serve, predictor):
     {'name': 'a', 'labels': made.LABELS},
     {'name': 'b', 'labels': None},
   ]
+
+
+def test_label_sets_of_similar_sizes_share_a_batch(predictor):
+  labels = ['left', 'right', 'up', 'down']
+  bodies = [
+    {'task': 'a', 'inputs': 'abc'},
+    {'task': 'b', 'inputs': 'abd', 'labels': labels},
+  ]
+  jobs = [
+    requests.parse('rank', json.dumps(body).encode(), predictor, 9).jobs[0]
+    for body in bodies
+  ]
+  group, values = jobs[0].group, [job.value for job in jobs]
+  assert jobs[1].group == group
+  ranked = requests.compute(group, values)
+  own, given = predictor.rank('a', ['abc']), predictor.rank('b', ['abd'], labels)
+  for answer, alone in zip(ranked, [*own, *given], strict=True):
+    several, one = ([x, *x.alternatives] for x in (answer, alone))
+    assert [x.text for x in several] == [x.text for x in one]
+    likelihoods = [x.log_likelihood for x in one]
+    assert [x.log_likelihood for x in several] == pytest.approx(likelihoods, abs=1e-5)
+  assert not requests.takes_compilation(group, values)
+
+
+def test_options_that_need_another_program_take_a_compilation(predictor):
+  group = lambda **options: requests.Group(
+    predictor, requests.PREDICT, predictor.generation(options)
+  )
+  values = [predictor.question('a', 'abc')]
+  requests.compute(group(), values)
+  assert not requests.takes_compilation(group(max_length=5), values)
+  assert requests.takes_compilation(group(num_decodes=7), values)
+  assert requests.takes_compilation(group(), [predictor.question('a', 'x' * 20)] * 5)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,48 @@ def test_closing_computes_what_waits_and_refuses_the_rest(start, model):
   assert [future.result(0) for future in futures] == [f'greedy {x}' for x in 'abcde']
 
 
+class Compiled:
+  """Computes batches, and those of slow groups for the first time when it is let."""
+
+  def __init__(self):
+    self.batches, self.known = [], set()
+    self.started, self.go = threading.Semaphore(0), threading.Semaphore(0)
+    self.batcher = Batcher(self.compute, Limits(wait_seconds=0), is_slow=self.is_slow)
+
+  def compute(self, group, values):
+    is_slow = self.is_slow(group, values)
+    self.batches.append((group, *values))
+    self.started.release()
+    assert not is_slow or self.go.acquire(timeout=20)
+    self.known.add((group, len(values)))
+    return values
+
+  def is_slow(self, group, values):
+    return group.startswith('slow') and (group, len(values)) not in self.known
+
+  def submit(self, values, group):
+    return self.batcher.submit(jobs(values, group), 20)
+
+
+def test_a_slow_batch_holds_up_no_others_and_is_quick_from_then_on():
+  compiled = Compiled()
+  slow = compiled.submit('a', 'slow')
+  assert compiled.started.acquire(timeout=20)
+  # Another slow batch waits, and quick ones that come later do not.
+  slower = compiled.submit('b', 'slower')
+  assert [one.result(20) for one in compiled.submit('cd', 'quick')] == ['c', 'd']
+  assert compiled.batches == [('slow', 'a'), ('quick', 'c', 'd')]
+  compiled.go.release()
+  assert slow[0].result(20) == 'a'
+  # While the other slow one is computed, two jobs go one after the other as the first did.
+  assert compiled.started.acquire(timeout=20) and compiled.started.acquire(timeout=20)
+  assert [one.result(20) for one in compiled.submit('ef', 'slow')] == ['e', 'f']
+  assert compiled.batches[2:] == [('slower', 'b'), ('slow', 'e'), ('slow', 'f')]
+  assert not compiled.batcher.close(0) and not slower[0].done()
+  compiled.go.release()
+  assert compiled.batcher.close(20) and slower[0].result(0) == 'b'
+
+
 def test_batches_are_observed(model):
   seen = []
   batcher = Batcher(model.compute, Limits(), lambda number, seconds: seen.append(number))
