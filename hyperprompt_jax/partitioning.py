@@ -123,7 +123,7 @@ class Partitioner:
     Raises:
       UserError: if a size is not divided; the message names it.
     """
-    copies, fsdp, model = self.mesh.devices.shape
+    copies, fsdp, model = self.mesh.shape.values()
     data = copies * fsdp
     if batch_size < 1:
       raise UserError(f'BATCH_SIZE must be a positive integer, not {batch_size}')

@@ -1,7 +1,8 @@
 """`hyperprompt plan`: reports the needs of a step on a TPU slice, by the TPU's compiler.
 
 The step is compiled ahead of time from shapes alone, on any machine: no TPU is needed, and
-no weights are made.
+no weights are made. For GPUs (--topology=h100:8) a training step is counted, and not
+compiled.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ SIZES = {
   'num_partitions': (1, 'chips that share one copy of the model and one batch'),
   'fsdp': (1, 'chips that share one copy of the model, each with its own batch'),
   'num_tasks': (8, 'conditioned tasks'),
+  'slices': (1, 'slices like --topology that divide each batch among them'),
 }
 
 
@@ -35,7 +37,7 @@ def _parser() -> arguments.Parser:
   parser.add_argument(
     '--topology',
     help='a slice such as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8 or tpu7x:2x2x1; with '
-    '--sweep, a generation',
+    '--sweep, a generation; or GPUs of one machine, such as h100:8',
   )
   parser.add_argument(
     '--sweep',
@@ -70,10 +72,27 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     raise UserError('--sweep chooses the mesh: leave out --num_partitions, --fsdp, --share')
   if not flags.sweep and flags.topology is None:
     raise UserError('name a slice, --topology=v4:2x2x2, or let --sweep find one')
-  if flags.topology is not None:
-    sweep.slices(flags.topology) if flags.sweep else topology.Slice.parse(flags.topology)
+  if _is_of_gpus(flags):
+    topology.Box.parse(flags.topology)
+    if flags.sweep or flags.share or flags.num_partitions * flags.slices > 1:
+      raise UserError(
+        f'--topology={flags.topology}: GPUs are counted without --sweep, --share, '
+        '--num_partitions and --slices; --fsdp spreads a model over them'
+      )
+    if flags.step != 'train':
+      raise UserError(f'--step={flags.step}: of GPUs the training step alone is counted')
+  elif flags.sweep:
+    if flags.slices > 1:
+      raise UserError('--sweep plans one slice: leave out --slices')
+    sweep.slices(flags.topology)
+  else:
+    topology.Slice.parse(flags.topology, flags.slices)
   static.check([*flags.gin_file, RUN_FILE], parsed.bindings)
   return parsed
+
+
+def _is_of_gpus(flags: Any) -> bool:
+  return (flags.topology or '').partition(':')[0] in topology.GPUS
 
 
 def run(parsed: arguments.Parsed) -> None:
@@ -88,13 +107,16 @@ def run(parsed: arguments.Parsed) -> None:
   planner: Planner = gin_files.call(Planner)
   mesh = sweep.Mesh(flags.num_partitions, flags.fsdp)
   batch = Batch(flags.batch_size, flags.inputs_length, flags.targets_length)
+  if _is_of_gpus(flags):
+    _estimate(planner, batch, flags)
+    return
   with terminal.stages() as progress:
     if flags.sweep:
       options = {'step': flags.step, 'num_tasks': flags.num_tasks, 'progress': progress}
       done = lambda plan: progress.message(tables.line(plan))
       plans = planner.sweep(flags.topology, batch, **options, done=done)
     else:
-      where = topology.Slice.parse(flags.topology)
+      where = topology.Slice.parse(flags.topology, flags.slices)
       plan, share = _plan_and_share(planner, where, mesh, batch, flags, progress)
   if flags.sweep and flags.json:
     print(json.dumps({'plans': [one.report() for one in plans]}))
@@ -104,6 +126,18 @@ def run(parsed: arguments.Parsed) -> None:
     print(json.dumps({**plan.report(), 'share': share}))
   else:
     tables.print_plan(plan, share)
+
+
+def _estimate(planner: Any, batch: Any, flags: Any) -> None:
+  """Prints the estimate of a step on GPUs."""
+  from hyperprompt_jax.planning import gpus, tables
+
+  box = topology.Box.parse(flags.topology)
+  counted = gpus.estimate(planner, box, flags.fsdp, batch, flags.num_tasks)
+  if flags.json:
+    print(json.dumps(counted.report()))
+  else:
+    tables.print_estimate(counted)
 
 
 def _plan_and_share(

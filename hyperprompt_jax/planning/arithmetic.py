@@ -1,5 +1,6 @@
 """The arithmetic of a model before a compiler transforms it."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +9,31 @@ import jax
 from jax.extend import core
 
 
-def flops(function, *arguments: Any) -> int:
-  """Counts the FLOP of a function's matrix products; a multiply-add counts as two.
+@dataclasses.dataclass(frozen=True)
+class Products:
+  """The matrix products of a function.
+
+  Attributes:
+    flops: counts their operations; a multiply-add counts as two.
+    nbytes: counts the bytes of their operands and results.
+    largest: counts the bytes of the largest result.
+  """
+
+  flops: int = 0
+  nbytes: int = 0
+  largest: int = 0
+
+  def plus(self, other: 'Products', times: int = 1) -> 'Products':
+    """Returns these products with so many times the others."""
+    return Products(
+      self.flops + times * other.flops,
+      self.nbytes + times * other.nbytes,
+      max(self.largest, other.largest),
+    )
+
+
+def count(function, *arguments: Any) -> Products:
+  """Counts a function's matrix products.
 
   A loop counts as often as it runs, and once where its length is unknown.
 
@@ -17,21 +41,27 @@ def flops(function, *arguments: Any) -> int:
     function: is traced, and not run.
     *arguments: are arrays or their shapes.
   """
-  return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+  return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _flops(jaxpr: core.Jaxpr) -> int:
-  total = 0
+def _count(jaxpr: core.Jaxpr) -> Products:
+  total = Products()
   equation: Any
   for equation in jaxpr.eqns:
     if equation.primitive.name == 'dot_general':
-      (contracted, _), _ = equation.params['dimension_numbers']
-      lhs = equation.invars[0].aval.shape
-      out = equation.outvars[0].aval.shape
-      total += 2 * math.prod(out) * math.prod(lhs[axis] for axis in contracted)
+      total = total.plus(_product(equation))
     times = equation.params['length'] if equation.primitive.name == 'scan' else 1
-    total += sum(times * _flops(inner) for inner in _inner(equation.params))
+    for inner in _inner(equation.params):
+      total = total.plus(_count(inner), times)
   return total
+
+
+def _product(equation: Any) -> Products:
+  (contracted, _), _ = equation.params['dimension_numbers']
+  *operands, out = (x.aval for x in (*equation.invars, *equation.outvars))
+  depth = math.prod(operands[0].shape[axis] for axis in contracted)
+  sizes = [math.prod(x.shape) * x.dtype.itemsize for x in (*operands, out)]
+  return Products(2 * math.prod(out.shape) * depth, sum(sizes), sizes[-1])
 
 
 def _inner(parameters: Any) -> Iterator[core.Jaxpr]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperprompt_jax.planning.cost import Cost
-from hyperprompt_jax.planning.topology import Chip
+from hyperprompt_jax.planning.topology import Chip, Slice
 
 # Operations of a vector unit for each logit of attention kernels: the mean of the 12 that
 # the forward kernel writes down and the 22 of the backward kernel.
@@ -42,6 +42,12 @@ class Plan:
       part, and then the vector units, or the bandwidth if that takes longer.
     step_seconds: adds up communication, compiler and the model of kernels. It serves to
       compare programs.
+    slices: is the number of slices that train together; all figures but `chip_hours` are
+      those of one of them.
+    network_bytes: counts the bytes that a chip sends over the data-center network, by which
+      slices are joined.
+    network_seconds: is the time of these bytes at the network's bandwidth, and a part of
+      `step_seconds`.
     devices_per_chip: is the number of devices in which a chip appears; all figures above
       and below but `chip_hours` are those of one device.
     chip_hours: is the time of all steps of a run on all chips, if the number of steps is
@@ -71,7 +77,39 @@ class Plan:
   step_seconds: float | None = None
   utilisation: float | None = None
   devices_per_chip: int = 1
+  slices: int = 1
+  network_bytes: int = 0
+  network_seconds: float = 0.0
   chip_hours: float | None = None
+
+  def over_slices(self, where: Slice, gradient_bytes: int) -> 'Plan':
+    """Returns the plan of several slices, each of which computes a part of every batch.
+
+    The gradients of a step are summed over the slices, and nothing else is sent: each slice
+    holds all parameters. Chips at the same place of each slice form a ring, in which the
+    part of the gradients that a chip holds goes around twice. No computation hides it.
+
+    Args:
+      where: has the number of slices.
+      gradient_bytes: counts the bytes of gradients that a chip holds; 0 for decoding.
+    """
+    number, bandwidth = where.count, where.chip.dcn_bytes_per_second
+    assert bandwidth is not None
+    nbytes = int(2 * gradient_bytes * (number - 1) / number)
+    seconds = nbytes / bandwidth
+    plan = dataclasses.replace(
+      self, slices=number, network_bytes=nbytes, network_seconds=seconds
+    )
+    if self.step_seconds is None:
+      return plan
+    slower = 1 + seconds / self.step_seconds
+    scaled = lambda value, by: None if value is None else value * by
+    return dataclasses.replace(
+      plan,
+      step_seconds=self.step_seconds + seconds,
+      utilisation=scaled(self.utilisation, 1 / slower),
+      chip_hours=scaled(self.chip_hours, number * slower),
+    )
 
   @property
   def other_bytes(self) -> int:

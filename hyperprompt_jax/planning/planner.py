@@ -120,7 +120,7 @@ class Planner:
     """Compiles a step for a slice, and adds up what it needs.
 
     Args:
-      where: is the slice.
+      where: is the slice; several like it divide the batch among them.
       mesh: arranges the chips of the slice.
       batch: gives the shape of a batch.
       step: is 'train' or 'decode'.
@@ -128,9 +128,34 @@ class Planner:
       progress: is called with the name of each stage.
 
     Raises:
-      UserError: if there is no such slice, or the mesh does not divide what is laid out.
+      UserError: if there is no such slice, or slices or the mesh do not divide what is laid
+        out.
     """
     self.check(num_tasks, batch)
+    if batch.size % where.count:
+      raise UserError(f'--batch_size={batch.size} is not divided by --slices={where.count}')
+    part = dataclasses.replace(batch, size=batch.size // where.count)
+    plan = self._plan_slice(where, mesh, part, step, num_tasks, progress)
+    if where.count == 1:
+      return plan
+    gradient_bytes = 0
+    if step == steps.TRAIN:
+      model, partitioner = self.model(num_tasks), self.partitioner(where, mesh, part)
+      trainable = self.trainable(model)
+      state = abstract_state(model, self.optimizer, partitioner, trainable)
+      gradient_bytes = steps.bytes_per_chip(trainable.split(state.params)[0])
+    return plan.over_slices(where, gradient_bytes)
+
+  def _plan_slice(
+    self,
+    where: Slice,
+    mesh: Mesh,
+    batch: Batch,
+    step: str,
+    num_tasks: int,
+    progress: Callable[[str], None],
+  ) -> Plan:
+    """Plans one slice and its part of the batch, as `plan` does all."""
     model = self.model(num_tasks)
     partitioner = self.partitioner(where, mesh, batch)
     params_bytes, optimizer_bytes = self.held_bytes(model, partitioner, step)

@@ -88,17 +88,24 @@ def train_flops(
   """
   config = dataclasses.replace(model.config, remat_policy='none')
   plain = dataclasses.replace(model, config=config)
-  params, frozen = trainable.split(plain.param_shapes())
+  loss, *arguments = loss_of(plain, batch, trainable)
+  return arithmetic.count(jax.grad(loss, has_aux=True), *arguments).flops
+
+
+def loss_of(model: Model, batch: Batch, trainable: TrainableParameters) -> tuple[Any, ...]:
+  """Returns the loss of a batch as a function, and the shapes of its arguments.
+
+  The first argument is the part of the parameters that the step updates.
+  """
+  params, frozen = trainable.split(model.param_shapes())
   active = jax.eval_shape(trainable.active_part, params)
   tokens = lambda length: jax.ShapeDtypeStruct((batch.size, length), jnp.int32)
 
   def loss(active: Any, params: Any, frozen: Any, rows: Any) -> Any:
     merged = merge(trainable.with_active_part(params, active), frozen)
-    return plain.loss(merged, rows, jax.random.key(0))
+    return model.loss(merged, rows, jax.random.key(0))
 
-  return arithmetic.flops(
-    jax.grad(loss, has_aux=True), active, params, frozen, _train_batch(batch, tokens)
-  )
+  return loss, active, params, frozen, _train_batch(batch, tokens)
 
 
 def shapes_of_sharded(model: Model, partitioner: Partitioner) -> dict[tuple[int, ...], int]:

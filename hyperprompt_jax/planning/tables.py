@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from hyperprompt_jax.planning.gpus import Estimate
 from hyperprompt_jax.planning.plan import Plan
 from hyperprompt_jax.planning.topology import GIB
 from hyperprompt_jax.runtime import terminal
@@ -43,6 +44,9 @@ def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
     if plan.cost.unestimated:
       kernels = f'   {plan.cost.unestimated} opaque kernels, by a model'
       rows.append((kernels, _milliseconds(plan.kernels_seconds)))
+    if plan.slices > 1:
+      rows.append(('network between slices', f'{plan.network_bytes / 1e9:.3f} GB'))
+      rows.append(('   at full bandwidth', _milliseconds(plan.network_seconds)))
     rows.append(('   with communication', _milliseconds(plan.step_seconds)))
     if plan.utilisation is not None:
       rows.append(('   model FLOP utilisation', f'{100 * plan.utilisation:.0f} %'))
@@ -53,8 +57,31 @@ def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
   if share:
     rows += [(f'the method adds to {k}', f'{100 * v:.2f} %') for k, v in share.items()]
   rows.append(('compiled in', f'{plan.compile_seconds:.0f} s'))
-  title = f'{plan.step} step on {plan.topology} ({_mesh(plan)})'
+  times = f'{plan.slices} x ' if plan.slices > 1 else ''
+  title = f'{plan.step} step on {times}{plan.topology} ({_mesh(plan.mesh)})'
   terminal.print_table(title, ('', f'each {_unit(plan)}'), rows)
+
+
+def print_estimate(estimate: Estimate) -> None:
+  """Prints the estimate of a training step on GPUs."""
+  rows = [
+    ('parameters', _bytes(estimate.params_bytes)),
+    ('optimizer', _bytes(estimate.optimizer_bytes)),
+    ('working copy and gradients', _bytes(estimate.copy_bytes)),
+    ('activations for the backward pass', _bytes(estimate.saved_bytes)),
+    ('largest products', _bytes(estimate.largest_bytes)),
+    ('in all', f'{_bytes(estimate.peak_bytes)} of {_bytes(estimate.memory_bytes)}'),
+    ('fits', 'yes' if estimate.fits else 'NO'),
+    ('arithmetic', f'{estimate.flops / 1e12:.2f} TFLOP'),
+    ('   at peak rate', _milliseconds(estimate.compute_seconds)),
+    ('read and written by products', f'{estimate.product_bytes / 1e9:.1f} GB'),
+    ('   at full bandwidth', _milliseconds(estimate.memory_seconds)),
+    ('sent to other GPUs', f'{estimate.link_bytes / 1e9:.3f} GB'),
+    ('   at full bandwidth', _milliseconds(estimate.communication_seconds)),
+    ('a step takes more than', _milliseconds(estimate.step_seconds)),
+  ]
+  title = f'train step on {estimate.topology} ({_mesh(estimate.mesh)})'
+  terminal.print_table(f'{title}, counted and not compiled', ('', 'each GPU'), rows)
 
 
 def print_sweep(plans: Sequence[Plan]) -> None:
@@ -62,7 +89,7 @@ def print_sweep(plans: Sequence[Plan]) -> None:
   first = plans[0]
   rows = [
     [
-      _mesh(plan),
+      _mesh(plan.mesh),
       _bytes(plan.peak_bytes),
       _milliseconds(plan.step_seconds),
       '-' if plan.utilisation is None else f'{100 * plan.utilisation:.0f} %',
@@ -87,7 +114,7 @@ def line(plan: Plan) -> str:
   """Describes a plan in one line."""
   how = _milliseconds(plan.step_seconds) if plan.fits else 'does not fit'
   return (
-    f'{plan.topology}  {_mesh(plan)}  {_bytes(plan.peak_bytes)} of '
+    f'{plan.topology}  {_mesh(plan.mesh)}  {_bytes(plan.peak_bytes)} of '
     f'{_bytes(plan.hbm_bytes)}  {how}  (compiled in {plan.compile_seconds:.0f} s)'
   )
 
@@ -96,8 +123,8 @@ def _unit(plan: Plan) -> str:
   return 'chip' if plan.devices_per_chip == 1 else 'half of a chip'
 
 
-def _mesh(plan: Plan) -> str:
-  return ' x '.join(f'{name} {size}' for name, size in plan.mesh.items())
+def _mesh(mesh: Mapping[str, int]) -> str:
+  return ' x '.join(f'{name} {size}' for name, size in mesh.items())
 
 
 def _bytes(nbytes: int) -> str:

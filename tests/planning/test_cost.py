@@ -195,10 +195,12 @@ def test_arithmetic_of_loops_is_that_of_all_their_steps():
     return jax.lax.scan(lambda x, w: (jax.jit(jnp.matmul)(x, w), None), x, weights)[0]
 
   x, weights = jnp.zeros((4, 8)), jnp.zeros((5, 8, 8))
-  assert arithmetic.flops(forward, x, weights) == 5 * 2 * 4 * 8 * 8
+  counted = arithmetic.count(forward, x, weights)
+  assert counted.flops == 5 * 2 * 4 * 8 * 8
+  assert counted.nbytes == 5 * 4 * (4 * 8 + 8 * 8 + 4 * 8) and counted.largest == 4 * 4 * 8
   # The backward pass has two products for each, although the first input needs no gradient.
   loss = lambda weights, x: forward(x, weights).sum()
-  assert arithmetic.flops(jax.grad(loss), weights, x) == 3 * 5 * 2 * 4 * 8 * 8
+  assert arithmetic.count(jax.grad(loss), weights, x).flops == 3 * 5 * 2 * 4 * 8 * 8
 
 
 def test_arithmetic_of_a_step_of_base_is_what_its_sizes_say():
