@@ -71,10 +71,6 @@ def fold(source: Source, record: RecordedRun) -> Folded:
     },
     'task_list': list(record.task_list),
   }
-  layers_of = [record.network[f'config.Config.num_{stack}_layers'] for stack in STACKS]
-  if len({*layers_of}) > 1:
-    # The cache of Transformers 5.23 has as many layers as the encoder.
-    settings['use_cache'] = False
   for stack in STACKS:
     layers: LayerConditioning = getattr(conditioning, stack)
     if layers.attention_adapter is not None or layers.mlp_adapter is not None:

@@ -140,6 +140,34 @@ def test_transformers_loads_what_is_written(tmp_path, tied):
   np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
+def deeper_decoder():
+  return dataclasses.replace(published.CONFIG, num_encoder_layers=1, num_decoder_layers=2)
+
+
+def test_stacks_of_different_depths_are_written_without_a_cache():
+  assert huggingface.described(deeper_decoder(), 'float32')['use_cache'] is False
+  same = dataclasses.replace(published.CONFIG, num_encoder_layers=2, num_decoder_layers=2)
+  assert 'use_cache' not in huggingface.described(same, 'float32')
+
+
+@pytest.mark.skipif(
+  not installed('torch==2.13.0', 'transformers==5.23.0'),
+  reason='loading with transformers takes torch 2.13.0 and transformers 5.23.0',
+)
+def test_transformers_generates_with_stacks_of_different_depths(tmp_path):
+  import torch
+  import transformers
+
+  folder = published.hugging_face(tmp_path / 'model', deeper_decoder())
+  theirs = transformers.T5ForConditionalGeneration.from_pretrained(folder).eval()
+  inputs = torch.tensor([[5, 9, 7, 1]])
+  tokens = theirs.generate(inputs, max_new_tokens=4, min_new_tokens=4)
+  assert tokens.shape == (1, 5)
+  # The reason for the setting.
+  with pytest.raises(IndexError):
+    theirs.generate(inputs, max_new_tokens=4, min_new_tokens=4, use_cache=True)
+
+
 @pytest.mark.parametrize('name', MODELS)
 def test_names_and_arrays_come_back_as_they_were(name, tmp_path):
   kept = GOLDEN / 'huggingface' / name

@@ -5,6 +5,8 @@ import dataclasses
 import functools
 import json
 import re
+import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ from safetensors.numpy import load_file
 
 import hyperprompt_jax
 from hyperprompt_jax import decoding
+from hyperprompt_jax.checkpoints import folded
 from hyperprompt_jax.checkpoints.convert import convert
 from hyperprompt_jax.checkpoints.source import open_source
 from hyperprompt_jax.errors import UserError
@@ -82,6 +85,16 @@ def test_the_card_and_the_code_name_what_they_need(tmp_path):
   names = {alias.name for node in imports for alias in node.names}
   names |= {node.module.partition('.')[0] for node in froms}
   assert names == {'torch', 'transformers', 'typing'}
+
+
+def test_transformers_4_is_refused_in_one_line(monkeypatch):
+  names = ('torch', 'transformers', 'transformers.models.t5.modeling_t5')
+  stubs = {name: mock.MagicMock(__version__='4.57.1') for name in names}
+  for name, stub in stubs.items():
+    monkeypatch.setitem(sys.modules, name, stub)
+  code = folded._CODE.read_text()
+  with pytest.raises(ImportError, match=r'needs Transformers 5, and 4\.57\.1 is installed'):
+    exec(compile(code, 'modeling_hyperprompt.py', 'exec'), {'__name__': 'modelling'})
 
 
 def test_the_backbone_comes_back_and_the_method_does_not(tmp_path):

@@ -289,6 +289,10 @@ def described(config: Config, dtype: str) -> dict[str, Any]:
   scaled = {}
   if kind == T5 and config.scales_logits != tied:
     scaled = {'scale_decoder_outputs': config.scales_logits}
+  cached = {}
+  if config.num_encoder_layers != config.num_decoder_layers:
+    # The cache of Transformers 5.23 has as many layers as the encoder.
+    cached = {'use_cache': False}
   return {
     'architectures': [_CLASSES[kind]],
     'model_type': kind,
@@ -302,6 +306,7 @@ def described(config: Config, dtype: str) -> dict[str, Any]:
     'feed_forward_proj': _FEED_FORWARD[config.mlp_activations],
     'tie_word_embeddings': tied,
     **scaled,
+    **cached,
     'dropout_rate': config.dropout_rate,
     **_FIXED,
     'pad_token_id': 0,

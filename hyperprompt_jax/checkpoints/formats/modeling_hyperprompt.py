@@ -14,9 +14,17 @@ Axis letters: B rows, h heads, Q queries, K keys, k head width, l prompts, t tas
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
+
+if int(transformers.__version__.partition('.')[0]) < 5:
+  # Earlier versions do not hand the task down to attention.
+  raise ImportError(
+    f'this model needs Transformers 5, and {transformers.__version__} is installed: '
+    "pip install 'transformers>=5'"
+  )
 
 
 class HyperPromptT5Config(T5Config):
