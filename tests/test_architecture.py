@@ -18,7 +18,7 @@ LAYERS = (
   ('runtime', 'configuration', 'training.settings'),
   ('nn',),
   ('methods',),
-  ('decoding', 'losses', 'model', 'partitioning'),
+  ('decoding', 'losses', 'model', 'partitioning', 'sampling'),
   (
     'checkpoints',
     'data',

@@ -16,6 +16,7 @@ FILES = sorted(
     *PACKAGE.glob('methods/**/*.py'),
     PACKAGE / 'model.py',
     PACKAGE / 'decoding.py',
+    PACKAGE / 'sampling.py',
   ]
 )
 
