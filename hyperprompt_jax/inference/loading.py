@@ -23,6 +23,7 @@ from hyperprompt_jax.inference.programs import Programs
 from hyperprompt_jax.inference.tokenizer import Tokenizer, open_tokenizer
 from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn import backend
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import compilation_cache
@@ -115,6 +116,9 @@ def _model(path: str, source: Source, record: RecordedRun) -> Model:
   if config is None:
     raise UserError(f'{path} describes no network')
   source.check_depth(config)
+  if backend.unrolls_decoding():
+    # A loop copies each layer's parameters, and decoding would unroll all at each call.
+    config = dataclasses.replace(config, scan_layers=False)
   return Model(config, method_of(path, record.network), tuple(record.task_list))
 
 
