@@ -5,14 +5,18 @@ BIN := .venv/bin
 # Container images set this variable; every process would then compile all its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-t5x bench fuzz plan-all study study-report chaos endurance matrix \
+.PHONY: demo test test-all test-t5x bench fuzz plan-all study study-report chaos endurance matrix \
   packages docs lint format clean
 
 demo: .venv/installed
 	$(BIN)/hyperprompt demo
 
+# All tests but the slow ones, of which CONTRIBUTING.md has the rule.
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m ''
 
 # Needs T5X's source on PYTHONPATH, or T5X in .venv: docs/how_to/t5x.md.
 test-t5x: .venv/installed

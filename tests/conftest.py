@@ -28,6 +28,7 @@ import pytest
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.runtime import libtpu, workarounds
+from tests import slow
 
 # `hyperprompt` sets this too.
 libtpu.prepare()
@@ -66,8 +67,15 @@ SLOW_FILES = (
 )
 
 
-def pytest_collection_modifyitems(items):
+def pytest_configure(config):
+  """Runs a test that is named, even if it is slow."""
+  if config.option.markexpr == 'not slow' and any('::' in arg for arg in config.args):
+    config.option.markexpr = ''
+
+
+def pytest_collection_modifyitems(config, items):
   """Runs the slow files first."""
+  config.stash[slow.COLLECTED] = [*items]
 
   def rank(item):
     name = os.path.relpath(item.path, pathlib.Path(__file__).parent)

@@ -211,20 +211,6 @@ def changed(first, second):
   }
 
 
-def test_an_identity_is_the_same_in_every_process(tmp_path):
-  code = (
-    'from tests.data import test_build as t; import pathlib, hyperprompt_tasks;'
-    "hyperprompt_tasks.use_vocabulary('bytes');"
-    f"print(t.identity(t.task(t.loud), pathlib.Path('{tmp_path}')).key)"
-  )
-  # The hashes of this process have another seed, which is random.
-  environment = {**os.environ, 'PYTHONHASHSEED': '1'}
-  output = subprocess.run(
-    [sys.executable, '-c', code], env=environment, capture_output=True, text=True
-  ).stdout
-  assert output.split()[-1] == identity(task(loud), tmp_path).key
-
-
 def test_another_row_step_or_vocabulary_is_another_identity(tmp_path):
   first = identity(task(), tmp_path)
   other_rows = task(data=functools.partial(rows_of, [*TEXTS[:-1], 'another']))
@@ -314,25 +300,29 @@ def build_slowly(folder):
 
 
 OTHER_HOST = """
-import json, sys
-from tests.data.test_build import build_slowly
-print('ready', flush=True)
+import json, pathlib, sys
+import hyperprompt_tasks
+from tests.data import test_build as t
+hyperprompt_tasks.use_vocabulary('bytes')
+print(t.identity(t.task(t.loud), pathlib.Path(sys.argv[1])).key, flush=True)
 sys.stdin.readline()
-print(json.dumps(build_slowly(sys.argv[1])))
+print(json.dumps(t.build_slowly(sys.argv[2])))
 """
 
 
 # Only processes show that the locks hold between them; the other one takes five seconds to
 # start.
-def test_processes_with_a_shared_folder_build_a_part_each(tmp_path):
+def test_processes_agree_on_identities_and_build_a_part_of_a_shared_folder_each(tmp_path):
   folder = str(tmp_path / 'shared')
   with subprocess.Popen(
-    [sys.executable, '-c', OTHER_HOST, folder],
+    [sys.executable, '-c', OTHER_HOST, str(tmp_path), folder],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
+    # The hashes of this process have another seed, which is random.
+    env={**os.environ, 'PYTHONHASHSEED': '1'},
   ) as other:
-    assert other.stdout.readline() == 'ready\n'
+    assert other.stdout.readline() == f'{identity(task(loud), tmp_path).key}\n'
     other.stdin.write('\n')
     other.stdin.flush()
     ours, entries = build_slowly(folder)

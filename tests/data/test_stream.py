@@ -27,7 +27,13 @@ def read(name, num_shards, pack):
 
 @pytest.mark.parametrize(
   ('sizes', 'num_shards', 'pack'),
-  [((5,), 1, False), ((32,), 2, False), ((60, 17), 1, True), ((100,), 4, False)],
+  [
+    ((5,), 1, False),
+    ((32,), 2, False),
+    ((20, 7), 1, True),
+    pytest.param((60, 17), 1, True, marks=pytest.mark.slow),
+    pytest.param((100,), 4, False, marks=pytest.mark.slow),
+  ],
 )
 def test_a_stream_is_restored_at_any_step(sizes, num_shards, pack, tmp_path):
   hyperprompt_tasks.use_vocabulary('bytes')

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 import hyperprompt_tasks
 from hyperprompt_jax import cli
 from hyperprompt_tasks import builtin
@@ -24,6 +26,7 @@ hyperprompt_tasks.add_task(
 )
 
 
+@pytest.mark.slow(held_by='test_a_metric_that_fails_is_named_and_the_others_count')
 def test_a_metric_that_raises_costs_its_score_and_no_step(tmp_path, compile_once, capsys):
   run = tmp_path / 'run'
   assert cli.main(tiny_run.train_arguments(run, MIXTURE_OR_TASK_NAME=NAME)) == 0

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import seqio
 
 import hyperprompt_tasks
@@ -80,6 +81,7 @@ def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   assert set(result['metrics']) == {'shout', 'judge'}
 
 
+@pytest.mark.slow(held_by='test_ranks_are_the_scores_of_every_label')
 def test_ranking_and_generating_agree_on_what_is_learned(tmp_path, compile_once, capsys):
   run = tmp_path / 'run'
   arguments = tiny_run.train_arguments(

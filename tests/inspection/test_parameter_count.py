@@ -1,6 +1,7 @@
 """Numbers of parameters, against published sizes and against parameters that are made."""
 
 import json
+from unittest import mock
 
 import gin
 import jax
@@ -12,7 +13,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.inspection import parameter_count
 from hyperprompt_jax.methods import SingleTask, added_parameters, within_budget
 from hyperprompt_jax.model import Model
-from tests import tiny
+from tests import slow, tiny
 
 # Of T5 1.1 (Raffel et al. 2020; the checkpoints' own counts).
 PUBLISHED = {
@@ -33,31 +34,43 @@ def report(capsys, *arguments):
   return json.loads(capsys.readouterr().out)
 
 
-@pytest.fixture(scope='module')
-def rows(tmp_path_factory):
+@pytest.fixture(
+  scope='module',
+  params=slow.all_but([('base',)], [('base',), ('small', 'large', 'xl', 'xxl')]),
+)
+def rows(request, tmp_path_factory):
   """The rows of the default widths, by size and method, the others, and the picture."""
   picture = tmp_path_factory.mktemp('params') / 'growth.png'
-  counted = params._rows([], [], 8, everything=True)
+  with mock.patch.object(parameter_count, 'SIZES', request.param):
+    counted = params._rows([], [], 8, everything=True)
   parameter_count.draw(counted, str(picture))
   default = [row for row in counted if row['family'] == 'default']
   matched = [row for row in counted if row['family'] == 'matched']
   return {(row['size'], row['method']): row for row in default}, picture, matched
 
 
+def sizes_of(rows):
+  return {size for size, _ in rows[0]}
+
+
 def test_all_lists_every_size_and_every_method(rows):
-  assert rows[0].keys() == {(size, method) for size in PUBLISHED for method in METHODS}
+  assert {*parameter_count.SIZES} == {*PUBLISHED}
+  wanted = {(size, method) for size in sizes_of(rows) for method in METHODS}
+  assert rows[0].keys() == wanted
 
 
-def test_backbones_have_the_published_numbers_of_parameters(rows):
-  for (size, _), row in rows[0].items():
-    assert row['backbone'] == PUBLISHED[size]
+@pytest.mark.parametrize('size', PUBLISHED)
+def test_backbones_have_the_published_numbers_of_parameters(size):
+  files = [f'models/{size}.gin', 'methods/mtl.gin']
+  assert params._count_files(files, [], 8).backbone == PUBLISHED[size]
 
 
 @pytest.mark.parametrize('size', MOST)
-def test_hyperprompt_global_adds_no_more_than_the_paper_says(rows, size):
-  row = rows[0][size, 'hyperprompt_global']
-  assert row['task'] / row['backbone'] == row['ratio']
-  assert 0 < row['ratio'] <= MOST[size]
+def test_hyperprompt_global_adds_no_more_than_the_paper_says(size):
+  files = [f'models/{size}.gin', 'methods/hyperprompt_global.gin']
+  counts = params._count_files(files, [], 8)
+  assert counts.task / counts.backbone == counts.ratio
+  assert 0 < counts.ratio <= MOST[size]
 
 
 def test_growth_is_per_task_and_the_methods_keep_their_order(rows):
@@ -65,19 +78,21 @@ def test_growth_is_per_task_and_the_methods_keep_their_order(rows):
     added = {int(tasks): entry['task'] for tasks, entry in row['growth'].items()}
     assert [*added] == [1, 2, 4, 8, 16, 32, 64]
     assert added[8] == row['task'] and added[64] - added[1] == 63 * row['per_task']
-  at_base = {method: rows[0]['base', method]['per_task'] for method in METHODS}
-  assert at_base['mtl'] == 0 and at_base['single_task'] == PUBLISHED['base']
-  assert at_base['hyperformer'] < at_base['hyperprompt_share']
-  assert at_base['hyperprompt_global'] < at_base['hyperprompt_sep'] < at_base['adapter']
+  for size in sizes_of(rows):
+    per_task = {method: rows[0][size, method]['per_task'] for method in METHODS}
+    assert per_task['mtl'] == 0 and per_task['single_task'] == PUBLISHED[size]
+    assert per_task['hyperformer'] < per_task['hyperprompt_share']
+    assert per_task['hyperprompt_global'] < per_task['hyperprompt_sep']
+    assert per_task['hyperprompt_sep'] < per_task['adapter']
 
 
-@pytest.mark.parametrize('size', PUBLISHED)
-def test_the_matched_family_has_one_number_of_parameters(rows, size):
-  added = {row['method']: row['task'] for row in rows[2] if row['size'] == size}
-  assert added.keys() == METHODS - {'mtl', 'single_task'}
-  middle = (min(added.values()) + max(added.values())) / 2
-  for method, number in added.items():
-    assert abs(number / middle - 1) <= 0.02, method
+def test_the_matched_family_has_one_number_of_parameters(rows):
+  for size in sizes_of(rows):
+    added = {row['method']: row['task'] for row in rows[2] if row['size'] == size}
+    assert added.keys() == METHODS - {'mtl', 'single_task'}
+    middle = (min(added.values()) + max(added.values())) / 2
+    for method, number in added.items():
+      assert abs(number / middle - 1) <= 0.02, (size, method)
 
 
 # The sizes beside T5 1.1 with a budget of their own, of which the file says that every
@@ -88,7 +103,7 @@ OTHERS = (
 )
 
 
-@pytest.mark.parametrize('size', OTHERS)
+@pytest.mark.parametrize('size', slow.all_but(['byt5_base', 'ul2'], OTHERS))
 def test_every_method_meets_the_budget_of_a_size(size, monkeypatch):
   # Neither the backbone nor the growth is needed here.
   monkeypatch.setattr(parameter_count, 'TASKS', ())

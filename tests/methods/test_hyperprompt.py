@@ -104,7 +104,14 @@ def keys_and_values(size, variant, num_tasks=3, **options):
 
 
 @pytest.mark.parametrize(
-  ('size', 'prompt_init'), [*((size, 'random') for size in SIZES), ('tiny', 'vocabulary')]
+  ('size', 'prompt_init'),
+  [
+    ('tiny', 'random'),
+    ('tiny', 'vocabulary'),
+    ('smallest', 'random'),
+    pytest.param('base', 'random', marks=pytest.mark.slow),
+    pytest.param('xxl', 'random', marks=pytest.mark.slow),
+  ],
 )
 @pytest.mark.parametrize('variant', CLASSES)
 def test_prompts_of_every_layer_and_task_start_at_the_scale_of_keys(
@@ -138,6 +145,7 @@ def mass_on_prompts(method):
   return float(np.mean(watch(params, conditioning, batch).prompt_mass))
 
 
+@pytest.mark.slow(held_by='test_logits_equal_a_naive_reference_in_loops')
 def test_an_offset_of_logits_keeps_fresh_prompts_out_of_attention():
   assert mass_on_prompts(tiny.hyperprompt(16)) > 0.1
   assert 0 < mass_on_prompts(tiny.hyperprompt(16, logit_offset=-6.0)) < 0.01

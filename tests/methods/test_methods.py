@@ -12,10 +12,14 @@ from hyperprompt_jax.methods import (
   SingleTask,
 )
 from hyperprompt_jax.nn.stacking import stack_layers
-from tests import naive, tiny
+from tests import naive, slow, tiny
 
-every_method = pytest.mark.parametrize('method', tiny.METHODS)
-every_variant = pytest.mark.parametrize('variant', tiny.VARIANTS)
+# One method of each kind: adapters, prompts that are generated, and prompts that are not.
+KINDS = ('adapter', 'hyperprompt_global', 'prompt_tuning')
+every_method = pytest.mark.parametrize('method', slow.all_but(KINDS, tiny.METHODS))
+every_variant = pytest.mark.parametrize(
+  'variant', slow.all_but((*tiny.METHODS, 'lengths_and_offsets'), tiny.VARIANTS)
+)
 
 
 def outputs(variant, batch, **options):
@@ -118,7 +122,15 @@ def test_folded_outputs_need_no_parameters_of_the_method_and_are_the_same(method
 
 @pytest.mark.parametrize(
   ('method', 'scan'),
-  [*((method, False) for method in tiny.METHODS), ('hyperprompt_global', True)],
+  [
+    ('hyperprompt_global', True),
+    ('prompt_tuning', False),
+    *(
+      pytest.param(method, False, marks=pytest.mark.slow)
+      for method in tiny.METHODS
+      if method != 'prompt_tuning'
+    ),
+  ],
 )
 def test_a_method_leaves_the_backbones_initialisation_as_it_is(method, scan):
   def fresh(method):
@@ -179,7 +191,7 @@ def test_more_prompts_than_words_start_from_words_again():
   assert np.isfinite(prompts).all()
 
 
-@pytest.mark.parametrize('method', ['adapter', 'hyperformer'])
+@pytest.mark.parametrize('method', slow.all_but(['adapter'], ['adapter', 'hyperformer']))
 def test_adapters_start_as_nearly_the_identity(method):
   params, batch = tiny.fresh(tiny.METHODS[method]), tiny.batch(rows=6)
   got = tiny.logits(tiny.model(tiny.METHODS[method]), params, batch)

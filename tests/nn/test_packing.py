@@ -6,20 +6,20 @@ import pytest
 
 from hyperprompt_jax.nn.insertion import insert_input_prompts
 from hyperprompt_jax.nn.segments import Segments
-from tests import tiny
+from tests import slow, tiny
 
 # Every kind of insertion in every place; packing does not depend on how prompts are made.
+VARIANTS = (
+  'mtl',
+  'prompt_tuning',
+  'adapter',
+  'hyperformer',
+  'hyperprompt_global',
+  'upper_layers_of_both',
+  'lengths_and_offsets',
+)
 every_variant = pytest.mark.parametrize(
-  'variant',
-  [
-    'mtl',
-    'prompt_tuning',
-    'adapter',
-    'hyperformer',
-    'hyperprompt_global',
-    'upper_layers_of_both',
-    'lengths_and_offsets',
-  ],
+  'variant', slow.all_but(('prompt_tuning', 'adapter', 'lengths_and_offsets'), VARIANTS)
 )
 
 # One row has four tasks, and the other has room left.

@@ -12,7 +12,7 @@ from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.stacking import stack_layers, unstack_layers
 from hyperprompt_jax.nn.transformer import Transformer
-from tests import tiny
+from tests import slow, tiny
 
 
 def encode(model, params, *inputs):
@@ -105,7 +105,7 @@ def test_stacking_refuses_a_missing_layer():
     stack_layers(params)
 
 
-@pytest.mark.parametrize('remat_policy', ['minimal', 'full'])
+@pytest.mark.parametrize('remat_policy', slow.all_but(['minimal'], ['minimal', 'full']))
 def test_remat_policies_change_neither_outputs_nor_gradients(remat_policy):
   method, batch = tiny.VARIANTS['both'], tiny.batch(rows=6)
   plain, remat = tiny.model(method), tiny.model(method, remat_policy=remat_policy)
@@ -132,11 +132,16 @@ def test_prompt_length_zero_equals_multi_task_learning_bit_for_bit():
 @pytest.mark.parametrize(
   ('variant', 'scan_layers'),
   [
-    ('hyperprompt_global', True),
     ('upper_layers_of_both', True),
-    ('upper_layers_of_both', False),
     ('prompt_tuning', True),
-    ('adapter', True),
+    *(
+      pytest.param(*slow_one, marks=pytest.mark.slow)
+      for slow_one in (
+        ('hyperprompt_global', True),
+        ('upper_layers_of_both', False),
+        ('adapter', True),
+      )
+    ),
   ],
 )
 def test_cached_decoding_equals_teacher_forcing(variant, scan_layers):

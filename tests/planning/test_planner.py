@@ -103,6 +103,7 @@ def test_a_step_on_four_chips(capsys, monkeypatch):
   assert not re.search(rf'{stack}broadcast\(', programs[0])
 
 
+@pytest.mark.slow(held_by='test_a_mesh_of_devices_trains_as_one_device_does')
 def test_chips_that_share_a_model_spread_the_positions(capsys):
   report = json_of(
     capsys, '--num_partitions=2', topology='v4:2x2x1', sizes=BATCH, network=FUSED
@@ -120,6 +121,7 @@ def decoding():
   return json.loads(printed.getvalue())
 
 
+@pytest.mark.slow(held_by='test_a_step_on_four_chips')
 def test_parameters_and_optimizer_are_sharded(capsys, decoding):
   # This optimizer has more state than that of runs/plan.gin.
   skipping = '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()'
@@ -151,6 +153,7 @@ def test_the_table(capsys):
     assert row in out
 
 
+@pytest.mark.slow(held_by='test_the_compiler_tells_what_a_step_needs')
 def test_what_does_not_fit_is_said_with_its_size(capsys):
   sizes = ('--batch_size=4096', '--inputs_length=2048', '--targets_length=8')
   report = json_of(capsys, '--gin.REMAT_POLICY="none"', topology='v5e:1x1', sizes=sizes)
@@ -158,6 +161,9 @@ def test_what_does_not_fit_is_said_with_its_size(capsys):
   # The attention logits of one layer alone take this memory.
   assert report['peak_bytes'] > 4096 * 2 * 2048 * 2048 * 2
   assert report['hbm_bytes'] == 16 * 2**30
+
+
+def test_the_compiler_tells_what_a_step_needs():
   message = (
     'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.53G of 15.75G hbm. '
     'Exceeded hbm capacity by 4.78G.'
@@ -166,6 +172,7 @@ def test_what_does_not_fit_is_said_with_its_size(capsys):
   assert planner._needed_bytes('INTERNAL: something else') is None
 
 
+@pytest.mark.slow(held_by='test_a_sweep_goes_on_to_the_smallest_slice_that_fits')
 def test_a_sweep_ranks_the_meshes_of_a_slice(capsys):
   report = json_of(capsys, '--sweep', '--step=decode')['plans']
   meshes = [tuple(plan['mesh'].values()) for plan in report]

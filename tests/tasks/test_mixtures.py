@@ -241,6 +241,7 @@ def test_evaluator_scores_wrong_answers_as_zero():
   assert hyperprompt_tasks.average('hp_builtin_first', wrong) == 0
 
 
+@pytest.mark.slow(held_by='test_a_stream_is_restored_at_any_step')
 @pytest.mark.parametrize('name', [tiny_run.TWO_TASKS, SUPER_GLUE])
 def test_a_saved_iterator_continues_in_a_fresh_pipeline(long_folder, tmp_path, name):
   def iterator():

@@ -62,8 +62,8 @@ def _run(python: str, version: str, packages: str, tests: list[str]) -> dict[str
   packages_list = json.loads(listed.stdout)
   versions = {package['name'].lower(): package['version'] for package in packages_list}
   begun = time.monotonic()
-  # `make test` uses the same flags.
-  pytest = [own, '-m', 'pytest', '-n', '2', '--no-loadscope-reorder', *tests]
+  # `make test-all` uses the same flags.
+  pytest = [own, '-m', 'pytest', '-n', '2', '--no-loadscope-reorder', '-m', '', *tests]
   # As in the Makefile, modules are compiled once, and not in every process.
   env = {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'}
   ended = subprocess.run(
