@@ -83,6 +83,7 @@ def test_single_task_trains_every_task_by_itself(tmp_path, compile_once, capsys)
   assert f'a run for each task: name one of {folder}/copy,' in capsys.readouterr().err
 
 
+@pytest.mark.slow(held_by='test_single_task_trains_every_task_by_itself')
 def test_single_task_of_one_task_is_one_run(tmp_path, compile_once):
   assert cli.main(single_task(tmp_path, 'hp_builtin_copy')) == 0
   assert (tmp_path / 'config.gin').is_file() and not (tmp_path / 'copy').exists()

@@ -123,6 +123,7 @@ def test_a_parameter_that_is_not_finite_is_named(tmp_path):
     initial.load(like)
 
 
+@pytest.mark.slow(held_by='test_a_task_is_added_to_a_trained_model')
 def test_a_run_goes_on_from_another(source, tmp_path, compile_once):
   first = mtl(tmp_path / 'first', source)
   second = mtl(tmp_path / 'second', first)
@@ -131,6 +132,7 @@ def test_a_run_goes_on_from_another(source, tmp_path, compile_once):
   assert {json.loads(line)['step'] for line in lines} == {STEP + 2}
 
 
+@pytest.mark.slow(held_by='test_a_frozen_backbone_is_the_checkpoint_itself')
 def test_train_steps_count_the_steps_of_the_checkpoint(
   source, tmp_path, compile_once, capsys
 ):
@@ -151,6 +153,7 @@ def test_train_steps_count_the_steps_of_the_checkpoint(
   assert json.loads(capsys.readouterr().out)['checkpoints'][0]['step'] == STEP + 4
 
 
+@pytest.mark.slow(held_by='test_prompts_start_from_distinct_embeddings_of_the_vocabulary')
 def test_prompts_start_from_the_loaded_vocabulary(source, tmp_path, compile_once):
   option = "--gin.methods.HyperPromptGlobal.prompt_init='vocabulary'"
   run = train(tmp_path / 'run', source, option)
@@ -196,6 +199,7 @@ def mistake(capsys, args):
   return message.rstrip('\n')
 
 
+@pytest.mark.slow(held_by='test_rows_dtype_and_vocabulary')
 def test_a_resized_vocabulary(source, tmp_path, compile_once, capsys):
   arrays = open_source(str(source)).with_vocabulary(300).arrays
   path = published.t5x(tmp_path / 'cut', arrays)
@@ -214,6 +218,7 @@ def test_a_resized_vocabulary(source, tmp_path, compile_once, capsys):
   assert (embedding[300:] == embedding[300]).all()
 
 
+@pytest.mark.slow(held_by='test_a_task_is_added_to_a_trained_model')
 def test_a_method_is_loaded_where_the_run_says_so(source, tmp_path, compile_once, capsys):
   first = train(tmp_path / 'first', source)
   args = arguments(tmp_path / 'second', first)

@@ -23,7 +23,7 @@ from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.runtime import terminal, workarounds
-from tests import tiny_run
+from tests import slow, tiny_run
 
 GIN = gin_files.gin_directory()
 MODELS = sorted(p.name for p in (GIN / 'models').glob('*.gin') if p.stem != 't5_1_1')
@@ -231,7 +231,9 @@ def scored(trained, tmp_path):
   return run
 
 
-@pytest.mark.parametrize('choice', ['best', 'best_per_task'])
+@pytest.mark.parametrize(
+  'choice', slow.all_but(['best_per_task'], ['best', 'best_per_task'])
+)
 def test_eval_takes_the_step_that_scored_best_in_training(scored, capsys, choice):
   report = json_of(capsys, 'eval', f'--model_dir={scored}', f'--step={choice}', '--json')
   assert [c['step'] for c in report['checkpoints']] == [4]
@@ -239,6 +241,7 @@ def test_eval_takes_the_step_that_scored_best_in_training(scored, capsys, choice
     assert report['best_per_task']['first']['step'] == 4
 
 
+@pytest.mark.slow(held_by='test_eval_finds_what_training_found')
 def test_eval_prints_a_table_of_all_steps(trained, capsys):
   assert cli.main(['eval', f'--model_dir={trained}', '--step=all']) == 0
   out = capsys.readouterr().out
@@ -317,6 +320,7 @@ def test_files_and_runs_are_found_from_another_working_directory(
   assert sorted(os.listdir(tmp_path)) == ['moved']
 
 
+@pytest.mark.slow(held_by='test_files_and_runs_are_found_from_another_working_directory')
 def test_a_run_evaluates_where_it_was_copied_to(trained, tmp_path, capsys):
   copy = tmp_path / 'copy'
   shutil.copytree(trained, copy)

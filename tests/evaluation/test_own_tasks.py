@@ -45,6 +45,9 @@ def forget(name):
   del own_tasks._made[name]
 
 
+@pytest.mark.slow(
+  held_by='test_five_tasks_of_a_student_from_a_hugging_face_folder_to_a_report'
+)
 def test_a_gin_file_is_all_that_own_files_need(tmp_path, compile_once, capsys):
   run = tmp_path / 'run'
   arguments = tiny_run.train_arguments(

@@ -11,7 +11,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.inference import batches
 from hyperprompt_jax.inference.tokenizer import ByteTokenizer
 from hyperprompt_jax.methods import SingleTask
-from tests import tiny
+from tests import slow, tiny
 from tests.inference import made
 
 METHODS = {**tiny.METHODS, 'single_task': SingleTask()}
@@ -31,7 +31,9 @@ def same(one, other):
     same(left, right)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize(
+  'method', slow.all_but(('adapter', 'hyperprompt_global', 'prompt_tuning'), METHODS)
+)
 def test_a_mixed_batch_answers_as_one_question_at_a_time_does(method):
   model = made.predictor(METHODS[method])
   for options in ({}, {'num_decodes': 3}):

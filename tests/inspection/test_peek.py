@@ -12,7 +12,7 @@ from hyperprompt_jax import cli
 from hyperprompt_jax.inspection import files, pictures
 from hyperprompt_jax.nn import statistics
 from hyperprompt_jax.nn.stacking import stack_layers
-from tests import naive, tiny
+from tests import naive, slow, tiny
 
 
 def naive_statistics(weights, num_prompts):
@@ -33,7 +33,7 @@ def naive_statistics(weights, num_prompts):
   return mean(masses), mean(rest), mean(entropies), entropies
 
 
-@pytest.mark.parametrize('scan_layers', [True, False])
+@pytest.mark.parametrize('scan_layers', slow.all_but([True], [True, False]))
 @pytest.mark.parametrize('method', ['hyperprompt_global', 'upper_layers_of_both', 'mtl'])
 def test_mass_and_entropy_are_those_of_a_naive_computation(method, scan_layers):
   model = tiny.model(tiny.VARIANTS[method], scan_layers=False)
@@ -113,6 +113,7 @@ def test_the_page_needs_no_other_file_and_defines_its_numbers(seen):
   assert f'<td>{value:.4f}</td>' in page
 
 
+@pytest.mark.slow(held_by='test_all_files_are_written_and_say_the_same')
 def test_the_same_numbers_make_the_same_files(seen, tmp_path):
   files.write(str(tmp_path), json.loads((seen / 'peek.json').read_text()))
   for path in seen.iterdir():

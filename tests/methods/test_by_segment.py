@@ -16,7 +16,7 @@ from hyperprompt_jax.methods import HyperPromptGlobal, by_segment
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.segments import Segments
 from hyperprompt_jax.partitioning import Partitioner
-from tests import tiny
+from tests import slow, tiny
 
 # More tasks than a batch has segments; most are in none of the batches.
 TASKS = tuple(f'task_{number}' for number in range(24))
@@ -61,20 +61,29 @@ def assert_same_for_segments(
   tiny.assert_trees_close(got, jax.tree.map(np.asarray, want), tolerance)
 
 
-@pytest.mark.parametrize('variant', tiny.VARIANTS)
+@pytest.mark.parametrize(
+  'variant', slow.all_but(('lengths_and_offsets', 'hyperformer'), tiny.VARIANTS)
+)
 def test_segments_are_given_what_their_tasks_are_among_all(variant):
   assert_same_for_segments(variant)
 
 
-def test_segments_are_given_the_same_on_a_mesh_of_two_by_two_devices():
-  code = 'from tests.methods.test_by_segment import *; compare_on_a_mesh()'
+@pytest.mark.parametrize(
+  'variants',
+  [
+    pytest.param(['hyperprompt_global'], id='one'),
+    pytest.param([*tiny.METHODS], id='all', marks=pytest.mark.slow),
+  ],
+)
+def test_segments_are_given_the_same_on_a_mesh_of_two_by_two_devices(variants):
+  code = f'from tests.methods.test_by_segment import *; compare_on_a_mesh({variants})'
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=4'
   environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   subprocess.run([sys.executable, '-c', code], env=environment, check=True)
 
 
-def compare_on_a_mesh():
-  """Compares all methods, with their parameters spread along all axes that can be."""
+def compare_on_a_mesh(variants):
+  """Compares methods, with their parameters spread along all axes that can be."""
   partitioner = Partitioner(num_partitions=2)
   assert partitioner.mesh.devices.shape == (2, 1, 2)
 
@@ -83,14 +92,17 @@ def compare_on_a_mesh():
 
   task_ids = jax.device_put(TASK_IDS, partitioner.batch_sharding)
   with partitioner.activate(), mock.patch.object(partitioning, 'LEAST_SPREAD_ENTRIES', 1):
-    for variant in tiny.METHODS:
+    for variant in variants:
       # Devices add up in another order.
       assert_same_for_segments(variant, task_ids, place, 5e-6)
 
 
 @pytest.mark.parametrize('packed', [False, True], ids=['rows', 'packed'])
 # One of each kind of conditioning: prompts, adapters, and prompts of the input.
-@pytest.mark.parametrize('variant', ['hyperprompt_global', 'adapter', 'prompt_tuning'])
+@pytest.mark.parametrize(
+  'variant',
+  slow.all_but(['adapter'], ['hyperprompt_global', 'adapter', 'prompt_tuning']),
+)
 def test_loss_and_gradients_equal_those_of_all_tasks(variant, packed):
   m = many_tasks(variant, num_encoder_layers=1, num_decoder_layers=1)
   params = jax.jit(m.init)(jax.random.key(0))
@@ -107,7 +119,9 @@ def test_loss_and_gradients_equal_those_of_all_tasks(variant, packed):
   tiny.assert_trees_close(grads, jax.tree.map(np.asarray, want_grads), 1e-6)
 
 
-@pytest.mark.parametrize('variant', ['hyperprompt_global', 'adapter'])
+@pytest.mark.parametrize(
+  'variant', slow.all_but(['hyperprompt_global'], ['hyperprompt_global', 'adapter'])
+)
 def test_decoding_without_folded_tasks_gives_the_same_beams(variant):
   m = many_tasks(variant)
   beams = functools.partial(decoding.beam_search, num_decodes=3)

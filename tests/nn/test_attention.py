@@ -8,6 +8,7 @@ import pytest
 from hyperprompt_jax.nn import attention, fused_attention
 from hyperprompt_jax.nn.attention_inputs import AttentionInputs, Keys
 from hyperprompt_jax.nn.segments import EVERY_SEGMENT
+from tests import slow
 
 
 def _inputs(
@@ -96,7 +97,7 @@ def test_attention_equals_a_naive_loop(function, packed, prompts):
     ((1, 128, 128, 16, 2, 128), {'packed': True}),
   ],
 )
-@pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.parametrize('causal', slow.all_but([True], [False, True]))
 def test_the_kernel_equals_attention_written_out_gradients_included(sizes, options, causal):
   inputs = _inputs(*sizes, causal=causal, **options)
   names = ['query', 'bias', 'tokens', *(['prompts'] if sizes[3] else [])]

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 import hyperprompt_tasks
 from hyperprompt_jax import cli
 from hyperprompt_jax.configuration import gin_files
@@ -19,6 +21,7 @@ def write_natural_instructions(folder):
     (folder / f'{task}.json').write_text(json.dumps(document))
 
 
+@pytest.mark.slow(held_by='test_a_folder_of_natural_instructions_is_a_mixture')
 def test_a_folder_of_tasks_is_trained_and_a_sample_evaluated(tmp_path, capsys):
   write_natural_instructions(tmp_path)
   importer = 'hyperprompt_tasks.from_natural_instructions'

@@ -34,10 +34,10 @@ hyperprompt_tasks.from_files:
 @pytest.mark.parametrize(
   ('method', 'scan'),
   [
-    ('adapter', True),
-    ('hyperformer', True),
+    pytest.param('adapter', True, marks=pytest.mark.slow),
+    pytest.param('hyperformer', True, marks=pytest.mark.slow),
     ('hyperprompt_global', True),
-    ('hyperprompt_sep', False),
+    pytest.param('hyperprompt_sep', False, marks=pytest.mark.slow),
   ],
 )
 def test_only_the_last_tasks_own_parameters_move(method, scan):

@@ -17,7 +17,7 @@ from hyperprompt_jax.training import optimizers, trainable
 from hyperprompt_jax.training.rare_tasks import by_task
 from hyperprompt_jax.training.settings import LAST_TASK, Retention
 from hyperprompt_jax.training.train_step import abstract_state, make_train_step
-from tests import tiny
+from tests import slow, tiny
 
 # Parameters of tasks along the first axis and along the second.
 METHOD = tiny.METHODS['hyperprompt_sep']
@@ -28,6 +28,7 @@ OPTIMIZERS = {
   'adafactor': optimizers.adafactor(0.1, weight_decay_rate=0.01),
   'momentum': optax.sgd(optax.linear_schedule(0.1, 0.0, 10), momentum=0.9),
 }
+every_optimizer = pytest.mark.parametrize('name', slow.all_but(['adafactor'], OPTIMIZERS))
 # The tasks that each step has.
 STEPS = [(0, 2), (2,), (0, 3), (2, 3)]
 
@@ -71,7 +72,7 @@ def train(optimizer, params, state=None, steps=(0, 1, 2, 3), watch=lambda *_: No
   return params, state
 
 
-@pytest.mark.parametrize('name', OPTIMIZERS)
+@every_optimizer
 def test_absent_tasks_keep_their_bits_and_shared_parameters_move_as_before(name):
   def watch(step, before, after):
     for task in range(len(tiny.TASKS)):
@@ -90,7 +91,7 @@ def test_absent_tasks_keep_their_bits_and_shared_parameters_move_as_before(name)
   )
 
 
-@pytest.mark.parametrize('name', OPTIMIZERS)
+@every_optimizer
 def test_a_present_task_moves_as_it_would_alone(name):
   params = tiny.init(MODEL)
   got, _ = train(by_task(OPTIMIZERS[name], METHOD, MODEL.config), params)

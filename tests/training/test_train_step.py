@@ -23,7 +23,7 @@ from hyperprompt_jax.training.train_step import (
   initial_state,
   make_train_step,
 )
-from tests import tiny
+from tests import slow, tiny
 
 ADAFACTOR = optimizers.adafactor(0.01)
 SGD = optax.sgd(0.1)
@@ -53,6 +53,7 @@ def train(model, params, optimizer, steps=5, **options):
   return state.params, losses
 
 
+@pytest.mark.slow(held_by='test_scanned_equals_unrolled_in_outputs_and_gradients')
 def test_scanned_equals_unrolled_after_five_training_steps():
   depth = {'num_decoder_layers': 2}
   unrolled, scanned = tiny.model(scan_layers=False, **depth), tiny.model(**depth)
@@ -66,7 +67,7 @@ def test_scanned_equals_unrolled_after_five_training_steps():
     assert np.quantile(np.abs(g - w), 0.995) < 1e-4
 
 
-@pytest.mark.parametrize('num_microbatches', [2, 3])
+@pytest.mark.parametrize('num_microbatches', slow.all_but([3], [2, 3]))
 def test_microbatches_change_nothing_but_rounding(num_microbatches):
   model = tiny.model()
   params = tiny.init(model)
@@ -86,6 +87,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
   assert losses[0] != train(tiny.model(), params, SGD, steps=1)[1][0]
 
 
+@pytest.mark.slow(held_by='test_a_method_trains_on_a_mixture_from_its_gin_file')
 def test_training_lowers_the_loss_on_one_batch():
   model, partitioner = tiny.model(), Partitioner()
   with partitioner.activate():

@@ -97,6 +97,7 @@ def one_line(capsys, arguments, progress=0):
   return lines[0]
 
 
+@pytest.mark.slow(held_by='test_a_frozen_backbone_is_the_checkpoint_itself')
 def test_a_base_that_is_gone_or_another_is_refused(run, tmp_path, capsys):
   copy = tmp_path / 'copy'
   shutil.copytree(run, copy)
@@ -135,7 +136,11 @@ def test_a_choice_that_cannot_be(tmp_path, capsys, tuned, more, message):
 
 
 @pytest.mark.parametrize(
-  ('tuned', 'microbatches'), [('task', 1), ('task_and_layer_norms', 2)]
+  ('tuned', 'microbatches'),
+  [
+    ('task', 1),
+    pytest.param('task_and_layer_norms', 2, marks=pytest.mark.slow),
+  ],
 )
 def test_after_twenty_steps_the_backbone_is_bit_identical(tuned, microbatches):
   model, optimizer = tiny.model(), optimizers.adafactor(0.01)

@@ -95,6 +95,7 @@ def test_five_tasks_of_a_student_from_a_hugging_face_folder_to_a_report(
   assert 'premise: a' in page  # the template's text, under Predictions
 
 
+@pytest.mark.slow(held_by='test_from_t5x_through_a_run_to_t5x_and_to_the_byte')
 def test_a_user_of_t5x_continues_with_the_tasks_and_the_checkpoint_at_hand(
   t5, compile_once, capsys
 ):
