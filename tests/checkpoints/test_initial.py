@@ -123,7 +123,7 @@ def test_a_parameter_that_is_not_finite_is_named(tmp_path):
     initial.load(like)
 
 
-@pytest.mark.slow(held_by='test_a_task_is_added_to_a_trained_model')
+@pytest.mark.slow(held_by='test_a_method_is_loaded_where_the_run_says_so')
 def test_a_run_goes_on_from_another(source, tmp_path, compile_once):
   first = mtl(tmp_path / 'first', source)
   second = mtl(tmp_path / 'second', first)
@@ -218,7 +218,6 @@ def test_a_resized_vocabulary(source, tmp_path, compile_once, capsys):
   assert (embedding[300:] == embedding[300]).all()
 
 
-@pytest.mark.slow(held_by='test_a_task_is_added_to_a_trained_model')
 def test_a_method_is_loaded_where_the_run_says_so(source, tmp_path, compile_once, capsys):
   first = train(tmp_path / 'first', source)
   args = arguments(tmp_path / 'second', first)

@@ -146,6 +146,7 @@ def test_products_of_matrices_cost_what_they_do(devices, equation, shapes):
   assert cost.analyse(hlo.parse(compiled.as_text())).flops == want
 
 
+@pytest.mark.slow(held_by='test_arithmetic_of_loops_is_that_of_all_their_steps')
 def test_a_scan_costs_what_the_same_steps_cost_one_after_another(devices):
   def scanned(x, weights):
     return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]

@@ -54,6 +54,7 @@ FUSED = {
 BATCH = ('--batch_size=32', '--inputs_length=256', '--targets_length=32')
 
 
+@pytest.mark.slow(held_by='test_parameters_and_optimizer_are_sharded')
 def test_a_step_on_four_chips(capsys, monkeypatch):
   programs, parse = [], hlo.parse
   monkeypatch.setattr(hlo, 'parse', lambda text: programs.append(text) or parse(text))
@@ -121,7 +122,6 @@ def decoding():
   return json.loads(printed.getvalue())
 
 
-@pytest.mark.slow(held_by='test_a_step_on_four_chips')
 def test_parameters_and_optimizer_are_sharded(capsys, decoding):
   # This optimizer has more state than that of runs/plan.gin.
   skipping = '--gin.OPTIMIZER=@optimizers.skip_step_on_spikes()'

@@ -220,6 +220,7 @@ def test_evaluator_finds_lengths_by_itself_and_scores_right_answers(folder):
   assert average == pytest.approx((6 * 100 + 50 + (200 / 3 + 100) / 2) / 8)
 
 
+@pytest.mark.slow(held_by='test_evaluator_finds_lengths_by_itself_and_scores_right_answers')
 def test_evaluator_scores_right_answers_on_glue(glue_folder):
   # The matched and mismatched tasks stand in for MNLI, whose splits have other names.
   metrics, _ = evaluate(GLUE, lambda target: target)

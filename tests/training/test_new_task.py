@@ -107,6 +107,7 @@ def predictions(run, tmp_path, *tasks):
   return output.read_text().splitlines()
 
 
+@pytest.mark.slow(held_by='test_only_the_last_tasks_own_parameters_move')
 @pytest.mark.filterwarnings('error:Some donated buffers')
 def test_a_task_is_added_to_a_trained_model(tmp_path, compile_once, capsys):
   first, second = tmp_path / 'first', tmp_path / 'second'

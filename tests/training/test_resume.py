@@ -24,7 +24,7 @@ from hyperprompt_jax.checkpoints.retention import preserved
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import reporting
 from hyperprompt_jax.training.settings import Retention
-from tests import slow, tiny_run
+from tests import tiny_run
 
 # Checkpoints are at 3, 6, …, evaluations at 20 and 34; no signal is at a multiple of 3.
 STEPS, SAVED, EVALUATED = 34, 3, 20
@@ -139,20 +139,19 @@ def unbroken(tmp_path_factory, compile_once):
   return folder
 
 
-# The steps after which a signal comes. The one at the evaluated step comes a moment later.
-SIGNALS = ((17, signal.SIGTERM), (EVALUATED, signal.SIGTERM), (31, signal.SIGINT))
-
-
-@pytest.fixture(
-  scope='module', params=slow.all_but([SIGNALS[1:2]], [SIGNALS[1:2], SIGNALS])
-)
-def broken(request, tmp_path_factory, compile_once, unbroken):
+@pytest.fixture(scope='module')
+def broken(tmp_path_factory, compile_once, unbroken):
   """The run's folder and its starts, of which all but the last are interrupted."""
   folder = tmp_path_factory.mktemp('broken')
-  starts = [kill(folder, compile_once, KILLED)]
-  for at, sent in request.param:
-    starts.append(interrupt(folder, at, sent, delay=0.3 * (at == EVALUATED)))
-  return folder, [*starts, interrupt(folder)]
+  starts = [
+    kill(folder, compile_once, KILLED),
+    interrupt(folder, 17, signal.SIGTERM),
+    # The signal comes a moment after the report of the evaluated step.
+    interrupt(folder, EVALUATED, signal.SIGTERM, delay=0.3),
+    interrupt(folder, 31, signal.SIGINT),
+    interrupt(folder),
+  ]
+  return folder, starts
 
 
 def arrays(folder, step):
@@ -250,17 +249,24 @@ def test_the_kill_comes_where_it_should(broken):
   assert KILLED == killed.at <= killed.steps[-1] < STEPS
 
 
-def test_a_signal_saves_before_it_ends_the_run(broken):
-  _, (_, *signalled, _) = broken
-  assert signalled
-  for ended in signalled:
-    assert ended.status == {signal.SIGTERM: 143, signal.SIGINT: 130}[ended.sent]
-    assert ended.stdout == ''
-    step, name = ended.steps[-1], signal.Signals(ended.sent).name
-    assert (
-      ended.stderr[-1] == f'{name}: saved step {step}; the same command goes on from there'
-    )
-    assert 'Traceback' not in '\n'.join(ended.stderr)
+@pytest.mark.parametrize(
+  ('sent', 'at', 'status'),
+  [
+    (signal.SIGTERM, 17, 143),
+    (signal.SIGTERM, EVALUATED, 143),
+    (signal.SIGINT, 31, 130),
+  ],
+)
+def test_a_signal_saves_before_it_ends_the_run(broken, sent, at, status):
+  _, starts = broken
+  (ended,) = [s for s in starts if (s.sent, s.at) == (sent, at)]
+  assert ended.status == status
+  assert ended.stdout == ''
+  step, name = ended.steps[-1], signal.Signals(sent).name
+  assert (
+    ended.stderr[-1] == f'{name}: saved step {step}; the same command goes on from there'
+  )
+  assert 'Traceback' not in '\n'.join(ended.stderr)
 
 
 def test_a_signal_does_not_wait_for_the_evaluation_that_it_meets(broken):

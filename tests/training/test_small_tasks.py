@@ -1,5 +1,7 @@
 """Runs on small tasks that are cut off and changed: CB has 250 rows, and fewer here."""
 
+import contextlib
+import io
 import json
 import shutil
 
@@ -62,22 +64,28 @@ def unbroken(data, tmp_path_factory, compile_once):
   return folder
 
 
-@pytest.fixture
-def killed(unbroken, tmp_path):
-  """The run as a kill after step 9 leaves it, with a checkpoint of step 8."""
-  folder = shutil.copytree(unbroken, tmp_path / 'killed')
-  for step in (12, STEPS):
-    shutil.rmtree(folder / 'checkpoints' / str(step))
-  return folder
+@pytest.fixture(scope='module')
+def resumed(unbroken, tmp_path_factory):
+  """The run as a kill after step 13 leaves it, and what it prints as it goes on.
+
+  It goes back to step 8, because step 12 has the position of another step.
+  """
+  folder = shutil.copytree(unbroken, tmp_path_factory.mktemp('killed') / 'run')
+  steps = folder / 'checkpoints'
+  shutil.rmtree(steps / str(STEPS))
+  shutil.copy(steps / '8' / 'data' / 'position.json', steps / '12' / 'data')
+  with contextlib.redirect_stderr(io.StringIO()) as err:
+    assert cli.main(arguments(folder)) == 0
+  return folder, err.getvalue()
 
 
 def test_a_run_killed_past_an_epochs_end_ends_with_the_bits_of_the_unbroken_one(
-  unbroken, killed, capsys
+  unbroken, resumed
 ):
   assert ROWS < 4 * 16
-  assert cli.main(arguments(killed)) == 0
-  assert f'resuming from step 8 of {killed}\n' in capsys.readouterr().err
-  wanted, arrays_now = arrays(unbroken, STEPS), arrays(killed, STEPS)
+  folder, err = resumed
+  assert f'resuming from step 8 of {folder}' in err
+  wanted, arrays_now = arrays(unbroken, STEPS), arrays(folder, STEPS)
   assert wanted.keys() == arrays_now.keys() and len(wanted) > 40
   different = [
     name for name, x in wanted.items() if x.tobytes() != arrays_now[name].tobytes()
@@ -112,13 +120,9 @@ def test_a_changed_row_is_noticed_by_name(data, unbroken, capsys):
     path.write_text(rows)
 
 
-def test_a_position_of_another_step_is_noticed(unbroken, tmp_path, capsys):
-  copy = tmp_path / 'run'
-  shutil.copytree(unbroken, copy)
-  steps = copy / 'checkpoints'
-  shutil.copy(steps / '12' / 'data' / 'position.json', steps / str(STEPS) / 'data')
-  assert cli.main(arguments(copy)) == 0
-  assert 'its position is that of step 12' in capsys.readouterr().err
+def test_a_position_of_another_step_is_noticed(resumed):
+  _, err = resumed
+  assert 'its position is that of step 8' in err
 
 
 def test_streams_and_indices_are_not_mixed(unbroken, capsys):

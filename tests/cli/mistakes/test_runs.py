@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from hyperprompt_jax.runtime import run_lock
-from tests import slow, tiny_run
+from tests import tiny_run
 
 
 def contents(folder):
@@ -144,13 +144,7 @@ TRAIN_DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(
-  'damage',
-  slow.all_but(
-    ['no parameters', 'half of the task list', 'half of the optimizer'],
-    [*DAMAGES, *TRAIN_DAMAGES],
-  ),
-)
+@pytest.mark.parametrize('damage', [*DAMAGES, *TRAIN_DAMAGES])
 def test_training_refuses_a_damaged_checkpoint(mistake, copy, damage):
   remove(copy / 'checkpoints' / '2')  # to which it would go back
   (DAMAGES | TRAIN_DAMAGES)[damage](copy / 'checkpoints' / '4')
@@ -160,7 +154,7 @@ def test_training_refuses_a_damaged_checkpoint(mistake, copy, damage):
   assert contents(copy) == before
 
 
-@pytest.mark.parametrize('damage', slow.all_but(['half of the parameters'], DAMAGES))
+@pytest.mark.parametrize('damage', DAMAGES)
 def test_infer_refuses_a_damaged_checkpoint(mistake, copy, tmp_path, damage):
   DAMAGES[damage](copy / 'checkpoints' / '4')
   output = tmp_path / 'answers.jsonl'
