@@ -1,4 +1,4 @@
-"""What a slow test promises is held by a test of `make test`, too."""
+"""A test of `make test` holds the promise of each slow one, too."""
 
 from tests import slow
 

@@ -71,7 +71,7 @@ def test_the_plan_waits_for_the_rates_and_takes_the_best(plan):
 @pytest.mark.parametrize(
   ('size', 'names', 'num_tasks'),
   [
-    (experiment.SIZE, networks.NAMES, SHAPE[0]),
+    pytest.param(experiment.SIZE, networks.NAMES, SHAPE[0], marks=pytest.mark.slow),
     (depth.SIZE, depth.METHODS, depth.SHAPE[0]),
     (language.SIZE, language_design.METHODS, len(data.TASKS)),
   ],

@@ -67,6 +67,7 @@ def test_the_networks_have_the_sizes_of_the_study():
     assert count(shapes) - count(plain) == pytest.approx(budget, rel=0.02)
 
 
+@pytest.mark.slow(held_by='test_right_symbols_are_those_of_the_targets')
 def test_a_network_for_each_task_is_scored_on_its_own_task(monkeypatch, compile_once):
   def right(_, params, rows):
     # Each replica knows exactly one task: that of its number.
