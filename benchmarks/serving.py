@@ -1,24 +1,30 @@
 """The throughput of `hyperprompt serve`, and an attack on it.
 
   python -m benchmarks.serving --size=small
+  python -m benchmarks.serving --size=small --transformers=/path/to/python
   python -m benchmarks.serving --attack
 
 The parameters are random, in a bundle that this program writes. The first command compares
 64 concurrent clients, whose questions are of eight tasks, with one client that asks one
 question after another, through the same server; their turns alternate. Seconds are those of
 the wall, and the CPU seconds (user and system) of the server, which depend little on the
-other work of the machine. `--attack` sends 10,000 questions beside clients that hang, go
+other work of the machine. `--transformers` names a Python with torch and transformers: the
+same network, exported, then answers behind the same server by Transformers' `generate`, and
+64 clients ask both in turns. `--attack` sends 10,000 questions beside clients that hang, go
 away, or send nonsense; compares every answer with that of a quiet server; and ends the
 server under load.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from typing import Any
@@ -83,9 +89,8 @@ async def measure(server: Server, clients: int, number: int) -> dict[str, Any]:
 
 async def throughput(folder: pathlib.Path, flags: argparse.Namespace) -> dict[str, Any]:
   """Compares many clients with one."""
-  words = [LENGTHS, f'--batch_size={flags.batch_size}', '--compile=none', '--timeout=600']
   turns: dict[str, list[dict[str, Any]]] = {'one client': [], f'{CLIENTS} clients': []}
-  with serving_client.running(folder, folder.parent / 'log', words) as server:
+  with serving_client.running(_words(folder, flags), folder.parent / 'log') as server:
     await server.wait()
     await warm_up(server, flags.batch_size)
     for _ in range(flags.turns):
@@ -95,6 +100,51 @@ async def throughput(folder: pathlib.Path, flags: argparse.Namespace) -> dict[st
     server.terminate()
     assert await server.ended() == 0
   return {name: summary(measured) for name, measured in turns.items()}
+
+
+def _words(folder: pathlib.Path, flags: argparse.Namespace) -> list[str]:
+  given = (LENGTHS, f'--batch_size={flags.batch_size}', '--compile=none', '--timeout=600')
+  return serving_client.command(folder, *given)
+
+
+async def beside_transformers(
+  folder: pathlib.Path, flags: argparse.Namespace
+) -> dict[str, Any]:
+  """Compares our server with Transformers' `generate` behind the same code.
+
+  Each size of batches of `--their_batch_sizes` has a server of its own.
+  """
+  exported = folder.with_name('exported')
+  words = [sys.executable, '-m', 'hyperprompt_jax', 'convert', f'--input={folder}']
+  words += [f'--output={exported}', '--to=huggingface']
+  subprocess.run(words, check=True, stdout=sys.stderr)
+  serve = [flags.transformers, '-m', 'benchmarks.serving_transformers', folder, exported]
+  commands = {'ours': _words(folder, flags)}
+  for size in flags.their_batch_sizes:
+    commands[f'Transformers, batches of {size}'] = [*serve, f'--batch_size={size}']
+  turns: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+  with contextlib.ExitStack() as stack:
+    servers = {
+      name: stack.enter_context(serving_client.running(command, folder.with_name(name)))
+      for name, command in commands.items()
+    }
+    for server in servers.values():
+      await server.wait()
+    await warm_up(servers['ours'], flags.batch_size)
+    answers = [await texts(server) for server in servers.values()]
+    assert all(other == answers[0] for other in answers), answers
+    for _ in range(flags.turns):
+      for name, server in servers.items():
+        turns[name].append(await measure(server, CLIENTS, flags.requests))
+  return {name: summary(measured) for name, measured in turns.items()}
+
+
+async def texts(server: Server) -> list[str]:
+  """Returns the answers to eight questions, each asked by itself."""
+  client = Client(server.port)
+  replies = [await client.ask('/v1/predict', question(n)) for n in range(TASKS)]
+  client.close()
+  return [value['answers'][0]['text'] for _, value in replies]
 
 
 def summary(measured: list[dict[str, Any]]) -> dict[str, float]:
@@ -263,8 +313,9 @@ class Attack:
 
 async def attack(folder: pathlib.Path, number: int) -> dict[str, Any]:
   """Attacks a server of a bundle."""
-  words = [LENGTHS, '--compile=none', '--timeout=300', '--queue=48', '--body_timeout=3']
-  with serving_client.running(folder, folder.parent / 'log', words) as server:
+  given = (LENGTHS, '--compile=none', '--timeout=300', '--queue=48', '--body_timeout=3')
+  words = serving_client.command(folder, *given)
+  with serving_client.running(words, folder.parent / 'log') as server:
     await server.wait()
     await warm_up(server, 16)
     return await Attack(server, number).run()
@@ -275,6 +326,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--size', default='tiny', help='a file of gin/models')
   parser.add_argument('--attack', action='store_true', help='attack, and measure no speed')
+  parser.add_argument('--transformers', metavar='PYTHON', help='compare with Transformers')
+  parser.add_argument('--their_batch_sizes', type=int, nargs='+', default=[16, 32])
   parser.add_argument('--requests', type=int, help='questions of each turn, or in all')
   parser.add_argument('--turns', type=int, default=3)
   parser.add_argument('--batch_size', type=int, default=16)
@@ -285,6 +338,15 @@ def main() -> None:
     write_bundle(folder, flags.size)
     if flags.attack:
       report = asyncio.run(attack(folder, flags.requests or 10_000))
+    elif flags.transformers:
+      flags.requests = flags.requests or 512
+      report = asyncio.run(beside_transformers(folder, flags))
+      ours, *theirs = report.values()
+      for unit in ('wall', 'CPU'):
+        name = f'{unit} seconds a question'
+        report[f'{unit}: the best of Transformers / ours'] = (
+          min(other[name] for other in theirs) / ours[name]
+        )
     else:
       flags.requests = flags.requests or 512
       report = asyncio.run(throughput(folder, flags))

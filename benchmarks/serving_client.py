@@ -68,19 +68,21 @@ class Server:
     return await asyncio.to_thread(self.process.wait, 120)
 
 
+def command(folder: pathlib.Path, *flags: str) -> list[str]:
+  """Returns the words that serve a bundle, with further flags of `hyperprompt serve`."""
+  words = [sys.executable, '-m', 'hyperprompt_jax', 'serve', f'--model_dir={folder}']
+  return [*words, '--port=0', *flags]
+
+
 @contextlib.contextmanager
-def running(
-  folder: pathlib.Path, log: pathlib.Path, flags: Sequence[str]
-) -> Iterator[Server]:
-  """Starts a server of a bundle, and ends it at the end of the block.
+def running(words: Sequence[str], log: pathlib.Path) -> Iterator[Server]:
+  """Starts a server, and ends it at the end of the block.
 
   Args:
-    folder: is the bundle.
+    words: are the words that start it.
     log: is the file that gets its standard error.
-    flags: are further flags of `hyperprompt serve`.
   """
-  words = [sys.executable, '-m', 'hyperprompt_jax', 'serve', f'--model_dir={folder}']
-  server = Server([*words, '--port=0', *flags], log, {})
+  server = Server(words, log, {})
   try:
     yield server
   finally:
