@@ -141,7 +141,10 @@ class Evaluator:
     with splits.read_by_seqio(opened):
       evaluator = seqio.Evaluator(
         self._name,
-        feature_converter=features.ConditionedEncDecFeatureConverter(),
+        # Examples are cut to these lengths: checks of them would take seconds to build.
+        feature_converter=features.ConditionedEncDecFeatureConverter(
+          apply_length_check=False
+        ),
         eval_split=self._split,
         use_cached=self._access.use_cached,
         sequence_length=dict(self._access.lengths),
