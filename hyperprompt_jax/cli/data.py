@@ -18,6 +18,7 @@ from hyperprompt_jax.runtime import terminal
 
 # The modules that the verb uses: `list` and the like read files alone.
 NEEDS = ()
+_NEEDS_OF_TASKS = ('tensorflow',)
 RUN_FILE = 'runs/eval.gin'
 
 
@@ -190,16 +191,17 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     raise UserError(f'give one of {", ".join(actions)}, or --show-step=N')
   if not flags.gigabytes >= 0:
     raise UserError(f'--gigabytes must be 0 or more, not {flags.gigabytes}')
-  if flags.action not in _ACTIONS:
-    if flags.gin_file:
-      static.check(flags.gin_file, _bindings(parsed))
-    elif flags.model_dir:
-      run_folder.check(
-        flags.model_dir, RUN_FILE, [], _bindings(parsed), trust_gin=flags.trust_gin
-      )
-    else:
-      raise UserError('give the flags of `hyperprompt train`, or --model_dir')
-  return parsed
+  if flags.action in _ACTIONS:
+    return parsed
+  if flags.gin_file:
+    static.check(flags.gin_file, _bindings(parsed))
+  elif flags.model_dir:
+    run_folder.check(
+      flags.model_dir, RUN_FILE, [], _bindings(parsed), trust_gin=flags.trust_gin
+    )
+  else:
+    raise UserError('give the flags of `hyperprompt train`, or --model_dir')
+  return arguments.Parsed(flags, parsed.bindings, _NEEDS_OF_TASKS)
 
 
 def run(parsed: arguments.Parsed) -> None:
