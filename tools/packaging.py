@@ -33,11 +33,11 @@ PLATFORMS = {
   'macOS Arm': 'aarch64-apple-darwin',
 }
 PYTHONS = ('3.11', '3.12', '3.13')
-EXTRAS = ('', 'cuda', 'tpu', 'plan', 'test', 'docs', 'release')
+EXTRAS = ('', 'cuda', 'tpu', 'plan', 'serve', 'lm_eval', 'test', 'docs', 'release')
 # The row of the versions that `make demo` installs.
 TESTED = 'test, constraints.txt'
-# Pure Python, published as source alone; TFDS requires it.
-SOURCES = ('promise',)
+# Pure Python, published as source alone; TFDS requires the first, lm-eval the others.
+SOURCES = ('promise', 'sqlitedict', 'word2number')
 # Packages that are compiled where they are installed, as they have no wheel for a Python.
 COMPILED = {'3.13': ('editdistance',)}
 BIN = pathlib.Path(sys.executable).parent
