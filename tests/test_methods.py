@@ -15,6 +15,7 @@ from tests import tiny, tiny_run
 
 METHODS = sorted(p.stem for p in (gin_files.gin_directory() / 'methods').glob('*.gin'))
 STEPS = 12
+NETWORK = {**tiny_run.BACKBONE, **tiny_run.UNROLLED}
 
 
 def arguments(folder, method_file, *more, **macros):
@@ -31,9 +32,7 @@ def arguments(folder, method_file, *more, **macros):
     **macros,
   }
   files = ('models/tiny.gin', method_file, 'runs/finetune.gin')
-  return tiny_run.train_arguments(
-    folder, *more, files=files, network=tiny_run.BACKBONE, **macros
-  )
+  return tiny_run.train_arguments(folder, *more, files=files, network=NETWORK, **macros)
 
 
 def losses(folder):
@@ -56,7 +55,7 @@ def test_a_method_trains_on_a_mixture_from_its_gin_file(method, tmp_path, compil
 def single_task(folder, mixture):
   files = ('models/tiny.gin', 'methods/single_task.gin', 'runs/finetune.gin')
   return tiny_run.train_arguments(
-    folder, files=files, network=tiny_run.BACKBONE, MIXTURE_OR_TASK_NAME=mixture
+    folder, files=files, network=NETWORK, MIXTURE_OR_TASK_NAME=mixture
   )
 
 

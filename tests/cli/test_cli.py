@@ -23,7 +23,7 @@ from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.runtime import terminal, workarounds
-from tests import slow, tiny_run
+from tests import tiny_run
 
 GIN = gin_files.gin_directory()
 MODELS = sorted(p.name for p in (GIN / 'models').glob('*.gin') if p.stem != 't5_1_1')
@@ -195,6 +195,7 @@ def test_every_gin_file_is_used_by_one_of_these_tests():
   assert {str(p.relative_to(GIN)) for p in GIN.rglob('*.gin')} == tested
 
 
+@pytest.mark.slow(held_by='test_eval_finds_what_training_found')
 def test_eval_prints_one_json_object_and_nothing_else(trained, capsys):
   report = json_of(capsys, 'eval', f'--model_dir={trained}', '--json')
   (checkpoint,) = report['checkpoints']
@@ -231,9 +232,8 @@ def scored(trained, tmp_path):
   return run
 
 
-@pytest.mark.parametrize(
-  'choice', slow.all_but(['best_per_task'], ['best', 'best_per_task'])
-)
+@pytest.mark.slow(held_by='test_a_step_is_a_number_the_latest_or_the_best')
+@pytest.mark.parametrize('choice', ['best', 'best_per_task'])
 def test_eval_takes_the_step_that_scored_best_in_training(scored, capsys, choice):
   report = json_of(capsys, 'eval', f'--model_dir={scored}', f'--step={choice}', '--json')
   assert [c['step'] for c in report['checkpoints']] == [4]

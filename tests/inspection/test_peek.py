@@ -120,6 +120,7 @@ def test_the_same_numbers_make_the_same_files(seen, tmp_path):
     assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow(held_by='test_all_files_are_written_and_say_the_same')
 def test_one_object_on_standard_output(trained, tmp_path, capsys):
   capsys.readouterr()
   folder = tmp_path / 'out'
@@ -143,7 +144,11 @@ def test_like_tasks_are_joined_first():
     (['--num_examples=0'], '--num_examples must be a positive integer, not 0'),
     (['--step=7'], '--step=7: there is no such checkpoint; there are 2, 4'),
     (['--baseline=/nowhere'], '/nowhere is no folder of a training run'),
-    (['--output=/proc/peek', '--num_examples=1'], '--output /proc/peek cannot be written'),
+    pytest.param(
+      ['--output=/proc/peek', '--num_examples=1'],
+      '--output /proc/peek cannot be written',
+      marks=pytest.mark.slow,
+    ),
     (["--gin.MIXTURE_OR_TASK_NAME='hp_super_glue_cb_v102'"], 'is of the task list'),
   ],
 )

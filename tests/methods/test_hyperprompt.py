@@ -152,9 +152,10 @@ def test_an_offset_of_logits_keeps_fresh_prompts_out_of_attention():
 
 
 def test_an_offset_of_logits_is_the_same_while_decoding():
-  model = tiny.model(tiny.hyperprompt(stacks='both', logit_offset=-1.0))
+  method = tiny.hyperprompt(stacks='both', logit_offset=-1.0)
+  model = tiny.model(method, num_encoder_layers=1, num_decoder_layers=1)
   params, batch = tiny.init(model), tiny.batch(rows=6)
-  logits = tiny.outputs(model, params, batch)[0]
+  logits = tiny.logits(model, params, batch)
   conditioning = tiny.condition(model, params)
 
   @jax.jit

@@ -50,7 +50,9 @@ def test_all_but_the_baselines_change_the_output(variant):
   assert changed == (variant != 'mtl')
 
 
-@every_method
+@pytest.mark.parametrize(
+  'method', slow.all_but(('adapter', 'hyperprompt_global'), tiny.METHODS)
+)
 def test_scanned_equals_unrolled_in_outputs_and_gradients(method):
   batch = tiny.batch(rows=6)
   _, (want, _, want_gradient) = outputs(method, batch, scan_layers=False)
@@ -148,9 +150,10 @@ def test_a_method_leaves_the_backbones_initialisation_as_it_is(method, scan):
   ('method', 'name'),
   [
     (PromptTuning(3, 'vocabulary'), 'prompts'),
-    (
+    pytest.param(
       HyperPromptGlobal(3, 5, task_embed_dim=6, prompt_init='vocabulary'),
       'encoder_prompts',
+      marks=pytest.mark.slow,
     ),
   ],
   ids=['prompt_tuning', 'hyperprompt'],

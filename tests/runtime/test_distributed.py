@@ -113,15 +113,9 @@ def start_two(code, devices, compiled, *argv, slurm=False):
   return [Ended(process.returncode, out, err) for process, out, err in with_output]
 
 
-def train_and_be_stopped(whole, stopped, held, disagreed):
-  """Runs on each host: a run, one that a signal ends, and one with a seed of the host's."""
+def train_and_be_stopped(stopped, held, disagreed):
+  """Runs on each host: a run that a signal ends, and one with a seed of the host's."""
   host = int(os.environ['SLURM_PROCID'])
-  status = cli.main(arguments(whole, THREE_AXES))
-  if status:
-    sys.exit(status)
-  with pytest.raises(UserError) as refused, run_lock.held(held):
-    pass
-  pathlib.Path(held, f'told to host {host}').write_text(str(refused.value))
   take = IndexedBatches.__next__
 
   def take_slowly(batches):
@@ -133,6 +127,9 @@ def train_and_be_stopped(whole, stopped, held, disagreed):
     threading.Thread(target=_stop_after, args=(stopped, SAVED + 2), daemon=True).start()
   status = cli.main(arguments(stopped, THREE_AXES))
   pathlib.Path(held, f'status of host {host}').write_text(str(status))
+  with pytest.raises(UserError) as refused, run_lock.held(held):
+    pass
+  pathlib.Path(held, f'told to host {host}').write_text(str(refused.value))
   command = arguments(disagreed, ONE_DEVICE, RANDOM_SEED=host)
   with (
     open(f'{held}/out of host {host}', 'w') as out,
@@ -173,15 +170,13 @@ def back_to(folder, step, copy):
 def two_hosts(tmp_path_factory, compile_once, one_device):
   """The folders of runs of two hosts, and how the hosts ended.
 
-  The first run is complete. The second resumes a run of one device, and is stopped. The
-  third is refused, because another run holds the folder; so is the fourth, in which the
-  hosts disagree.
+  The first run resumes one of a device, and is stopped. The second is refused, because
+  another run holds the folder; so is the third, in which the hosts disagree.
   """
-  whole = tmp_path_factory.mktemp('two_hosts')
   stopped = back_to(one_device, SAVED, tmp_path_factory.mktemp('back') / 'stopped')
   held = tmp_path_factory.mktemp('held')
   with run_lock.held(str(held)):
-    folders = (whole, stopped, held, held / 'disagreed')
+    folders = (stopped, held, held / 'disagreed')
     ended = run('t.train_and_be_stopped(*t.sys.argv[1:])', 4, compile_once, *folders)
   return *folders, ended
 
@@ -201,15 +196,19 @@ def assert_same_run(folder, other):
     assert record == pytest.approx(wanted, rel=1e-4, abs=1e-4)
 
 
-def test_two_hosts_train_as_one_device(two_hosts, one_device):
-  whole, *_ = two_hosts
-  assert_same_run(whole, one_device)
-  losses = {record['train/loss'] for record in records(whole)[:STEPS]}
-  assert len(losses) == STEPS
+@pytest.mark.slow(held_by='test_one_device_goes_on_where_two_hosts_were_stopped')
+def test_two_hosts_train_and_evaluate_as_one_device(compile_once, one_device, tmp_path):
+  code = 'sys.exit(t.cli.main(t.arguments(t.pathlib.Path(sys.argv[1]), t.THREE_AXES)))'
+  first, second = run(f'import sys; {code}', 4, compile_once, tmp_path / 'whole')
+  assert (first.status, second.status) == (0, 0)
+  assert_same_run(tmp_path / 'whole', one_device)
+  assert first.stdout.startswith('Validation scores')
+  assert f'step {STEPS}/{STEPS}' in first.stderr
+  assert second.stdout == '' and second.stderr == ''
 
 
 def test_another_run_is_told_to_all_hosts(two_hosts):
-  _, _, held, *_ = two_hosts
+  _, held, *_ = two_hosts
   for host in range(2):
     message = (held / f'told to host {host}').read_text()
     assert message.startswith(
@@ -218,22 +217,22 @@ def test_another_run_is_told_to_all_hosts(two_hosts):
 
 
 def test_each_host_saves_its_part_and_one_the_position(two_hosts):
-  whole, *_ = two_hosts
-  checkpoint = whole / 'checkpoints' / str(STEPS)
+  stopped, *_ = two_hosts
+  checkpoint = max((stopped / 'checkpoints').glob('*'), key=lambda path: int(path.name))
+  step = int(checkpoint.name)
   position = json.loads((checkpoint / 'data' / 'position.json').read_text())
-  assert (position['batches'], position['draws']) == (STEPS, STEPS * BATCH_SIZE)
+  assert (position['batches'], position['draws']) == (step, step * BATCH_SIZE)
   assert (checkpoint / 'params' / 'ocdbt.process_1').is_dir()
 
 
 def test_one_host_prints(two_hosts):
   *_, (first, second) = two_hosts
-  assert first.stdout.startswith('Validation scores')
-  assert f'step {STEPS}/{STEPS}' in first.stderr
+  assert f'step {SAVED + 1}/{STEPS}' in first.stderr
   assert second.stdout == '' and second.stderr == ''
 
 
 def test_a_signal_to_one_host_stops_all_at_the_same_step(two_hosts):
-  _, stopped, held, _, (first, _) = two_hosts
+  stopped, held, _, (first, _) = two_hosts
   for host in range(2):
     assert (held / f'status of host {host}').read_text() == '143'
   assert f'resuming from step {SAVED} of {stopped}' in first.stderr
@@ -244,13 +243,15 @@ def test_a_signal_to_one_host_stops_all_at_the_same_step(two_hosts):
 
 def test_one_device_goes_on_where_two_hosts_were_stopped(two_hosts, one_device):
   """The position in the data also moves from one device to two hosts, and back."""
-  _, stopped, *_ = two_hosts
+  stopped, *_ = two_hosts
   assert cli.main(arguments(stopped, ONE_DEVICE, NUM_DATA_SHARDS=None)) == 0
   assert_same_run(stopped, one_device)
+  losses = {record['train/loss'] for record in records(stopped)[:STEPS]}
+  assert len(losses) == STEPS
 
 
 def test_hosts_that_disagree_end_at_once_and_say_in_what(two_hosts):
-  _, _, held, disagreed, ended = two_hosts
+  _, held, disagreed, ended = two_hosts
   for host, one in enumerate(ended):
     assert one.status == 2
     assert (held / f'out of host {host}').read_text() == ''
@@ -352,6 +353,7 @@ def test_on_a_tpu_hosts_meet_without_flags(tmp_path, capsys, monkeypatch):
   assert len(met) == 1
 
 
+@pytest.mark.slow(held_by='test_one_device_goes_on_where_two_hosts_were_stopped')
 def test_a_run_needs_no_shards_of_its_data(one_device, tmp_path):
   copy = back_to(one_device, SAVED, tmp_path / 'copy')
   assert cli.main(arguments(copy, ONE_DEVICE, NUM_DATA_SHARDS=1)) == 0

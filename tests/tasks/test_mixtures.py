@@ -184,6 +184,7 @@ def test_evaluation_needs_no_data_beyond_the_folder(folder):
   assert set(mixture.splits) == {'train', 'validation'}
 
 
+@pytest.mark.slow(held_by='test_the_folder_trains_without_dpr_and_says_so_once')
 def test_glue_trains_on_the_files_that_the_folder_has(glue_folder, caplog):
   (glue_folder / 'QQP' / 'train.tsv').unlink()
   with caplog.at_level(logging.WARNING, logger='absl'):

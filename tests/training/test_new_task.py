@@ -36,8 +36,8 @@ hyperprompt_tasks.from_files:
   [
     pytest.param('adapter', True, marks=pytest.mark.slow),
     pytest.param('hyperformer', True, marks=pytest.mark.slow),
-    ('hyperprompt_global', True),
-    pytest.param('hyperprompt_sep', False, marks=pytest.mark.slow),
+    pytest.param('hyperprompt_global', True, marks=pytest.mark.slow),
+    ('hyperprompt_sep', False),
   ],
 )
 def test_only_the_last_tasks_own_parameters_move(method, scan):

@@ -19,11 +19,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hyperprompt_jax import cli
-from hyperprompt_jax.checkpoints import AVERAGE
-from hyperprompt_jax.checkpoints.retention import preserved
-from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import reporting
-from hyperprompt_jax.training.settings import Retention
 from tests import tiny_run
 
 # Checkpoints are at 3, 6, …, evaluations at 20 and 34; no signal is at a multiple of 3.
@@ -55,6 +51,7 @@ def arguments(folder):
   return tiny_run.train_arguments(
     folder,
     *SKIPPING,
+    network={**tiny_run.NETWORK, **tiny_run.UNROLLED},
     MIXTURE_OR_TASK_NAME=tiny_run.TWO_TASKS,
     TRAIN_STEPS=STEPS,
     CHECKPOINT_PERIOD=SAVED,
@@ -176,6 +173,9 @@ def records(folder):
   ]
 
 
+@pytest.mark.slow(
+  held_by='test_a_run_killed_past_an_epochs_end_ends_with_the_bits_of_the_unbroken_one'
+)
 def test_a_run_killed_at_random_steps_ends_with_the_parameters_of_the_unbroken_one(
   unbroken, broken
 ):
@@ -189,6 +189,7 @@ def test_a_run_killed_at_random_steps_ends_with_the_parameters_of_the_unbroken_o
     assert actual[name].tobytes() == array.tobytes(), name
 
 
+@pytest.mark.slow(held_by='test_one_device_goes_on_where_two_hosts_were_stopped')
 def test_each_step_and_each_evaluation_is_recorded_once_and_alike(unbroken, broken):
   folder, _ = broken
   actual = records(folder)
@@ -198,6 +199,7 @@ def test_each_step_and_each_evaluation_is_recorded_once_and_alike(unbroken, brok
   assert actual == records(unbroken)
 
 
+@pytest.mark.slow(held_by='test_steps_that_are_skipped_are_told_and_counted_and_in_no_mean')
 def test_steps_that_are_skipped_are_counted_over_all_starts(unbroken, broken):
   folder, starts = broken
   counts = {
@@ -221,6 +223,7 @@ def test_a_run_that_skips_nothing_has_nothing_of_it(trained):
   assert not any('skip' in name for record in records(trained) for name in record)
 
 
+@pytest.mark.slow(held_by='test_one_device_goes_on_where_two_hosts_were_stopped')
 def test_steps_depend_on_what_was_before(unbroken):
   """Every step changes all parameters and its loss; otherwise equal ends prove nothing."""
   losses = [r['train/loss'] for r in records(unbroken) if 'train/loss' in r]
@@ -230,6 +233,7 @@ def test_steps_depend_on_what_was_before(unbroken):
   assert [name for name in still if name.startswith('params')] == []
 
 
+@pytest.mark.slow(held_by='test_one_device_goes_on_where_two_hosts_were_stopped')
 def test_every_start_goes_on_from_the_last_checkpoint(broken):
   _, starts = broken
   for previous, this in itertools.pairwise(starts):
@@ -242,6 +246,9 @@ def test_every_start_goes_on_from_the_last_checkpoint(broken):
       assert resumed == previous.steps[-1]
 
 
+@pytest.mark.slow(
+  held_by='test_a_run_killed_past_an_epochs_end_ends_with_the_bits_of_the_unbroken_one'
+)
 def test_the_kill_comes_where_it_should(broken):
   _, starts = broken
   (killed,) = [s for s in starts if s.sent == signal.SIGKILL]
@@ -249,6 +256,7 @@ def test_the_kill_comes_where_it_should(broken):
   assert KILLED == killed.at <= killed.steps[-1] < STEPS
 
 
+@pytest.mark.slow(held_by='test_a_signal_to_one_host_stops_all_at_the_same_step')
 @pytest.mark.parametrize(
   ('sent', 'at', 'status'),
   [
@@ -269,6 +277,7 @@ def test_a_signal_saves_before_it_ends_the_run(broken, sent, at, status):
   assert 'Traceback' not in '\n'.join(ended.stderr)
 
 
+@pytest.mark.slow(held_by='test_a_signal_to_one_host_stops_all_at_the_same_step')
 def test_a_signal_does_not_wait_for_the_evaluation_that_it_meets(broken):
   _, starts = broken
   position = [(s.sent, s.at) for s in starts].index((signal.SIGTERM, EVALUATED))
@@ -306,99 +315,3 @@ def test_a_finished_run_started_again_does_nothing_but_print_its_table(
   )
   assert others == [f'resuming from step 4 of {trained}; nothing is left of 4']
   assert contents(trained) == before
-
-
-# ---- Which checkpoints are kept ----
-
-
-def kept(retention, scores):
-  steps = sorted(scores)
-  kept = preserved(retention, steps, scores)
-  return [step for step, keep in zip(steps, kept, strict=True) if keep]
-
-
-SCORES = {
-  10: {AVERAGE: 50.0, 'a': 90.0, 'b': 10.0},
-  20: {AVERAGE: 70.0, 'a': 60.0, 'b': 80.0},
-  30: {AVERAGE: 70.0, 'a': 59.0, 'b': 81.0},
-  40: {},
-  50: {AVERAGE: 60.0, 'a': 60.0, 'b': 60.0},
-  60: {},
-}
-
-
-@pytest.mark.parametrize(
-  ('retention', 'expected'),
-  [
-    (Retention(keep=2, keep_best=0, keep_best_per_task=False), [50, 60]),
-    (Retention(keep=1, keep_best=0, keep_best_per_task=False), [60]),
-    (Retention(keep=9, keep_best=0, keep_best_per_task=False), [10, 20, 30, 40, 50, 60]),
-    (Retention(keep=None, keep_best=0, keep_best_per_task=False), [10, 20, 30, 40, 50, 60]),
-    # Of equal scores the first is kept, which the tables show.
-    (Retention(keep=1, keep_best=1, keep_best_per_task=False), [20, 60]),
-    (Retention(keep=1, keep_best=3, keep_best_per_task=False), [20, 30, 50, 60]),
-    (Retention(keep=1, keep_best=0, keep_best_per_task=True), [10, 30, 60]),
-    (Retention(keep=1, keep_best=1, keep_best_per_task=True), [10, 20, 30, 60]),
-  ],
-)
-def test_retention_keeps_the_latest_the_best_and_the_best_of_each_task(retention, expected):
-  assert kept(retention, SCORES) == expected
-
-
-def test_retention_judges_by_the_checkpoints_that_are_there():
-  retention = Retention(keep=1, keep_best=1, keep_best_per_task=False)
-  assert preserved(retention, [10, 40, 50, 60], SCORES) == [False, False, True, True]
-  assert preserved(retention, [], SCORES) == []
-
-
-def test_a_run_keeps_what_its_retention_says(trained, tmp_path):
-  folder = tmp_path / 'run'
-  kept = {'KEEP_CHECKPOINTS': 1, 'KEEP_BEST': 0, 'KEEP_BEST_PER_TASK': False}
-  assert cli.main(tiny_run.train_arguments(folder, EVAL_STEPS=0, **kept)) == 0
-  assert [p.name for p in (folder / 'checkpoints').iterdir()] == ['4']
-
-
-# ---- metrics.jsonl ----
-
-
-def write_records(folder, tail=''):
-  lines = [json.dumps({'step': step, 'train/loss': 1.5}) for step in (1, 2, 3)]
-  (folder / 'metrics.jsonl').write_text('\n'.join(lines) + '\n' + tail, encoding='utf-8')
-
-
-@pytest.mark.parametrize(
-  'tail', ['{"step": 4, "train/lo', '{', '{"step": 4, "train/loss": ']
-)
-def test_a_record_that_a_kill_cut_short_is_dropped(tmp_path, tail):
-  write_records(tmp_path, tail)
-  metrics = reporting.Metrics(str(tmp_path), restored_step=3)
-  assert [record['step'] for record in metrics.read()] == [1, 2, 3]
-  metrics.write(4, 'train', {'loss': 2.5})
-  metrics.close()
-  lines = (tmp_path / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-  assert json.loads(lines[3]) == {'step': 4, 'train/loss': 2.5}
-  assert len(lines) == 4
-
-
-@pytest.mark.parametrize(
-  'bad',
-  [
-    '{"step": 2, "train/lo',
-    '[2]',
-    '{"loss": 1.5}',
-    '\xff',
-    '{"step": 2, "eval/score/mood": "high"}',
-  ],
-)
-def test_a_bad_record_before_the_last_is_named_and_nothing_is_dropped(tmp_path, bad):
-  write_records(tmp_path, f'{bad}\n{{"step": 4}}\n')
-  before = (tmp_path / 'metrics.jsonl').read_bytes()
-  with pytest.raises(UserError, match=r'metrics\.jsonl, line 4 is no record of a step: '):
-    reporting.Metrics(str(tmp_path), restored_step=3)
-  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
-
-
-def test_records_of_steps_that_are_done_again_are_dropped(tmp_path):
-  write_records(tmp_path)
-  reporting.Metrics(str(tmp_path), restored_step=1).close()
-  assert [r['step'] for r in reporting.read_metrics(tmp_path / 'metrics.jsonl')] == [1]

@@ -54,7 +54,8 @@ def arguments(folder, **macros):
     'EVALUATOR_NUM_EXAMPLES': 2,
     **macros,
   }
-  return tiny_run.train_arguments(folder, **settings)
+  network = {**tiny_run.NETWORK, **tiny_run.UNROLLED}
+  return tiny_run.train_arguments(folder, network=network, **settings)
 
 
 @pytest.fixture(scope='module')

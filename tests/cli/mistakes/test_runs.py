@@ -165,6 +165,7 @@ def test_infer_refuses_a_damaged_checkpoint(mistake, copy, tmp_path, damage):
   assert list(tmp_path.glob('answers*')) == []
 
 
+@pytest.mark.slow(held_by='test_a_step_that_is_not_finite_ends_the_run_before_it_is_saved')
 def test_parameters_that_are_not_finite_end_training_before_they_are_saved(
   mistake, tmp_path
 ):
