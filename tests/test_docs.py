@@ -239,6 +239,7 @@ def python_blocks(page):
   return re.findall(r'^```python\n(.*?)^```', (ROOT / page).read_text(), re.M | re.DOTALL)
 
 
+@pytest.mark.slow(held_by='test_the_network_of_the_readme_runs')
 def test_the_example_of_nnx_lowers_its_loss():
   (example,) = python_blocks('docs/how_to/nnx.md')
   names = {}

@@ -56,6 +56,7 @@ def alone(tmp_path_factory, compile_once):
     folder / 'run',
     files=(*tiny_run.FILES, test_own_tasks.files(folder, 'own_alone')),
     without=('MIXTURE_OR_TASK_NAME',),
+    network={**tiny_run.NETWORK, **tiny_run.UNROLLED},
     TASK_FEATURE_LENGTHS={'inputs': 12, 'targets': 8},
     VOCABULARY=str(folder / 'words.model'),
   )
