@@ -87,6 +87,7 @@ def test_a_process_of_jax_alone_computes_the_same(tmp_path):
   np.testing.assert_allclose(scores, want[2], rtol=1e-6)
 
 
+@pytest.mark.slow(held_by='test_a_process_of_jax_alone_computes_the_same')
 def test_the_manifest_describes_programs_and_weights(tmp_path):
   """HyperFormer++ makes adapters, and bfloat16 weights are half as large."""
   network, params, folder = exported(
