@@ -230,6 +230,7 @@ def main() -> None:
   folder.chmod(0o755)  # one campaign becomes another user
   small_tasks.write(folder / 'super_glue')
   os.environ['SUPER_GLUE_DIR'] = str(folder / 'super_glue')
+  os.environ['HYPERPROMPT_DATA_CACHE'] = str(folder / 'data')  # which that user may read
   compiled = folder / 'compiled'
   # This comes before JAX is loaded; child processes inherit it.
   from tools.reliability import small_run
