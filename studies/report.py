@@ -58,20 +58,31 @@ def depth_effects(known: Sequence[Record]) -> dict[str, Any]:
   }
 
 
-def gate(results: Results) -> str:
-  """Whether there is interference at convergence."""
-  planned = len(synthetic.FIRST_SEEDS)
-  long = results.arm('mtl', steps=synthetic.LONG * synthetic.STEPS)
-  effect = analysis.effect(paired(results.arm('single_task'), long), BOUND)
-  text = (
-    f'Points of single-task networks above MTL at {synthetic.LONG} times as many steps: '
-    f'{spread(effect)}; {effect.pairs} of {planned} seeds. '
-  )
+def gate(points: str, effect: analysis.Effect, planned: int, least: float) -> str:
+  """Whether a study can tell what it is for.
+
+  Args:
+    points: Says what the effect is.
+    effect: Is that which must exist.
+    planned: Is the number of pairs that was planned.
+    least: Is the bound that the interval must exceed.
+  """
+  text = f'{points}: {spread(effect)}; {effect.pairs} of {planned} seeds. '
   if effect.pairs < planned:
     return text + 'The gate is not decided yet.\n'
-  if effect.low > 5:
-    return text + 'The gate is passed: there is interference at convergence.\n'
-  return text + 'The gate is not passed: study A cannot tell anything about interference.\n'
+  if effect.low > least:
+    return text + f'The gate is passed: the interval lies above {least:g}.\n'
+  return text + 'The gate is not passed: the study cannot tell anything.\n'
+
+
+def interference(results: Results) -> str:
+  """The gate of study A: interference at convergence."""
+  long = results.arm('mtl', steps=synthetic.LONG * synthetic.STEPS)
+  effect = analysis.effect(paired(results.arm('single_task'), long), BOUND)
+  points = (
+    f'Points of single-task networks above MTL at {synthetic.LONG} times as many steps'
+  )
+  return gate(points, effect, len(synthetic.FIRST_SEEDS), least=5)
 
 
 def convergence_rows(results: Results) -> list[list[str]]:
@@ -87,20 +98,12 @@ def convergence_rows(results: Results) -> list[list[str]]:
   return rows
 
 
-def language_gate(results: Results) -> str:
-  """Whether plain multi-task learning learns on real language."""
+def learning(results: Results) -> str:
+  """The gate of study C: plain multi-task training learns."""
   above = paired(results.arm('mtl'), results.arm('mtl', 'majority'))
+  points = 'Points of MTL above the most frequent labels'
   effect = analysis.effect(above, LANGUAGE_BOUND)
-  planned = len(language.SEEDS)
-  text = (
-    f'Points of MTL above the most frequent labels: {spread(effect)}; {effect.pairs} of '
-    f'{planned} seeds. '
-  )
-  if effect.pairs < planned:
-    return text + 'The gate is not decided yet.\n'
-  if effect.low > 3:
-    return text + 'The gate is passed: MTL learns.\n'
-  return text + 'The gate is not passed: study C cannot tell anything.\n'
+  return gate(points, effect, len(language.SEEDS), least=3)
 
 
 def task_rows(results: Results) -> list[list[str]]:
@@ -176,7 +179,7 @@ paper's. Its results are not kept.
   prompts.
 - The networks of study C are small, and saw 4.1 million pieces of text in pretraining. At
   its budget, an adapter has a bottleneck of 1.
-- The rates are tuned on two seeds and a grid of four in study A, of three in study C.
+- The rates are tuned on two seeds and a grid of four.
 """
 
 
@@ -210,7 +213,7 @@ def page() -> str:
 
 def synthetic_section(results: Results) -> str:
   """The section of study A."""
-  text = '\n## Study A: interference\n\n' + gate(results)
+  text = '\n## Study A: interference\n\n' + interference(results)
   others = ('exact_match', 'tokens_curve')
   head = (*METHOD_HEAD, 'whole strings', 'over training', LESS_MTL)
   text += '\nThe main arm, with equal budgets:\n\n'
@@ -237,7 +240,7 @@ def depth_section(known: Sequence[Record]) -> str:
 
 def language_section(results: Results) -> str:
   """The section of study C."""
-  text = '\n## Study C: real language\n\n' + language_gate(results)
+  text = '\n## Study C: real language\n\n' + learning(results)
   text += '\nAccuracy on validation rows, as a mean over twelve tasks:\n\n'
   head = (*METHOD_HEAD, 'F1', LESS_MTL)
   rows = method_rows(results, language.METHODS, ('average_f1',), LANGUAGE_BOUND)
