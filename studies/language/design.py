@@ -12,7 +12,7 @@ OTHERS = (
   *('global_both', 'global_gentle', 'single_task'),
 )
 METHODS = FIRST + OTHERS
-RATES = (1.5e-3, 3e-3, 6e-3)
+RATES = (0.75e-3, 1.5e-3, 3e-3, 6e-3)
 TUNING_SEEDS = (1000, 1001)
 SEEDS = range(2000, 2010)
 SINGLE_TASK_SEEDS = SEEDS[:6]  # a yardstick
