@@ -22,7 +22,6 @@ from hyperprompt_jax.planning.planner import Planner
 from hyperprompt_jax.planning.steps import Batch
 from hyperprompt_jax.planning.topology import Box
 from hyperprompt_jax.training.train_step import abstract_params, abstract_state
-from hyperprompt_jax.training.trainable import TrainableParameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,13 +108,15 @@ def estimate(
   in_dtype = jnp.dtype(planner.config.dtype).itemsize / 4
   copy = int(in_dtype * steps.bytes_per_chip(abstract_params(model, partitioner)))
   part = Batch(rows // number, batch.inputs, batch.targets)
-  gradient = _gradient(model, trainable, part)
-  counted = arithmetic.count(*gradient)
+  loss, *arguments = steps.loss_of(model, part, trainable)
+  counted = arithmetic.count(jax.grad(loss, has_aux=True), *arguments)
   # Parts of the working copy are gathered, and gradients summed to the parts; copies that
   # are spread over GPUs are gathered again for the backward pass.
-  whole = in_dtype * sum(4 * leaf.size for leaf in jax.tree.leaves(model.param_shapes()))
+  copy_of_all = in_dtype * sum(
+    4 * leaf.size for leaf in jax.tree.leaves(model.param_shapes())
+  )
   times = (3 if fsdp > 1 else 2) * planner.num_microbatches
-  links = int(times * whole * (number - 1) / number)
+  links = int(times * copy_of_all * (number - 1) / number)
   flops, nbytes = (planner.num_microbatches * x for x in (counted.flops, counted.nbytes))
   return Estimate(
     topology=box.name,
@@ -124,7 +125,7 @@ def estimate(
     params_bytes=steps.bytes_per_chip(state.params),
     optimizer_bytes=steps.bytes_per_chip(state.opt_state),
     copy_bytes=2 * copy,
-    saved_bytes=_saved_bytes(model, trainable, part),
+    saved_bytes=_saved_bytes(model, loss, *arguments),
     largest_bytes=2 * counted.largest,
     flops=flops,
     product_bytes=nbytes,
@@ -145,15 +146,15 @@ class _Counted(Partitioner):
     return AbstractMesh((copies, self.fsdp, 1), (DATA, FSDP, MODEL))
 
 
-def _gradient(model: Model, trainable: TrainableParameters, batch: Batch) -> Any:
-  """Returns the gradient of the loss as a function, and the shapes of its arguments."""
-  loss, *arguments = steps.loss_of(model, batch, trainable)
-  return jax.grad(loss, has_aux=True), *arguments
+def _saved_bytes(model: Model, loss: Any, active: Any, *others: Any) -> int:
+  """Counts the bytes that the backward pass is given, parameters and their copies aside.
 
-
-def _saved_bytes(model: Model, trainable: TrainableParameters, batch: Batch) -> int:
-  """Counts the bytes that the backward pass is given, parameters and their copies aside."""
-  loss, active, *others = steps.loss_of(model, batch, trainable)
+  Args:
+    model: is the network.
+    loss: is the function of `steps.loss_of`.
+    active: holds the shapes of its first argument.
+    *others: hold those of the others.
+  """
 
   def saved(active: Any, *others: Any) -> Any:
     return jax.vjp(lambda active: loss(active, *others), active, has_aux=True)[1]
