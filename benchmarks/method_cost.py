@@ -66,7 +66,7 @@ def forward_flops(model: Model, batch: steps.Batch) -> int:
   rows = example_rows(batch)
   shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in rows.items()}
   loss = lambda params, rows: model.loss(params, rows, None)[0]
-  return arithmetic.flops(loss, model.param_shapes(), shapes)
+  return arithmetic.count(loss, model.param_shapes(), shapes).flops
 
 
 def planned(size: str, method: str) -> dict[str, Any]:
