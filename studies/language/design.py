@@ -61,7 +61,7 @@ def confirmed_seeds(method: str) -> Sequence[int]:
 def planned(records: Sequence[Record]) -> list[Experiment]:
   """All runs whose rates are known by now, the most important ones first."""
   runs: list[Experiment] = []
-  for group in (FIRST, OTHERS):
+  for group in (FIRST, *((name,) for name in OTHERS)):
     for name in group:
       runs += tuning(name)
     for name in group:
