@@ -148,13 +148,14 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('page', help='the document whose table is written')
   parser.add_argument('--sizes', nargs='+', choices=[*SLICES], default=[*SLICES])
+  parser.add_argument('--methods', nargs='+', choices=METHODS, default=METHODS)
   parser.add_argument('--count', action='store_true', help='count from shapes')
   parser.add_argument('--plan', action='store_true', help='compile the steps for TPUs')
   parser.add_argument('--cpu', action='store_true', help='time steps of Base here')
   flags = parser.parse_args()
   results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   for size in flags.sizes:
-    for method in METHODS:
+    for method in flags.methods:
       row = results.setdefault(f'{size}/{method}', {})
       if flags.count:
         row |= counted(size, method)
