@@ -36,7 +36,7 @@ NETWORK = {
   'config.Config.num_decoder_layers': 1,
   'methods.HyperPromptGlobal.prompt_length': 2,
 }
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
   'VOCABULARY': 'bytes',
   'TASK_FEATURE_LENGTHS': {'inputs': 64, 'targets': 8},
   'BATCH_SIZE': 128,
@@ -101,7 +101,8 @@ def train(
   words = [f'--gin_file={file}' for file in names]
   words += [f'--gin.{name}={value!r}' for name, value in settings.items()]
   words += [f'--gin.{name}={value}' for name, value in NETWORK.items()]
-  start, seconds = time.monotonic(), {}
+  start = time.monotonic()
+  seconds: dict[str, float] = {}
   with subprocess.Popen(
     [sys.executable, '-m', 'hyperprompt_jax', 'train', *words],
     env={

@@ -202,7 +202,7 @@ class Attack:
     await asyncio.gather(*asking)
     status = await self._server.ended()
     closing = self._server.log().splitlines()[-1]
-    answered = int(re.search(r'(\d+) questions answered', closing)[1])
+    answered = int(re.findall(r'(\d+) questions answered', closing)[0])
     received = self.counts['right'] - right
     return {
       'responses': dict(sorted(self.counts.items())),

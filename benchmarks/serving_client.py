@@ -118,7 +118,7 @@ class Client:
     reader = self._streams[0]
     try:
       head = (await reader.readuntil(b'\r\n\r\n')).decode('latin-1').lower()
-      length = int(re.search(r'content-length: (\d+)', head)[1])
+      length = int(re.findall(r'content-length: (\d+)', head)[0])
       body = await reader.readexactly(length)
     except asyncio.IncompleteReadError as error:
       self.close()

@@ -126,12 +126,12 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--program', nargs='+', choices=programs, default=programs)
   flags = parser.parse_args(arguments)
   by_size = results.read('tpu_step') or {}
-  for size, *where in SIZES:
+  for size, where, chips in SIZES:
     for program in flags.program if size in flags.size else ():
       of_size = by_size.setdefault(size, {})
       # A program that no longer compiles has no figures.
       of_size.pop(program, None)
-      if figures := _run(program, size, *where):
+      if figures := _run(program, size, where, chips):
         of_size[program] = figures
       # Everything takes half an hour: each result is written at once.
       results.write('tpu_step', by_size)

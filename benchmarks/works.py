@@ -51,7 +51,6 @@ def ours(
   partitioner = Partitioner()
   rows = features_of(batch, config.vocab_size)
   rows[features.TASK_IDS] = np.arange(batch.size, dtype=np.int32)[:, None] % num_tasks
-  inputs = {name: rows[name] for name in ('encoder_input_tokens', features.TASK_IDS)}
   # Two labels of three pieces and EOS.
   labels = np.asarray([[10, 1, 0, 0], [11, 12, 13, 1]], np.int32)
   with partitioner.activate():
@@ -62,7 +61,9 @@ def ours(
     params = jax.jit(lambda params: jax.tree.map(jnp.copy, params))(held[0].params)
     conditioning = jax.jit(model.condition)(params)
     on_device = partitioner.put(rows)
-    inputs = partitioner.put(inputs)
+    inputs = partitioner.put(
+      {name: rows[name] for name in ('encoder_input_tokens', features.TASK_IDS)}
+    )
   decode = jax.jit(model.predict, static_argnames='max_decode_length')
   search = jax.jit(beams.predict, static_argnames='max_decode_length')
   score, rank = jax.jit(model.score), jax.jit(model.rank)

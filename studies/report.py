@@ -223,8 +223,8 @@ def synthetic_section(results: Results) -> str:
   rows = method_rows(results, synthetic.DEFAULT_METHODS, others, BOUND, budget=DEFAULT)
   text += table(head, rows)
   text += f'\nThe main arm at {synthetic.LONG} times as many steps:\n\n'
-  head = ('method', 'seeds', 'mean', 'Global less this (95 % interval)')
-  text += table(head, convergence_rows(results))
+  long_head = ('method', 'seeds', 'mean', 'Global less this (95 % interval)')
+  text += table(long_head, convergence_rows(results))
   return text + TUNING + tuning_table(results)
 
 

@@ -62,11 +62,11 @@ def _build(folder: pathlib.Path) -> pathlib.Path:
   )
   subprocess.run(['tar', '--extract'], cwd=source, check=True, input=archive.stdout)
   output = ROOT / 'dist'
-  build = [BIN / 'python', '-m', 'build', '--outdir', output, source]
+  build = [str(BIN / 'python'), '-m', 'build', '--outdir', str(output), str(source)]
   subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
-  version = re.search(
+  (version,) = re.findall(
     r"__version__ = '(.+)'", (source / 'hyperprompt_jax/__init__.py').read_text()
-  )[1]
+  )
   files = sorted(output.glob(f'hyperprompt_jax-{version}[-.]*'))
   subprocess.run([BIN / 'twine', 'check', '--strict', *files], check=True)
   (wheel,) = (file for file in files if file.suffix == '.whl')
@@ -84,8 +84,8 @@ def _build(folder: pathlib.Path) -> pathlib.Path:
 def _built(folder: pathlib.Path) -> pathlib.Path:
   """Builds wheels of the packages that have none; returns their folder."""
   wheels = folder / 'wheels'
-  pip = [BIN / 'python', '-m', 'pip', 'wheel', '--quiet', '--no-deps']
-  subprocess.run([*pip, '--wheel-dir', wheels, *SOURCES], check=True)
+  pip = [str(BIN / 'python'), '-m', 'pip', 'wheel', '--quiet', '--no-deps']
+  subprocess.run([*pip, '--wheel-dir', str(wheels), *SOURCES], check=True)
   return wheels
 
 

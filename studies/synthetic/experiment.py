@@ -125,9 +125,9 @@ def _right_of_own_rows(model: Model, params: Params, rows: Rows) -> jax.Array:
   return jax.lax.map(right, (params, rows))
 
 
-def _of_own_tasks(right: jax.Array, rows: Rows, companies: list) -> np.ndarray:
+def _of_own_tasks(right: np.ndarray, rows: Rows, companies: list) -> np.ndarray:
   """Returns the entries of each task's own replica, `[tasks, rows, LENGTH]`."""
-  right, task_of_row = np.asarray(right), rows['task_ids'][:, 0]
+  task_of_row = rows['task_ids'][:, 0]
   return np.stack(
     [
       right[replica][task_of_row == task]

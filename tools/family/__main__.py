@@ -80,7 +80,7 @@ def compare(network: networks.Network, folder: pathlib.Path, seed: int) -> dict[
   of_t5x, _ = ours(pathlib.Path(native['checkpoint']))
   convert(native['checkpoint'], str(folder / 'back'), 'huggingface')
   again, again_tokens = networks.outputs(folder / 'back')
-  result = {
+  result: dict[str, Any] = {
     'here': difference(got, want / network.factor),
     't5x': difference(of_t5x, got),
     'back': difference(again, want),

@@ -44,7 +44,7 @@ def main() -> int:
   print('| --- | --- | --- | --- | --- | --- | --- |')
   with concurrent.futures.ThreadPoolExecutor(flags.workers) as pool:
     rows = []
-    for row in pool.map(lambda job: _run(*job, flags.cases, flags.seed), jobs):
+    for row in pool.map(lambda job: _run(job[0], job[1], flags.cases, flags.seed), jobs):
       rows.append(row)
       _keep(row, flags.output)
       print(

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 # Modules whose coverage guides Atheris; the network and Flax would take a minute more.
 _INSTRUMENTED = [
@@ -89,7 +89,7 @@ def _hypothesis(flags: argparse.Namespace) -> None:
   run()
 
 
-def _atheris(flags: argparse.Namespace) -> NoReturn:
+def _atheris(flags: argparse.Namespace) -> None:
   import atheris
 
   with atheris.instrument_imports(include=_INSTRUMENTED):

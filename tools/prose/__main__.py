@@ -140,7 +140,7 @@ def documented(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def summary_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
   """Yields the docstrings that begin without their noun."""
   for line, docstring in documented(tree):
-    first = re.match(r'[A-Za-z]*', docstring)[0].lower()
+    first = re.findall(r'^[A-Za-z]*', docstring)[0].lower()
     if first in WITHOUT_NOUN:
       summary = docstring.splitlines()[0]
       message = f'"{summary}" begins with "{first}" where a noun is missing'
@@ -152,7 +152,7 @@ def entry_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
   for line, docstring in documented(tree):
     for offset, name, text in entries(docstring):
       quote = f'"{name}: {text if len(text) < 50 else text[:47] + "..."}"'
-      first = re.match(r'[A-Za-z]*', text)[0].lower()
+      first = re.findall(r'^[A-Za-z]*', text)[0].lower()
       if first in WITHOUT_NOUN:
         message = f'{quote} begins with "{first}" where a noun is missing'
         yield Violation(path, line + offset, 'noun', message)

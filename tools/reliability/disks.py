@@ -111,11 +111,13 @@ def _train(
   model_dir: pathlib.Path, condition: Condition | None = None, at: int = 0
 ) -> tuple[int, list[str]]:
   """Runs the command here, under a condition from step `at` on, or from the start (0)."""
+  if condition is None:
+    return small_run.train_here(model_dir)
   with contextlib.ExitStack() as until_it_ends:
     take_away = lambda: until_it_ends.enter_context(condition(model_dir))
-    if condition and at:
+    if at:
       until_it_ends.enter_context(small_run.before_step(at + 1, lambda _: take_away()))
-    elif condition:
+    else:
       take_away()
     return small_run.train_here(model_dir)
 
@@ -161,7 +163,9 @@ def campaign(folder: pathlib.Path) -> dict[str, Any]:
   unbroken = folder / 'unbroken'
   status, messages = _train(unbroken)
   assert status == 0, messages
-  tried, wrong, not_done = {}, [], {}
+  tried: dict[str, str] = {}
+  wrong: list[str] = []
+  not_done: dict[str, str] = {}
   for name, (condition, at_start, in_midst, on_small_disk) in CONDITIONS.items():
     moments = [('from the start', 0)] * at_start + [('in its midst', TAKEN_AT)] * in_midst
     for moment, at in moments:

@@ -46,7 +46,7 @@ def _sample(pid: int, step: int) -> Sample:
   """Counts a process's resident memory in MiB, open files and threads but the pool's."""
   proc = pathlib.Path(f'/proc/{pid}')
   status = (proc / 'status').read_text(encoding='utf-8')
-  value = lambda name: int(re.search(rf'^{name}:\s+(\d+)', status, re.MULTILINE)[1])
+  value = lambda name: int(re.findall(rf'^{name}:\s+(\d+)', status, re.MULTILINE)[0])
   return {
     'step': step,
     'memory': value('VmRSS') / 1024,

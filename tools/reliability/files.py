@@ -128,7 +128,7 @@ class Run:
         state.params.update({**self._states[1].params, **method})
     self._next = {}
     with contextlib.closing(self._checkpointer(self._whole)) as checkpointer:
-      checkpointer.start(self._states[1].replace(step=0), None)
+      checkpointer.start(dataclasses.replace(self._states[1], step=0), None)
       for state in self._states.values():
         data.next(3)
         checkpointer.save(state, data)
@@ -192,7 +192,8 @@ class Run:
 
   def save_again(self, step: int, keep: int | None = None) -> str:
     """Saves one more step, as a resumed run does, and restores it."""
-    state, data = self._states[STEPS[-1]].replace(step=jnp.int32(step)), Data()
+    state = dataclasses.replace(self._states[STEPS[-1]], step=jnp.int32(step))
+    data = Data()
     with contextlib.closing(self._checkpointer(self.copy, keep)) as checkpointer:
       checkpointer.save(state, data)
     restored, batches, warned = self._restore(self.copy)
@@ -230,7 +231,7 @@ def _refusal(error: UserError, folder: pathlib.Path) -> str:
 # ---- Damages ----
 
 
-def _cut(size: int) -> Callable[[pathlib.Path], None]:
+def _cut(size: int) -> Callable[[pathlib.Path], object]:
   return lambda path: path.write_bytes(path.read_bytes()[:size])
 
 
@@ -251,7 +252,7 @@ def damages(size: int, rng: random.Random, flips: int) -> dict[str, Callable]:
     rng: chooses bits.
     flips: limits the number of bytes that are changed, one in each case.
   """
-  cases = {'removed': pathlib.Path.unlink}
+  cases: dict[str, Callable[[pathlib.Path], object]] = {'removed': pathlib.Path.unlink}
   cases |= {f'cut to {n}': _cut(n) for n in sorted({0, 1, size // 2, size - 1}) if n < size}
   places = sorted(rng.sample(range(size), min(size, flips)))
   cases |= {f'a bit of byte {n}': _flip(n, rng.randrange(8)) for n in places}

@@ -6,6 +6,7 @@ Files of older checkpoints are deleted, as by an interrupted cleanup: the run mu
 In the end each run must equal the undisturbed one.
 """
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -41,7 +42,7 @@ def _poison(
     chosen = rng.choice(used)
     place = tuple(rng.randrange(size) for size in leaves[chosen].shape)
     leaves[chosen] = leaves[chosen].at[place].set(value)
-    return state.replace(**{part: jax.tree.unflatten(structure, leaves)})
+    return dataclasses.replace(state, **{part: jax.tree.unflatten(structure, leaves)})
 
   return put
 

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 from tools.reliability import report
 
@@ -46,7 +47,7 @@ def interpreter(version: str) -> str | None:
   return None
 
 
-def _run(python: str, version: str, packages: str, tests: list[str]) -> dict[str, str]:
+def _run(python: str, version: str, packages: str, tests: list[str]) -> dict[str, Any]:
   """Makes an environment and runs the tests in it."""
   folder = ENVIRONMENTS / f'{version}-{packages}'
   own = str(folder / 'bin/python')
@@ -89,7 +90,8 @@ def main() -> None:
   flags = parser.parse_args()
   path = report.RESULTS / 'matrix.json'
   before = json.loads(path.read_text(encoding='utf-8'))['found'] if path.exists() else {}
-  results, skipped = {}, []
+  results: dict[str, dict[str, Any]] = {}
+  skipped: list[str] = []
   for name in COMBINATIONS:
     version, packages = name.split('-')
     python = interpreter(version) if name in flags.only else None

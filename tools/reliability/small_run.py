@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 from etils import epath
 
@@ -46,7 +47,7 @@ _NOT_FOR_PEOPLE = r'@ |WARNING: All log messages before absl|[IWE]\d{4} |[IWE]00
 _OF_A_RUN = r'[a-z]+ {2,}\S|step |resuming |.* …$|.*: [\d.]+ s$'
 FILES = ('models/tiny.gin', 'methods/hyperprompt_global.gin', 'runs/finetune.gin')
 # One layer each way, 16 wide; dropout is on, as finetune.gin has it.
-BINDINGS = {
+BINDINGS: dict[str, Any] = {
   'config.Config.emb_dim': 16,
   'config.Config.mlp_dim': 16,
   'config.Config.num_heads': 2,
@@ -179,7 +180,7 @@ class Host:
   def durations(self) -> dict[str, float]:
     """Returns the longest time of each phase, in seconds."""
     longest: dict[str, float] = collections.defaultdict(float)
-    begun = {}
+    begun: dict[str, float] = {}
     for line in self.lines:
       if line.text.startswith('@ begin '):
         begun.setdefault('first', line.at)
@@ -279,11 +280,8 @@ def before_step(
     loop.train_step = act_and_step
     run(loop, state)
 
-  TrainingLoop.run = run_and_act
-  try:
+  with mock.patch.object(TrainingLoop, 'run', run_and_act):
     yield
-  finally:
-    TrainingLoop.run = run
 
 
 # ---- The results of a run ----
@@ -291,7 +289,7 @@ def before_step(
 
 def arrays(model_dir: pathlib.Path, step: int) -> dict[str, LazyArray]:
   """Returns every array of parameters and optimizer, by its path."""
-  result = {}
+  result: dict[str, LazyArray] = {}
   for item in ('params', 'optimizer'):
     folder = Folder(str(model_dir / f'checkpoints/{step}/{item}'))
     described = folder.read(t5x.ORBAX_FILE)
@@ -360,9 +358,11 @@ def differences(model_dir: pathlib.Path, unbroken: pathlib.Path) -> list[str]:
     result.append('other predictions or scores in inference_eval')
   if records(model_dir) != records(unbroken):
     result.append('other metrics')
-  here, there = _other_files(model_dir), _other_files(unbroken)
+  files, other_files = _other_files(model_dir), _other_files(unbroken)
   result += [
-    f'{name} differs' for name in here.keys() | there if here.get(name) != there.get(name)
+    f'{name} differs'
+    for name in files.keys() | other_files
+    if files.get(name) != other_files.get(name)
   ]
   steps = [record['step'] for record in records(model_dir) if 'train/loss' in record]
   if steps != [*range(1, STEPS + 1)]:

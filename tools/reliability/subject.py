@@ -62,7 +62,7 @@ def announce_phases() -> None:
     loop.train_step = _first_announced('compile', loop.train_step)
     return run(loop, state)
 
-  TrainingLoop.run = run_announced
+  TrainingLoop.run = run_announced  # type: ignore[method-assign]
   for owner, name, phase in (
     (Checkpointer, 'restore_latest', 'resume'),
     (Checkpointer, 'save', 'save'),

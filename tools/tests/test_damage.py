@@ -8,6 +8,7 @@ import random
 import re
 import sys
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +122,7 @@ def test_a_sum_is_that_of_the_words_weighted_by_their_places(dtype):
 
 
 def test_sums_name_the_arrays_that_differ():
-  tree = {'a': jnp.arange(4.0), 'b': {'c': jnp.ones((2, 3))}}
+  tree: dict[str, Any] = {'a': jnp.arange(4.0), 'b': {'c': jnp.ones((2, 3))}}
   sums = sums_by_path(tree)
   assert differing(tree, sums) == []
   changed = {**tree, 'b': {'c': tree['b']['c'].at[1, 2].set(jnp.nextafter(1.0, 2.0))}}
@@ -142,8 +143,10 @@ def leave_behind(file):
     await future
   except BaseException as error:
     raise Exception('nobody hears') from error"""
-  names = {}
+  names: dict[str, Any] = {}
   exec(compile(code, file, 'exec'), names)
+  promise: Any
+  future: Any
   promise, future = ts.Promise.new()
   loop = asyncio.new_event_loop()
   task = loop.create_task(names['read'](future))

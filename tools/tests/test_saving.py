@@ -1,6 +1,7 @@
 """Saving a checkpoint does not let memory grow."""
 
 import contextlib
+import dataclasses
 import gc
 
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ def test_a_save_leaves_nothing_in_memory(tmp_path):
     checkpointer.start(state, None)
     lists = []
     for step in range(2, 10):
-      checkpointer.save(state.replace(step=jnp.int32(step)), data)
+      checkpointer.save(dataclasses.replace(state, step=jnp.int32(step)), data)
       checkpointer.wait()
       gc.collect()
       lists.append(sum(type(x) is list for x in gc.get_objects()))

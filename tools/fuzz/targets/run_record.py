@@ -6,17 +6,15 @@ import pathlib
 from hyperprompt_jax.checkpoints import record
 from tools.fuzz.case import Target
 
-_RUN = {
+_RUN: dict[str, object] = {
   'task_list': ['copy', 'last'],
   'data': {'BATCH_SIZE': 4, 'TASK_FEATURE_LENGTHS': {'inputs': 8, 'targets': 8}},
   'num_data_shards': 1,
   'initial_step': 0,
   'base': {'path': 'base', 'fingerprint': '0123456789abcdef'},
 }
-SEEDS = tuple(
-  json.dumps(run).encode()
-  for run in (_RUN, {**_RUN, 'base': None}, {'task_list': [], 'data': {}, 'base': None})
-)
+_EMPTY: dict[str, object] = {'task_list': [], 'data': {}, 'base': None}
+SEEDS = tuple(json.dumps(run).encode() for run in (_RUN, {**_RUN, 'base': None}, _EMPTY))
 
 
 def _run(case: bytes, folder: pathlib.Path) -> None:

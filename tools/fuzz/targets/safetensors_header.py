@@ -27,7 +27,7 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
     content = len(content).to_bytes(8, 'little') + content + _BYTES
   path = folder / huggingface.WEIGHTS_FILE
   path.write_bytes(content)
-  for name, array in huggingface._open_file(path).items():
+  for name, array in huggingface.open_file(path).items():
     assert array.nbytes <= len(_BYTES) or array.nbytes <= len(content), name
     array.read()
 
