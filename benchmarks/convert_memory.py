@@ -23,7 +23,8 @@ import time
 import numpy as np
 
 from hyperprompt_jax.checkpoints.differences import by_path
-from hyperprompt_jax.checkpoints.formats import huggingface
+from hyperprompt_jax.checkpoints.formats import huggingface, huggingface_config
+from hyperprompt_jax.checkpoints.formats.huggingface_names import their_name
 from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
@@ -40,7 +41,7 @@ def make_folder(folder: pathlib.Path, config: Config) -> None:
   shards: list[dict[str, tuple[int, ...]]] = [{}]
   size = 0
   for path, leaf in shapes.items():
-    name, transpose = huggingface.their_name(path)
+    name, transpose = their_name(path)
     nbytes = int(np.prod(leaf.shape)) * 4
     if size + nbytes > SHARD_BYTES:
       shards.append({})
@@ -63,8 +64,8 @@ def make_folder(folder: pathlib.Path, config: Config) -> None:
       out.truncate(8 + len(text) + start)
   index = {'metadata': {}, 'weight_map': places}
   (folder / huggingface.INDEX_FILE).write_text(json.dumps(index))
-  described = huggingface.described(config, 'float32')
-  (folder / huggingface.CONFIG_FILE).write_text(json.dumps(described))
+  described = huggingface_config.described(config, 'float32')
+  (folder / huggingface_config.CONFIG_FILE).write_text(json.dumps(described))
 
 
 def measure(path: pathlib.Path, output: pathlib.Path, to: str) -> str:

@@ -1,4 +1,4 @@
-"""The loss of a token."""
+"""The loss of a token, and the likelihood of a text."""
 
 import jax
 import jax.numpy as jnp
@@ -36,3 +36,15 @@ def cross_entropy(
     loss = high * loss + low * others - entropy
   z_term = z_loss * jnp.square(log_z)
   return loss + z_term, z_term
+
+
+def log_likelihood(logits: Array, targets: Array, weights: Array) -> Array:
+  """Returns the log likelihood of each row's targets, `[B]` float32.
+
+  Args:
+    logits: are the network's outputs, `[B, Q, V]` float32.
+    targets: are the tokens, `[B, Q]` int32.
+    weights: are 1 for tokens that count, and 0 for padding, `[B, Q]`.
+  """
+  loss, _ = cross_entropy(logits, targets, label_smoothing=0.0, z_loss=0.0)
+  return -jnp.sum(loss * weights, axis=1)

@@ -12,8 +12,9 @@ from flax.linen import partitioning as nn_partitioning
 
 from hyperprompt_jax import decoding
 from hyperprompt_jax.configuration.objects import ObjectSettings
-from hyperprompt_jax.losses import cross_entropy
+from hyperprompt_jax.losses import cross_entropy, log_likelihood
 from hyperprompt_jax.methods import Conditioning, Method, by_segment, within_budget
+from hyperprompt_jax.methods.parameters import with_last_tasks
 from hyperprompt_jax.nn import backend, statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.config import Config
@@ -72,7 +73,9 @@ class Model:
   def _apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
     return self.module.apply({'params': params}, *args, **kwargs)
 
-  def encode(self, params: Params, conditioning: Conditioning, batch: Batch) -> Any:
+  def encode(
+    self, params: Params, conditioning: Conditioning, batch: Batch, **kwargs: Any
+  ) -> Any:
     """Returns the encoder's output of inputs that are not packed, without dropout."""
     return self._apply(
       params,
@@ -81,6 +84,7 @@ class Model:
       conditioning,
       enable_dropout=False,
       method=Transformer.encode,
+      **kwargs,
     )
 
   def init_variables(self, rng: Array) -> Mapping[str, Any]:
@@ -116,7 +120,8 @@ class Model:
     fresh = variables.get('params', {}).get('method', {})
     if not fresh:
       return backbone
-    return {**backbone, 'method': jax.tree.map(_extended, known, fresh) if known else fresh}
+    method = jax.tree.map(with_last_tasks, known, fresh) if known else fresh
+    return {**backbone, 'method': method}
 
   def param_shapes(self) -> Params:
     """Returns the parameters' shapes and dtypes, without allocating memory."""
@@ -237,24 +242,14 @@ class Model:
       batch: holds `encoder_input_tokens` `[B, K]` and `task_ids` `[B, 1]`, int32. Its rows
         are not packed.
     """
-    _, sown = self.module.apply(
-      {'params': params},
-      batch['encoder_input_tokens'],
-      batch['task_ids'],
-      conditioning,
-      enable_dropout=False,
-      method=Transformer.encode,
-      mutable=[statistics.COLLECTION],
-    )
+    _, sown = self.encode(params, conditioning, batch, mutable=[statistics.COLLECTION])
     return statistics.collect(sown[statistics.COLLECTION]['encoder'])
 
   def score(self, params: Params, conditioning: Conditioning | None, batch: Batch) -> Array:
     """Returns the log likelihood of each row's targets, `[B]` float32."""
     logits = self.logits(params, batch, conditioning=conditioning)
-    loss, _ = cross_entropy(
-      logits, batch['decoder_target_tokens'], label_smoothing=0.0, z_loss=0.0
-    )
-    return -jnp.sum(loss * batch['decoder_loss_weights'], axis=1)
+    targets, weights = batch['decoder_target_tokens'], batch['decoder_loss_weights']
+    return log_likelihood(logits, targets, weights)
 
   def rank(
     self, params: Params, conditioning: Conditioning | None, batch: Batch, labels: Array
@@ -277,7 +272,7 @@ class Model:
     encoded = self.encode(params, conditioning, batch)
     labels = jnp.broadcast_to(labels, (inputs.shape[0], *labels.shape[-2:]))
 
-    def log_likelihood(targets: Array) -> Array:
+    def of_label(targets: Array) -> Array:
       logits = self._apply(
         params,
         encoded,
@@ -288,10 +283,9 @@ class Model:
         enable_dropout=False,
         method=Transformer.decode,
       )
-      loss, _ = cross_entropy(logits, targets, label_smoothing=0.0, z_loss=0.0)
-      return -jnp.sum(loss * (targets > 0), axis=1)
+      return log_likelihood(logits, targets, targets > 0)
 
-    return jax.vmap(log_likelihood, in_axes=1, out_axes=1)(labels)
+    return jax.vmap(of_label, in_axes=1, out_axes=1)(labels)
 
   @property
   def cache_batch_axis(self) -> int:
@@ -393,15 +387,6 @@ class Model:
     tokens, _ = self.decode_fn(step, cache, settings)
     # Beam search returns several candidates, the best one first.
     return tokens if tokens.ndim == 2 else tokens[:, 0]
-
-
-def _extended(known: Array, fresh: Array) -> Array:
-  """Returns `known`, extended by the last rows of `fresh` on the axis that is shorter."""
-  for axis, (rows, all_rows) in enumerate(zip(known.shape, fresh.shape, strict=True)):
-    if rows != all_rows:
-      new = jax.lax.slice_in_dim(fresh, rows, None, axis=axis)
-      return jnp.concatenate([known, new], axis)
-  return known
 
 
 # JAX traces one function once for each mesh, and tracing a network takes seconds: a run

@@ -12,6 +12,8 @@ from etils import epath
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints import folded, folders, model_card, stablehlo
 from hyperprompt_jax.checkpoints.formats import bundle, huggingface, t5x, t5x_gin
+from hyperprompt_jax.checkpoints.formats.huggingface_config import check_writable
+from hyperprompt_jax.checkpoints.formats.huggingface_names import FOLDED
 from hyperprompt_jax.checkpoints.lazy import cast, checked_finite
 from hyperprompt_jax.checkpoints.source import OF_RUNS, Source, open_source
 from hyperprompt_jax.configuration import recorded, run_folder
@@ -70,7 +72,7 @@ def convert(
     source = source.with_vocabulary(vocab_size)
   source = _cast(source, dtype)
   if to == HUGGING_FACE:
-    (folded.check_foldable if prompts else huggingface.check_writable)(config)
+    (folded.check_foldable if prompts else check_writable)(config)
   nonfinite: set[str] = set()
   source = _checked_finite(source, nonfinite, keep_nonfinite)
   with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
@@ -104,7 +106,7 @@ def _with_method(
     return source.without_method(), None
   if not source.method_paths:
     return source, None
-  if source.method_paths[0].startswith(huggingface.FOLDED):
+  if source.method_paths[0].startswith(FOLDED):
     raise UserError(
       f'{source.path} holds prompts that were exported, from which no method can be made '
       'again: --drop_method converts the network without them'

@@ -10,12 +10,14 @@ import jax
 import numpy as np
 
 from hyperprompt_jax.checkpoints.differences import by_path, check_same_parameters
-from hyperprompt_jax.checkpoints.formats import huggingface
 from hyperprompt_jax.checkpoints.formats.huggingface_config import (
   PROMPTED_CLASS,
   PROMPTED_T5,
   T5,
+  check_writable,
+  described,
 )
+from hyperprompt_jax.checkpoints.formats.huggingface_names import EMBEDDING, FOLDED
 from hyperprompt_jax.checkpoints.identity import method_of, network_of
 from hyperprompt_jax.checkpoints.lazy import LazyArray, arranged, in_memory, load
 from hyperprompt_jax.checkpoints.source import METHOD, Source
@@ -28,7 +30,7 @@ from hyperprompt_jax.nn.insertion import Conditioning, LayerConditioning
 STACKS = ('encoder', 'decoder')
 # The modelling file, which is a module here so that it is checked, and is never imported.
 _MODELLING = 'modeling_hyperprompt'
-_CODE = pathlib.Path(huggingface.__file__).with_name(f'{_MODELLING}.py')
+_CODE = pathlib.Path(__file__).parent / 'formats' / f'{_MODELLING}.py'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def fold(source: Source, record: RecordedRun) -> Folded:
     of_stack = dict(_layers(layers))
     for number, prompts in of_stack.items():
       for name, array in prompts.items():
-        path = f'{huggingface.FOLDED}{stack}/layers_{number}/{name}'
+        path = f'{FOLDED}{stack}/layers_{number}/{name}'
         arrays[path] = in_memory(array)
     if of_stack:
       first = min(of_stack)
@@ -92,7 +94,7 @@ def fold(source: Source, record: RecordedRun) -> Folded:
         'logit_offset': 'logit_offset' in of_stack[first],
       }
   if (inputs := conditioning.input_prompts) is not None:
-    arrays[f'{huggingface.FOLDED}input_prompts'] = in_memory(np.asarray(inputs))
+    arrays[f'{FOLDED}input_prompts'] = in_memory(np.asarray(inputs))
     settings['input_prompt_length'] = inputs.shape[1]
   return Folded(arrays, settings)
 
@@ -117,7 +119,7 @@ def condition(source: Source, record: RecordedRun) -> Conditioning:
   method = method_of(source.path, record.network)
   model = Model(network, method, tuple(record.task_list))
   shapes = by_path(model.param_shapes())
-  needed = lambda path: path.startswith(METHOD) or path == huggingface.EMBEDDING
+  needed = lambda path: path.startswith(METHOD) or path == EMBEDDING
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   wanted = {
     path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
@@ -136,8 +138,8 @@ def check_foldable(config: Config) -> None:
   Raises:
     UserError: if not.
   """
-  huggingface.check_writable(config)
-  kind = huggingface.described(config, 'float32')['model_type']
+  check_writable(config)
+  kind = described(config, 'float32')['model_type']
   if kind != T5:
     raise UserError(
       f'the network is that of {kind}, and prompts are exported with that of {T5} alone: '

@@ -19,6 +19,7 @@ from hyperprompt_jax.checkpoints.formats import (
   t5x,
   t5x_gin,
 )
+from hyperprompt_jax.checkpoints.formats.huggingface_names import EMBEDDING, OUTPUT_LAYER
 from hyperprompt_jax.checkpoints.frozen import FOLDER, Base, check_fingerprint, where
 from hyperprompt_jax.checkpoints.identity import network_of
 from hyperprompt_jax.checkpoints.lazy import LazyArray, cast, unrolled, with_rows
@@ -35,7 +36,7 @@ METHOD = 'method/'
 # Fields of a configuration that a run chooses, whatever checkpoint it starts from.
 OF_RUNS = ('dropout_rate', 'dtype', 'scan_layers', 'remat_policy')
 # The axis of the vocabulary.
-VOCABULARY_AXES = {huggingface.EMBEDDING: 0, huggingface.OUTPUT_LAYER: 1}
+VOCABULARY_AXES = {EMBEDDING: 0, OUTPUT_LAYER: 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Source:
         )
       return self._shape(path)
 
-    vocab_size, emb_dim = shape(huggingface.EMBEDDING)
+    vocab_size, emb_dim = shape(EMBEDDING)
     bias_per_layer = 'encoder/layers_0/relpos_bias/rel_embedding' in self.arrays
     own = 'layers_0/' if bias_per_layer else ''
     num_heads, _ = shape(f'encoder/{own}relpos_bias/rel_embedding')
@@ -177,7 +178,7 @@ class Source:
       head_dim=shape('encoder/layers_0/attention/query/kernel')[1] // num_heads,
       mlp_dim=shape(f'encoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel')[1],
       mlp_activations=('gelu', 'linear') if gated else ('relu',),
-      logits_via_embedding=huggingface.OUTPUT_LAYER not in self.arrays,
+      logits_via_embedding=OUTPUT_LAYER not in self.arrays,
       position_bias_per_layer=bias_per_layer,
     )
 

@@ -72,3 +72,12 @@ def task_prompts(
     prompt=length,
     embed=embedding.shape[1],
   )
+
+
+def with_last_tasks(known: Array, fresh: Array) -> Array:
+  """Returns `known`, extended by the last rows of `fresh` on the axis that is shorter."""
+  for axis, (rows, all_rows) in enumerate(zip(known.shape, fresh.shape, strict=True)):
+    if rows != all_rows:
+      new = jax.lax.slice_in_dim(fresh, rows, None, axis=axis)
+      return jnp.concatenate([known, new], axis)
+  return known

@@ -3,23 +3,17 @@
 import dataclasses
 import functools
 import json
-import math
-import resource
 import shutil
 
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-import safetensors.numpy
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.checkpoints.differences import by_path
-from hyperprompt_jax.checkpoints.formats import huggingface
 from hyperprompt_jax.checkpoints.initial import open_for
 from hyperprompt_jax.checkpoints.lazy import in_memory
 from hyperprompt_jax.checkpoints.source import open_source
-from hyperprompt_jax.configuration import static
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import parameters
 from hyperprompt_jax.model import Model
@@ -27,51 +21,16 @@ from hyperprompt_jax.nn.stacking import unstack_layers
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training.settings import InitialCheckpoint
 from hyperprompt_jax.training.train_step import abstract_params
-from tests import published, tiny, tiny_run
-
-STEP = published.STEP
-NETWORK = {**published.NETWORK, 'methods.HyperPromptGlobal.prompt_length': 2}
-MTL = ('models/tiny.gin', 'methods/mtl.gin', 'runs/finetune.gin')
-
-
-@pytest.fixture(scope='module')
-def source(tmp_path_factory):
-  """A native T5X checkpoint of the network. Read only."""
-  return published.t5x(tmp_path_factory.mktemp('t5x'))
-
-
-def arguments(folder, path, *more, files=tiny_run.FILES, network=NETWORK, **macros):
-  macros = {'INITIAL_CHECKPOINT_PATH': str(path), 'TRAIN_STEPS_RELATIVE': 1, **macros}
-  without = ['TRAIN_STEPS'] if 'TRAIN_STEPS' not in macros else []
-  return tiny_run.train_arguments(
-    folder, *more, files=files, network=network, without=without, **macros
-  )
-
-
-def train(folder, path, *more, **kwargs):
-  """A run that moves nothing, and is not evaluated."""
-  macros = {
-    'MIXTURE_OR_TASK_NAME': tiny_run.UNSCORED,
-    'EVAL_STEPS': 0,
-    'LEARNING_RATE': 0.0,
-  }
-  args = arguments(folder, path, *more, **{**macros, **kwargs})
-  assert cli.main(args) == 0
-  return folder
-
-
-def mtl(folder, path, **kwargs):
-  return train(folder, path, files=MTL, network=published.NETWORK, **kwargs)
-
-
-def params_of(folder, step):
-  with ocp.StandardCheckpointer() as checkpointer:
-    tree = checkpointer.restore(folder / f'checkpoints/{step}/params')
-  return {path: np.asarray(x) for path, x in by_path(tree).items()}
-
-
-def backbone_of(path):
-  return published.values(open_source(str(path)).without_method().arrays)
+from tests import published, tiny
+from tests.checkpoints.started import (
+  STEP,
+  arguments,
+  backbone_of,
+  mistake,
+  mtl,
+  params_of,
+  train,
+)
 
 
 def test_the_backbone_is_the_checkpoints_and_the_method_is_fresh(
@@ -190,15 +149,6 @@ def test_a_frozen_backbone_is_the_checkpoint_itself(source, tmp_path, compile_on
 TO_T5X = ('--to=t5x', '--output={}/converted')
 
 
-def mistake(capsys, args):
-  capsys.readouterr()
-  assert cli.main(args) == 2
-  out, err = capsys.readouterr()
-  assert out == '' and 'Traceback' not in err
-  message = err[err.index('hyperprompt: ') :]
-  return message.rstrip('\n')
-
-
 @pytest.mark.slow(held_by='test_rows_dtype_and_vocabulary')
 def test_a_resized_vocabulary(source, tmp_path, compile_once, capsys):
   arrays = open_source(str(source)).with_vocabulary(300).arrays
@@ -287,154 +237,3 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
   line = mistake(capsys, arguments(folder, source, *more, **macros))
   assert expected in line and '\n' not in line
   assert not folder.exists()
-
-
-# ---- convert ----
-
-
-def convert(capsys, path, output, *more):
-  capsys.readouterr()
-  args = ['convert', f'--input={path}', f'--output={output}', *more, '--json']
-  assert cli.main(args) == 0
-  return json.loads(capsys.readouterr().out)
-
-
-def test_from_t5x_through_a_run_to_t5x_and_to_the_byte(
-  source, tmp_path, compile_once, capsys
-):
-  run = mtl(tmp_path / 'run', source)
-  report = convert(capsys, run, tmp_path / 'out', '--to=t5x')
-  assert report['step'] == STEP + 1
-  assert report['checkpoint'] == str(tmp_path / f'out/checkpoint_{STEP + 1}')
-  published.assert_same(backbone_of(report['checkpoint']), backbone_of(source))
-  # Its own gin file describes it: no other model's is needed, nor is that one named.
-  model = static.Configuration()
-  model.add_file(report['checkpoint'].rpartition('/')[0] + '/model.gin')
-  for name, value in {**published.NETWORK, 'VOCABULARY': 'bytes'}.items():
-    assert model.values[name] == value
-  again = train(tmp_path / 'again', report['checkpoint'], files=MTL[1:], network={})
-  published.assert_same(backbone_of(again), backbone_of(source))
-
-
-def test_from_hugging_face_through_a_run_to_hugging_face_and_to_the_byte(
-  tmp_path, compile_once, capsys
-):
-  """The folder is enough: size and vocabulary come from it."""
-  model = published.hugging_face(tmp_path / 'model')
-  (model / 'tokenizer_config.json').write_text('{"tokenizer_class": "ByT5Tokenizer"}')
-  run = train(tmp_path / 'run', model, files=MTL[1:], network={})
-  # It goes on without the folder, by the same command.
-  aside = model.rename(tmp_path / 'aside')
-  train(run, model, files=MTL[1:], network={})
-  model = aside.rename(model)
-  convert(capsys, run, tmp_path / 'out', '--to=huggingface')
-  published.assert_same(backbone_of(tmp_path / 'out'), backbone_of(model))
-  config = json.loads((tmp_path / 'out/config.json').read_text())
-  first = json.loads((model / 'config.json').read_text())
-  assert config == first
-  tokenizer = json.loads((tmp_path / 'out/tokenizer_config.json').read_text())
-  assert tokenizer == {'tokenizer_class': 'ByT5Tokenizer'}
-  capsys.readouterr()
-  assert (
-    cli.main(['params', f'--init={model}', '--gin_file=methods/mtl.gin', '--json']) == 0
-  )
-  row = json.loads(capsys.readouterr().out)
-  size = sum(array.size for array in backbone_of(model).values())
-  assert (row['size'], row['backbone']) == ('model', size)
-
-
-def test_a_run_with_a_method_to_t5x_and_to_hugging_face(
-  source, tmp_path, compile_once, capsys
-):
-  run = train(tmp_path / 'run', source)
-  report = convert(capsys, run, tmp_path / 't5x', '--to=t5x')
-  restored = open_source(report['checkpoint'])
-  assert restored.method_paths
-  published.assert_same(
-    published.values(restored.arrays), published.values(open_source(str(run)).arrays)
-  )
-  args = ['convert', f'--input={run}', f'--output={tmp_path / "hf"}', '--to=huggingface']
-  assert cli.main([*args, '--license=mit']) == 0
-  published.assert_same(backbone_of(tmp_path / 'hf'), backbone_of(source))
-  assert (tmp_path / 'hf/README.md').read_text().startswith('---\nlicense: mit\n')
-  assert (tmp_path / 'hf/modeling_hyperprompt.py').is_file()
-  args = ['convert', f'--input={report["checkpoint"]}', f'--output={tmp_path / "hf2"}']
-  args.append('--to=huggingface')
-  assert 'no record of it: convert the run' in mistake(capsys, args)
-  assert cli.main([*args, '--drop_method']) == 0
-  published.assert_same(backbone_of(tmp_path / 'hf2'), backbone_of(source))
-
-
-def test_values_that_are_not_finite_are_refused_unless_they_are_asked_for(tmp_path, capsys):
-  model = published.hugging_face(tmp_path / 'model')
-  file = model / 'model.safetensors'
-  arrays = safetensors.numpy.load_file(file)
-  name = 'encoder.final_layer_norm.weight'
-  arrays[name][3] = math.nan
-  safetensors.numpy.save_file(arrays, file, metadata={'format': 'pt'})
-  args = ['convert', f'--input={model}', f'--output={tmp_path / "out"}', '--to=t5x']
-  expected = 'encoder/encoder_norm/scale has values that are not finite'
-  assert expected in mistake(capsys, args)
-  assert not (tmp_path / 'out').exists()
-  assert cli.main([*args, '--keep_nonfinite']) == 0
-  err = capsys.readouterr().err
-  assert (
-    err == f'WARNING: {model} has values that are not finite in {expected.split()[0]}\n'
-  )
-
-
-def test_rows_dtype_and_vocabulary(source, tmp_path, capsys):
-  more = ('--to=huggingface', '--vocab_size=320', '--dtype=bfloat16')
-  report = convert(capsys, source, tmp_path / 'hf', *more)
-  assert report['config']['vocab_size'] == 320
-  restored = backbone_of(tmp_path / 'hf')
-  assert {str(x.dtype) for x in restored.values()} == {'bfloat16'}
-  assert restored[huggingface.EMBEDDING].shape == (320, 16)
-  (tmp_path / 'hf/spiece.model').write_bytes(b'pieces')
-  convert(capsys, tmp_path / 'hf', tmp_path / 't5x', '--to=t5x', '--vocab_size=384')
-  assert (tmp_path / 't5x/spiece.model').read_bytes() == b'pieces'
-  assert (
-    f"VOCABULARY = '{tmp_path}/t5x/spiece.model'"
-    in (tmp_path / 't5x/model.gin').read_text()
-  )
-
-
-@pytest.mark.parametrize(
-  ('more', 'expected'),
-  [
-    (('--to=tf',), "invalid choice: 'tf'"),
-    (('--to=t5x', '--vocab_size=0'), '--vocab_size must be a positive integer'),
-    (('--to=t5x', '--gin.TRAIN_STEPS=3'), 'convert takes no gin bindings'),
-    ((), 'required: --to'),
-  ],
-)
-def test_arguments_that_cannot_be(source, tmp_path, capsys, more, expected):
-  args = ['convert', f'--input={source}', f'--output={tmp_path / "out"}', *more]
-  assert expected in mistake(capsys, args)
-  assert [*tmp_path.iterdir()] == []
-
-
-def test_nothing_is_left_half_written(source, tmp_path, capsys):
-  path = shutil.copytree(source, tmp_path / source.name)
-  chunk = path / 'target.decoder.decoder_norm.scale/0'
-  chunk.write_bytes(chunk.read_bytes()[:5])
-  for to in ('t5x', 'huggingface'):
-    args = ['convert', f'--input={path}', f'--output={tmp_path / "out"}', f'--to={to}']
-    assert 'decoder_norm/scale is incomplete or damaged' in mistake(capsys, args)
-    assert [p.name for p in tmp_path.iterdir()] == [source.name]
-  args = ['convert', f'--input={source}', f'--output={path}', '--to=t5x']
-  assert 'exists already' in mistake(capsys, args)
-
-
-def test_a_disk_that_is_full(source, tmp_path, capsys):
-  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  for to in ('t5x', 'huggingface'):
-    args = ['convert', f'--input={source}', f'--output={tmp_path / "out"}', f'--to={to}']
-    # A limit on the size of files stands for the disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
-    try:
-      line = mistake(capsys, args)
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert f'--output {tmp_path / "out"} cannot be written' in line and '\n' not in line
-    assert [*tmp_path.iterdir()] == []

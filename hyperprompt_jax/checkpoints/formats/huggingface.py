@@ -21,13 +21,11 @@ from hyperprompt_jax.checkpoints.formats.huggingface_config import (
   CONFIG_FILE,
   T5,
   Described,
-  check_writable,
   described,
   read_json,
 )
 from hyperprompt_jax.checkpoints.formats.huggingface_names import (
   EMBEDDING,
-  FOLDED,
   OUTPUT_LAYER,
   our_path,
   their_name,
@@ -41,18 +39,6 @@ from hyperprompt_jax.checkpoints.storage import (
 )
 from hyperprompt_jax.errors import UserError, reason_of
 from hyperprompt_jax.nn.config import Config
-
-__all__ = [
-  'CONFIG_FILE',
-  'EMBEDDING',
-  'FOLDED',
-  'OUTPUT_LAYER',
-  'check_writable',
-  'described',
-  'read',
-  'their_name',
-  'write',
-]
 
 WEIGHTS_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from safetensors.numpy import save_file
 
-from hyperprompt_jax.checkpoints.formats import huggingface
+from hyperprompt_jax.checkpoints.formats import huggingface, huggingface_config
 from hyperprompt_jax.checkpoints.source import open_source
 from tools.fuzz.case import Target
 
@@ -23,7 +23,7 @@ def _run(case: bytes, folder: pathlib.Path) -> None:
   weights = folder / huggingface.WEIGHTS_FILE
   if not weights.exists():
     save_file(WEIGHTS, weights)
-  (folder / huggingface.CONFIG_FILE).write_bytes(case)
+  (folder / huggingface_config.CONFIG_FILE).write_bytes(case)
   source = open_source(str(folder))
   assert source.config is not None
   source.check_depth(source.config)

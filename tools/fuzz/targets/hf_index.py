@@ -3,7 +3,7 @@
 import pathlib
 import shutil
 
-from hyperprompt_jax.checkpoints.formats import huggingface
+from hyperprompt_jax.checkpoints.formats import huggingface, huggingface_config
 from hyperprompt_jax.checkpoints.source import open_source
 from tools.fuzz.case import Target
 
@@ -12,7 +12,7 @@ SEEDS = ((_GOLDEN / huggingface.INDEX_FILE).read_bytes(),)
 
 
 def _run(case: bytes, folder: pathlib.Path) -> None:
-  if not (folder / huggingface.CONFIG_FILE).exists():
+  if not (folder / huggingface_config.CONFIG_FILE).exists():
     shutil.copytree(_GOLDEN, folder, dirs_exist_ok=True)
   (folder / huggingface.INDEX_FILE).write_bytes(case)
   for array in open_source(str(folder)).arrays.values():
