@@ -46,7 +46,7 @@ study: .venv/installed
 study-report: .venv/installed
 	$(BIN)/python -m studies.report
 
-# Tries kills, damaged checkpoints and broken disks for half an hour, and writes
+# Tries kills, damaged checkpoints and broken disks for about an hour, and writes
 # docs/reference/reliability.md. Some disks need root and are left out otherwise.
 SEED ?= 0
 chaos: .venv/installed
