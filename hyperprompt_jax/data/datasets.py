@@ -1,16 +1,14 @@
-"""Checks of a mixture, its validation batches, and rows in the order of their lengths."""
+"""Checks of a mixture, its validation rows, and rows in the order of their lengths."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import seqio
-import tensorflow as tf
 
 import hyperprompt_tasks
-from hyperprompt_jax.data import features, splits
+from hyperprompt_jax.data import splits
 from hyperprompt_jax.data.access import Access
+from hyperprompt_jax.data.rows import Rows
 from hyperprompt_jax.errors import UserError
-
-Lengths = Mapping[str, int]
 
 
 def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
@@ -50,36 +48,36 @@ def check_targets(name: str, split: str, access: Access) -> None:
       )
 
 
-def validation_datasets(
-  name: str,
-  access: Access,
-  *,
-  batch_size: int,
-  num_batches: int,
-  split: str = 'validation',
-) -> dict[str, tf.data.Dataset]:
-  """Returns the first batches of a split of each task of a mixture, in their order.
+def validation_rows(
+  name: str, access: Access, *, limit: int | None, split: str = 'validation'
+) -> dict[str, Rows]:
+  """Returns the first rows of a split of each task of a mixture, in their order.
 
   Args:
     name: names the task or mixture.
     access: says how examples are had, and to which lengths they are cut.
-    batch_size: is the number of rows of a batch; the last one may have fewer.
-    num_batches: is the largest number of batches.
+    limit: is the largest number of rows of a task; None for no limit.
     split: names the split of the tasks that have it.
 
   Returns:
-    Batches by the name of the SeqIO task.
+    Rows by the name of the SeqIO task.
   """
-  converter = features.ConditionedEncDecFeatureConverter()
   tasks = [
     task
     for task in seqio.get_subtasks(seqio.get_mixture_or_task(name))
     if split in task.splits
   ]
-  examples = splits.datasets(tasks, split, access, access.lengths)
+  opened = splits.open_splits(tasks, split, access)
   return {
-    task: converter.batches(dataset, access.lengths, batch_size).take(num_batches)
-    for task, dataset in examples.items()
+    task.name: Rows.of_examples(opened[task.name], access.lengths, limit)
+    if task.name in opened
+    else Rows.of_stream(
+      splits.stream(task, split, access, access.lengths)
+      .take(-1 if limit is None else limit)
+      .as_numpy_iterator(),
+      access.lengths,
+    )
+    for task in tasks
   }
 
 

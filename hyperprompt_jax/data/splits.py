@@ -60,11 +60,25 @@ def datasets(
   return {
     task.name: as_dataset(opened[task.name], lengths)
     if task.name in opened
-    else task.get_dataset(
-      lengths and dict(lengths), split=split, shuffle=False, use_cached=access.use_cached
-    )
+    else stream(task, split, access, lengths)
     for task in tasks
   }
+
+
+def stream(
+  task: seqio.Task, split: str, access: Access, lengths: Mapping[str, int] | None
+) -> tf.data.Dataset:
+  """Returns a split of a task through its own pipeline, in its order.
+
+  Args:
+    task: has the split.
+    split: names it.
+    access: says whether SeqIO's cache is read.
+    lengths: gives the lengths to which features are cut; None cuts none.
+  """
+  return task.get_dataset(
+    lengths and dict(lengths), split=split, shuffle=False, use_cached=access.use_cached
+  )
 
 
 def as_dataset(examples: Examples, lengths: Mapping[str, int] | None) -> tf.data.Dataset:
@@ -77,9 +91,8 @@ def as_dataset(examples: Examples, lengths: Mapping[str, int] | None) -> tf.data
       columns[feature] = tf.RaggedTensor.from_row_lengths(flat, length)
     else:
       columns[feature] = _tensor(examples.columns.values(feature, rows))
-  return tf.data.Dataset.range(len(rows)).map(
-    lambda row: {feature: column[row] for feature, column in columns.items()}
-  )
+  # A function that maps numbers to rows would have to be traced, for each task.
+  return tf.data.Dataset.from_tensor_slices(columns)
 
 
 def _tensor(values: Values) -> Any:

@@ -15,6 +15,8 @@ from etils import epath
 import hyperprompt_tasks
 from hyperprompt_jax.data import datasets, features, splits
 from hyperprompt_jax.data.access import Access
+from hyperprompt_jax.data.examples import Examples
+from hyperprompt_jax.data.rows import Rows
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation.scores import AVERAGE
 from hyperprompt_jax.model import Batch, Model
@@ -119,17 +121,19 @@ class Evaluator:
     self._rank = jax.jit(model.rank, out_shardings=everywhere)
 
   @functools.cached_property
-  def _losses(self) -> Mapping[str, tf.data.Dataset]:
-    """The batches for the loss of each task, opened when they are first needed."""
+  def _losses(self) -> Mapping[str, Rows]:
+    """The rows for the loss of each task, opened when they are first needed."""
     if not self._evaluation.steps:
       return {}
-    return datasets.validation_datasets(
-      self._name,
-      self._access,
-      batch_size=self._batch_size,
-      num_batches=self._evaluation.steps,
-      split=self._split,
+    limit = self._evaluation.steps * self._batch_size
+    return datasets.validation_rows(
+      self._name, self._access, limit=limit, split=self._split
     )
+
+  @functools.cached_property
+  def _opened(self) -> Mapping[str, Examples]:
+    """The splits of the tasks that are scored, as far as they can be materialised."""
+    return splits.open_splits(self._eval_tasks, self._split, self._access)
 
   @functools.cached_property
   def _evaluator(self) -> seqio.Evaluator:
@@ -137,14 +141,10 @@ class Evaluator:
     if self._log_dir:
       with writing(self._log_dir):
         epath.Path(self._log_dir).mkdir(parents=True, exist_ok=True)  # SeqIO does not
-    opened = splits.open_splits(self._eval_tasks, self._split, self._access)
-    with splits.read_by_seqio(opened):
+    with splits.read_by_seqio(self._opened):
       evaluator = seqio.Evaluator(
         self._name,
-        # Examples are cut to these lengths: checks of them would take seconds to build.
-        feature_converter=features.ConditionedEncDecFeatureConverter(
-          apply_length_check=False
-        ),
+        feature_converter=_NoConverter(),
         eval_split=self._split,
         use_cached=self._access.use_cached,
         sequence_length=dict(self._access.lengths),
@@ -154,6 +154,17 @@ class Evaluator:
       )
     self._failures = metric_guard.guard(evaluator, self._names)
     return evaluator
+
+  @functools.cached_property
+  def _rows(self) -> Mapping[str, Rows]:
+    """The rows that are answered, of each task: those that SeqIO's evaluator has read."""
+    lengths, limit = self._access.lengths, self._evaluation.num_examples
+    return {
+      task: Rows.of_examples(self._opened[task], lengths, limit)
+      if task in self._opened
+      else Rows.of_stream(dataset.as_numpy_iterator(), lengths)
+      for task, dataset in self._evaluator.cached_task_datasets.items()
+    }
 
   def evaluate(self, params: Any, step: int) -> Results:
     """Evaluates one state of the parameters.
@@ -165,7 +176,7 @@ class Evaluator:
     params = self._gather(params)
     # The hypernetworks run here, once, unless the mixture has too many tasks.
     conditioning = self._fold(params)
-    losses = {name: self._mean_loss(params, ds) for name, ds in self._losses.items()}
+    losses = {name: self._mean_loss(params, x) for name, x in self._losses.items()}
     metrics: Mapping[str, Mapping[str, float]] = {}
     failures: list[hyperprompt_tasks.MetricError] = []
     if self._eval_tasks:
@@ -184,10 +195,11 @@ class Evaluator:
       failures=failures,
     )
 
-  def _mean_loss(self, params: Any, dataset: tf.data.Dataset) -> float:
+  def _mean_loss(self, params: Any, rows: Rows) -> float:
     loss = tokens = 0.0
-    for batch in dataset.as_numpy_iterator():
+    for start in range(0, len(rows), self._batch_size):
       self._between_batches()
+      batch = rows.batch(np.arange(len(rows))[start : start + self._batch_size])
       _, sums = self._loss(params, self._put(batch))
       loss, tokens = loss + float(sums['loss']), tokens + float(sums['tokens'])
     return loss / max(tokens, 1.0)
@@ -195,37 +207,33 @@ class Evaluator:
   def _predict_all(
     self, params: Any, conditioning: Any, dataset: tf.data.Dataset
   ) -> list[tuple[int, list[int]]]:
-    """Decodes an enumerated dataset of model features (SeqIO's `predict_fn`)."""
+    """Decodes the rows of the task that a dataset stands for (SeqIO's `predict_fn`)."""
     results: list[tuple[int, list[int]]] = []
-    labels = self._labels_of(dataset)
-    examples = list(dataset.as_numpy_iterator())
-    count = lambda example: int(np.count_nonzero(example['encoder_input_tokens']))
-    lengths = [count(example) for _, example in examples]
-    for rows in datasets.rows_by_length(lengths, self._batch_size):
+    task = self._task_of(dataset)
+    labels, rows = self._labels.get(task), self._rows[task]
+    _, lengths = rows.tokens['inputs']
+    for numbers in datasets.rows_by_length(lengths.tolist(), self._batch_size):
       self._between_batches()
-      indices = [int(examples[row][0]) for row in rows]
-      length = examples[rows[0]][1]['decoder_target_tokens'].shape[0]
+      batch = rows.batch(np.array(numbers))
       on_devices = self._put(
-        {
-          name: np.stack([examples[row][1][name] for row in rows])
-          for name in ('encoder_input_tokens', features.TASK_IDS)
-        }
+        {name: batch[name] for name in ('encoder_input_tokens', features.TASK_IDS)}
       )
       if labels is None:
+        length = self._access.lengths['targets']
         tokens = np.asarray(
           self._predict(params, conditioning, on_devices, max_decode_length=length)
         )
       else:
         likelihood = self._rank(params, conditioning, on_devices, labels)
         tokens = labels[np.asarray(likelihood).argmax(1)]
-      results.extend(zip(indices, tokens[: len(indices)].tolist(), strict=True))
+      results.extend(zip(numbers, tokens[: len(numbers)].tolist(), strict=True))
     return results
 
-  def _labels_of(self, dataset: tf.data.Dataset) -> np.ndarray | None:
-    """The labels of the task that SeqIO's dataset is of, `[n, q]` int32, if it has any."""
+  def _task_of(self, dataset: tf.data.Dataset) -> str:
+    """The name of the task that a dataset of SeqIO's evaluator stands for."""
     for task, of_task in self._evaluator.cached_model_datasets.items():
       if of_task is dataset:
-        return self._labels.get(task)
+        return task
     raise LookupError('SeqIO evaluates a dataset that it has not made')
 
   def _put(self, batch: Mapping[str, np.ndarray]) -> Batch:
@@ -233,6 +241,16 @@ class Evaluator:
     features.check_task_ids(batch, self._task_list)
     batch = features.cut_padding(features.fill_rows(batch, self._batch_size))
     return self._partitioner.put(batch)
+
+
+class _NoConverter(features.ConditionedEncDecFeatureConverter):
+  """Stands for the model's features, which `Rows` makes without TensorFlow's pipelines."""
+
+  def __call__(
+    self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
+  ) -> tf.data.Dataset:
+    """Returns a dataset of the task's own, which is never read."""
+    return tf.data.Dataset.from_tensors({features.TASK_IDS: 0})
 
 
 class _Logger(seqio.JSONLogger):

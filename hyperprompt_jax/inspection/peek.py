@@ -67,20 +67,15 @@ def peek(
   step = run.step(choice)
   # Before the data is opened: of another benchmark it may have to be downloaded first.
   run.check_step(step)
-  splits = datasets.validation_datasets(
-    name,
-    Access.from_settings(data),
-    batch_size=batch_size,
-    num_batches=-(-num_examples // batch_size),
+  rows_by_task = datasets.validation_rows(
+    name, Access.from_settings(data), limit=num_examples
   )
 
   def batches() -> Iterator[Mapping[str, np.ndarray]]:
-    for name, dataset in splits.items():
+    for name, rows in rows_by_task.items():
       terminal.stderr_console().print(f'looking at {name}')
-      left = num_examples
-      for batch in dataset.as_numpy_iterator():
-        yield {key: x[:left] for key, x in batch.items()}
-        left -= len(batch['task_ids'])
+      for start in range(0, len(rows), batch_size):
+        yield rows.batch(np.arange(len(rows))[start : start + batch_size])
 
   with run.partitioner.activate():
     numbers = look(run.model, run.partitioner, run.restore(step), batches(), batch_size)
