@@ -287,7 +287,7 @@ class _Vocabulary:
   extra_ids: int = hyperprompt_tasks.EXTRA_IDS
 
   def copy(self, folder: epath.Path, to: str) -> None:
-    """Copies the file, with what Hugging Face's readers need to know of it."""
+    """Copies the file, with the settings that Hugging Face's readers need beside it."""
     if self.file:
       shutil.copyfile(self.file, folder / hyperprompt_tasks.HUGGING_FACE_FILE)
     tokenizer: dict[str, Any] = {}

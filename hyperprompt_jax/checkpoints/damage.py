@@ -50,7 +50,7 @@ def reading(where: str, remedy: str = DELETE) -> Iterator[None]:
     reason = re.split(r'\. See full|\[tensorstore_spec|\[source loc', first)[0]
     reason = re.sub(r'^\{\{function_node .*?\}\} ', '', reason)
     reason = reason[:200].strip()
-    # Whoever may read it finds it whole.
+    # The checkpoint is not damaged: a user with permission can read all of it.
     if re.search('permission.denied', str(error), re.IGNORECASE):
       raise UserError(
         f'checkpoint {where} may not be read by this user: {reason}'

@@ -8,12 +8,12 @@ import jax
 from hyperprompt_jax.errors import UserError
 
 MAX_LISTED = 20
-# What the head of a table says.
+# The phrase in the head of a table.
 DIFFERS = 'parameter(s) differ'
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-  """Maps `a/b/c` to each array, or whatever has a shape, of a nested mapping."""
+  """Maps `a/b/c` to each array, or other leaf with a shape, of a nested mapping."""
 
   def name(path) -> str:
     return '/'.join(str(getattr(entry, 'key', entry)) for entry in path)

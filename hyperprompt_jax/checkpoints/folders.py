@@ -47,7 +47,7 @@ class Decided:
 
 
 def decide(path: str) -> Decided:
-  """Decides what a folder is; none of its files is opened.
+  """Decides the kind of a folder; none of its files is opened.
 
   A folder with the files of several kinds is the first of: Hugging Face, bundle, a
   checkpoint of a run, run, T5X.
@@ -63,7 +63,7 @@ def decide(path: str) -> Decided:
   if not os.path.isdir(path):
     raise UserError(f'{path} is no folder: name {_KNOWN}')
   inside = lambda *names: os.path.join(path, *names)
-  # Whatever bears the name: its reader refuses a pipe or a device, unopened.
+  # The name is enough here: the reader refuses a pipe or a device, unopened.
   if os.path.lexists(inside(HUGGING_FACE_CONFIG)):
     return Decided(HUGGING_FACE, path)
   has_record = os.path.lexists(inside(recorded.FILE))

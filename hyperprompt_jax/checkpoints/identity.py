@@ -15,7 +15,7 @@ from hyperprompt_jax.errors import UserError, shown
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
 
-# These fields change how a network is run, not what its parameters mean.
+# These fields change how a network is run, not the meaning of its parameters.
 FREE_FIELDS = ('dropout_rate', 'scan_layers', 'remat_policy')
 _NETWORK = 'config.Config.'
 METHOD = 'METHOD'

@@ -1,4 +1,4 @@
-"""A run's checkpoints: what is in one, which are kept, and what is checked on the way."""
+"""A run's checkpoints: their contents, their retention and their checks."""
 
 import contextlib
 import uuid
@@ -96,7 +96,7 @@ class Checkpointer:
       position in other data means nothing, and TensorFlow does not always notice.
     trainable: selects the parameters that training changes; the others are not saved.
     environment: describes machine and packages (`runtime.environment.describe`). A run that
-      resumes elsewhere goes on with a warning that names what has changed.
+      resumes elsewhere goes on with a warning that names the changes.
   """
 
   def __init__(
@@ -127,7 +127,7 @@ class Checkpointer:
     check_step_names(self.directory)
     options = ocp.CheckpointManagerOptions(
       read_only=retention is None,
-      # What a kill in the middle of a write leaves.
+      # Removes the rest of a write that was killed.
       cleanup_tmp_directories=retention is not None,
       preservation_policy=retention and Policy(retention, scores or {}),
     )
@@ -191,7 +191,7 @@ class Checkpointer:
     """How many shards the run's data are read in; None before its first checkpoint."""
     steps = self.steps()
     for step in reversed(steps):
-      # All of a run have the same number, and whoever restores a damaged one hears of it.
+      # All checkpoints of a run have the same number. Restoring reports a damaged one.
       with contextlib.suppress(DamagedError):
         return self._read_run(step).num_data_shards
     return self._read_run(steps[-1]).num_data_shards if steps else None
@@ -215,7 +215,7 @@ class Checkpointer:
         state = self.restore(step, like, batches)
       except DamagedError as error:
         damaged[step] = error
-        # Hosts would have to agree, and what storage elsewhere lacks may be back later.
+        # Hosts would have to agree, and remote storage may deliver missing files later.
         if jax.process_count() > 1 or str(self._model_dir).startswith('gs://'):
           break
         continue
@@ -269,7 +269,7 @@ class Checkpointer:
     return TrainState(restored_step, params, opt_state)
 
   def _warn_of_changes(self, step: int, run: record.RunRecord) -> None:
-    """Says what has changed of machine and packages since a checkpoint was written."""
+    """Warns of changes of machine and packages since a checkpoint was written."""
     changed = list(environments.changes(run.environment or {}, self._environment))
     if changed and run.environment:
       terminal.say(
@@ -337,7 +337,7 @@ class Checkpointer:
     return own, frozen
 
   def wait(self) -> None:
-    """Waits until what is being saved is on disk; raises what went wrong with it."""
+    """Waits until the current save is on disk; raises the error of a save that failed."""
     with writing(self.directory):
       # Orbax's own waiting does not notice that another host is lost.
       distributed.wait_until_all(lambda: not self._manager.is_saving_in_progress())
@@ -349,7 +349,7 @@ class Checkpointer:
       self._manager.close()
 
   def check_task_list(self, step: int) -> None:
-    """Checks that task ids mean to a checkpoint what they mean to this run.
+    """Checks that task ids have the same meaning in a checkpoint as in this run.
 
     Raises:
       UserError: if they do not, or there is no such checkpoint.

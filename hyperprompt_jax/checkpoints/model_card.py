@@ -7,9 +7,9 @@ from hyperprompt_jax.checkpoints.lazy import LazyArray
 from hyperprompt_jax.configuration.recorded import RecordedRun
 
 FILE = 'README.md'
-# The names of what a method adds, in the formats' paths.
+# The names of a method's parameters, in the paths of each format.
 _OF_METHOD = ('method/', 'conditioning/')
-# The libraries that load what a card describes.
+# The library that loads each format.
 OURS, TRANSFORMERS, JAX = 'hyperprompt_jax', 'transformers', 'jax'
 
 
@@ -22,7 +22,7 @@ def text(
   """Returns the text of a model card.
 
   Args:
-    record: is the record of the run, with what was trained.
+    record: is the record of the run: network, method, tasks and settings.
     arrays: are the exported parameters by path.
     license_name: is the licence that the card names.
     library: is the library that loads them.

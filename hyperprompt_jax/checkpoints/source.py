@@ -33,7 +33,7 @@ from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.stacking import STACK
 
 METHOD = 'method/'
-# Fields of a configuration that a run chooses, whatever checkpoint it starts from.
+# Fields of a configuration that come from the run, not from the checkpoint.
 OF_RUNS = ('dropout_rate', 'dtype', 'scan_layers', 'remat_policy')
 # The axis of the vocabulary.
 VOCABULARY_AXES = {EMBEDDING: 0, OUTPUT_LAYER: 1}
@@ -133,7 +133,7 @@ class Source:
   def check_depth(self, config: Config) -> None:
     """Checks that a network has no more layers than the checkpoint has arrays for.
 
-    A file can claim any number of layers, and tracing so many may take days.
+    A file can claim any number of layers, and tracing them could take days.
 
     Raises:
       UserError: if it has more layers.
@@ -228,7 +228,7 @@ def _vocabulary_in(path: str) -> str | None:
 
 
 def _of_t5x(path: str, kind: str, step: int, arrays: Mapping[str, LazyArray]) -> Source:
-  """Returns a checkpoint of T5X, with what a gin file beside it says."""
+  """Returns a checkpoint of T5X, with the settings of a gin file beside it."""
   layers = scalable_t5.unrolled(unrolled(arrays))
   source = Source(path, kind, step, layers)
   beside = t5x_gin.read(path)

@@ -235,7 +235,7 @@ def _described(array: Any) -> dict[str, Any]:
 
 
 def prepare(source: Source, record: RecordedRun) -> Exportable:
-  """Makes what a checkpoint's method gives to all tasks, and names all weights.
+  """Makes the prompts and adapters of all tasks, and names all weights.
 
   Args:
     source: is the checkpoint of a run, or a bundle.

@@ -103,7 +103,7 @@ class Folder:
       UserError: if the path leads out of the folder, or the driver is another.
     """
     if driver not in ('zarr', 'zarr3'):
-      # TensorStore has drivers that read whatever a specification names.
+      # Some of TensorStore's drivers read any file or URL that a specification names.
       raise UserError(f'{self}: driver {shown(driver)} of an array is none of zarr, zarr3')
     if ocdbt:
       kvstore = {'driver': 'ocdbt', 'base': self._kvstore(), 'path': f'{path}/'}

@@ -80,7 +80,7 @@ class _Output:
   """Standard output, whose failure is the user's error.
 
   Args:
-    stream: is standard output, or what stands for it.
+    stream: is standard output, or a stream in its place.
   """
 
   def __init__(self, stream: Any):
@@ -95,7 +95,7 @@ class _Output:
       return self._stream.write(text)
 
   def flush(self) -> None:
-    """Writes what is buffered."""
+    """Writes the buffered text."""
     with self._checked():
       self._stream.flush()
 
@@ -161,7 +161,7 @@ def unknown_verb(verb: str) -> str:
 
 
 def _run(verb: str, words: Sequence[str]) -> int:
-  """Parses a verb's words, loads what it needs, and runs it."""
+  """Parses a verb's words, imports its module, and runs it."""
   module = importlib.import_module(f'hyperprompt_jax.cli.{verb}')
   try:
     parsed = module.parse(words)
@@ -184,7 +184,7 @@ def _run(verb: str, words: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _memory_explained() -> Iterator[None]:
-  """Answers a lack of memory by what to change, as far as the verb does not do so."""
+  """Turns a lack of memory into one line, unless the verb has done so."""
   if 'jax' not in sys.modules:
     yield
     return
@@ -226,7 +226,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
 
 def _mistake(message: str) -> int:
-  # What gin appends says through which configurable the error came.
+  # gin appends the names of the configurables that the error passed through.
   own, *_ = message.split('\n  In call to ')
   hosts = _hosts()
   who = hosts.describe() if hosts else ''

@@ -42,7 +42,7 @@ def _list(cache: Cache, flags: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _verify(cache: Cache, flags: argparse.Namespace) -> Mapping[str, Any]:
-  """Reads every entry, and removes those whose bytes are not what was written."""
+  """Reads every entry, and removes those whose bytes have changed."""
   del flags
   damaged = [entry for entry in cache.entries() if not entry.is_intact()]
   described = [_described(entry) for entry in damaged]

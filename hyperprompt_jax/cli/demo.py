@@ -120,7 +120,7 @@ def draw(report: Report, path: str) -> None:
 
 
 def _print(report: Report) -> None:
-  """Prints the table, and what it shows and does not show."""
+  """Prints the table, and the conclusions that it allows."""
   rows = []
   for entry in report.values():
     last = [curve[-1] for curve in entry['right']]

@@ -53,7 +53,7 @@ def _parser() -> arguments.Parser:
   parser.add_argument(
     '--share',
     action='store_true',
-    help='compile mtl, too, and show what the method adds to it',
+    help='compile mtl, too, and show the needs that the method adds',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   arguments.add_initial(parser)

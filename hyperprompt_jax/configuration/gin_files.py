@@ -1,4 +1,4 @@
-"""gin: files and bindings parsed with clear errors, and calls with what they bind."""
+"""gin: files and bindings parsed with clear errors, and calls with bound arguments."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from hyperprompt_jax.configuration import paths, static
 from hyperprompt_jax.errors import UserError, nearest
 from hyperprompt_jax.runtime import workarounds
 
-# Re-exported: they read what `parse` has bound.
+# Re-exported: they read the bindings that `parse` has made.
 parameter = gin_bindings.parameter
 bound_class = gin_bindings.bound_class
 gin_directory = paths.gin_directory

@@ -1,4 +1,4 @@
-"""A run as data: `MODEL_DIR/run.json`, all that is needed to use what was trained.
+"""A run as data: `MODEL_DIR/run.json`, all that is needed to use a trained model.
 
 Training writes the file, and the verbs that use a run read it in place of its gin files.
 Nothing that it names is imported or called. This module imports neither JAX nor TensorFlow.

@@ -256,7 +256,7 @@ def _check_mixture(configuration: Configuration) -> None:
 
 
 def _take_size_of_initial(configuration: Configuration) -> None:
-  """Marks what the checkpoint of the start gives, if there is one."""
+  """Marks the macros that the initial checkpoint gives, if there is one."""
   macro = 'INITIAL_CHECKPOINT_PATH'
   path = configuration.resolved(macro) if macro in configuration.values else None
   if not isinstance(path, str) or not path:

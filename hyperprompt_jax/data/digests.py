@@ -1,4 +1,4 @@
-"""Digests of what a task's examples depend on: its rows, its definition, the vocabulary.
+"""Digests of a task's rows, its definition and the vocabulary, which give its examples.
 
 The values that go into a digest are described as text. A function is described by its code,
 by what it closes over, and by the functions of the same project that it calls, so that an
@@ -61,7 +61,7 @@ class Identity:
 def identity(
   task: seqio.Task, split: str, known: 'FileDigests', *, use_cached: bool, also: Any = None
 ) -> Identity:
-  """Digests what the examples of a task's split depend on.
+  """Digests everything that the examples of a task's split depend on.
 
   Args:
     task: is the SeqIO task.
@@ -110,7 +110,7 @@ class FileDigests:
     self._vocabularies: dict[int, tuple[Any, Any]] = {}
 
   def vocabulary(self, vocab: seqio.Vocabulary) -> Any:
-    """Describes what decides the ids that a vocabulary gives."""
+    """Describes the parts of a vocabulary that decide its ids."""
     vocab = vocabulary.in_use(vocab)
     if id(vocab) not in self._vocabularies:
       self._vocabularies[id(vocab)] = vocab, _vocabulary(vocab)
@@ -130,7 +130,7 @@ class FileDigests:
     return self._known[path][3]
 
   def write(self) -> None:
-    """Keeps what has been digested; where that cannot be, it is digested again."""
+    """Keeps the digests on disk; if they cannot be written, they are computed again."""
     if self._path and self._changed:
       try:
         files.write_whole(self._path, json.dumps(self._known))
@@ -184,7 +184,7 @@ def _column_bytes(columns: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _vocabulary(vocab: Any) -> Any:
-  """A description of what decides the ids that a vocabulary gives."""
+  """The description of the parts of a vocabulary that decide its ids."""
   vocab = vocabulary.in_use(vocab)
   model = getattr(vocab, 'sp_model', None)
   if isinstance(model, bytes):

@@ -1,1 +1,1 @@
-"""Small networks on tasks in conflict: what `hyperprompt demo` trains, and study A."""
+"""Small networks on tasks in conflict, for `hyperprompt demo` and study A."""

@@ -71,7 +71,7 @@ def evaluate(
 
 
 def _wanted(run: runs.Run, choice: str, tasks: Sequence[str]) -> dict[str, int]:
-  """The steps to evaluate, by what they are wanted for."""
+  """The steps to evaluate, by the purpose of each."""
   steps = run.steps()
   if choice == ALL:
     if not steps:

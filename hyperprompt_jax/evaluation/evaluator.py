@@ -1,4 +1,4 @@
-"""Evaluating parameters: each task's own metrics on what is generated, and its loss."""
+"""Evaluating parameters: each task's own metrics on generated answers, and its loss."""
 
 import dataclasses
 import functools
@@ -257,7 +257,7 @@ class _Logger(seqio.JSONLogger):
   """SeqIO's, in whose files an evaluation that is done again stands once."""
 
   def __call__(self, task_name: str, step: int | None, *args: Any, **kwargs: Any) -> None:
-    """Writes the metrics and what was generated."""
+    """Writes the metrics and the generated answers."""
     path = epath.Path(self.output_dir) / f'{task_name}-metrics.jsonl'
     with writing(self.output_dir):
       if path.exists():

@@ -34,7 +34,7 @@ def configure(
   *,
   trust_gin: bool = False,
 ) -> None:
-  """Configures gin by a run's record, then by what a verb and the user add to it.
+  """Configures gin by a run's record, then by the files and bindings of verb and user.
 
   The user's own tasks are registered as the record says.
 

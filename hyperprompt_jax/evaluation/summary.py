@@ -115,7 +115,7 @@ def _ends(rows: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], str]:
 
 
 def _metrics(values: Mapping[str, float], task: str) -> dict[str, float]:
-  """The metrics of a task in a record of an evaluation; its loss is none."""
+  """The metrics of a task in a record of an evaluation, without its loss."""
   prefix = f'{EVAL}/{task}/'
   return {
     name.removeprefix(prefix): value

@@ -32,7 +32,7 @@ class Output:
     self._file.write((json.dumps(answer, ensure_ascii=False) + '\n').encode('utf-8'))
 
   def flush(self) -> None:
-    """Hands to the system what has been written."""
+    """Hands all written lines to the system."""
     self._file.flush()
 
 
@@ -47,7 +47,7 @@ def opened(path: str, request: Any) -> Iterator[Output]:
 
   Args:
     path: names the file, or is `-` for standard output.
-    request: describes by JSON values what is asked of which model.
+    request: describes the model and the questions by JSON values.
 
   Raises:
     UserError: if another process writes the answers to the same request.
@@ -111,7 +111,7 @@ def _exclusive(partial: str, path: str) -> Iterator[IO[bytes]]:
 
 
 def _whole_lines(file: IO[bytes]) -> int:
-  """Returns the number of whole lines, and cuts what a kill has left after them."""
+  """Returns the number of whole lines, and cuts off a partial line after them."""
   lines = end = 0
   for line in file:
     if not line.endswith(b'\n'):

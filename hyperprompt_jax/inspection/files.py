@@ -14,7 +14,7 @@ from hyperprompt_jax.runtime.files import write_whole, writing_output
 PAGE = 'peek.html'
 Row = Sequence[object]
 
-# What each number is, for the page; docs/reference/peek.md says the same at more length.
+# The meaning of each number, for the page; docs/reference/peek.md has the definitions.
 DEFINITIONS = {
   'attention': 'For a query q of a head, a<sub>qj</sub> is the softmax over the keys: the '
   'prompts P of the example&rsquo;s task, then its tokens K. Padding has no part in it, '

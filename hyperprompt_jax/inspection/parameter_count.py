@@ -123,7 +123,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: str) -> None:
   for axis, size in zip(axes[0], sizes, strict=True):
     for row in rows:
       if row['size'] != size or not row['task']:
-        continue  # what adds nothing has no place on a logarithmic axis
+        continue  # 0 has no place on a logarithmic axis
       # Of one task alone, single-task fine-tuning adds nothing either.
       growth = row['growth'].items()
       shown = {int(t): 100 * sums['ratio'] for t, sums in growth if sums['task']}

@@ -1,4 +1,4 @@
-"""T5's encoder-decoder, conditioned on tasks by whatever method it is given.
+"""T5's encoder-decoder, conditioned on tasks by any method.
 
 Unrolled (`scan_layers=False`), the parameters of `encoder`, `decoder` and
 `token_embedder` are those of T5X's `examples/t5/network.py` to the name, shape and

@@ -1,1 +1,1 @@
-"""Planning: what a compiled program costs, found without the machine that it is for."""
+"""Planning: the cost of a compiled program, without the machine that it is for."""

@@ -24,7 +24,7 @@ class Products:
   largest: int = 0
 
   def plus(self, other: 'Products', times: int = 1) -> 'Products':
-    """Returns these products with so many times the others."""
+    """Returns these products, and the others this many times."""
     return Products(
       self.flops + times * other.flops,
       self.nbytes + times * other.nbytes,

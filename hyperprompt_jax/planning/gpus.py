@@ -86,7 +86,7 @@ class Estimate:
 def estimate(
   planner: Planner, box: Box, fsdp: int, batch: Batch, num_tasks: int = 8
 ) -> Estimate:
-  """Counts what a training step needs.
+  """Counts the needs of a training step.
 
   Args:
     planner: has the network, the optimizer and the options of the step.

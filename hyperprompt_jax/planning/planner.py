@@ -1,4 +1,4 @@
-"""`hyperprompt plan`: what a step needs on a TPU slice, by the TPU's own compiler.
+"""`hyperprompt plan`: the needs of a step on a TPU slice, by the TPU's own compiler.
 
 The step is compiled ahead of time from shapes alone, on any machine: no TPU is needed, no
 weights are made.
@@ -29,7 +29,7 @@ from hyperprompt_jax.training.settings import OptimisationSettings
 from hyperprompt_jax.training.train_step import abstract_params, abstract_state
 from hyperprompt_jax.training.trainable import TrainableParameters, resolve
 
-# On one slice so many meshes that hold least are tried before it is given up.
+# A slice is given up after this many meshes, those that need least memory first.
 _ATTEMPTS = 2
 
 
@@ -59,7 +59,7 @@ class Planner:
     return resolve(model.param_axes(), self.optimisation.trainable)
 
   def check(self, num_tasks: int, batch: Batch) -> None:
-    """Checks what no slice can change.
+    """Checks the settings that do not depend on a slice.
 
     Raises:
       UserError: if nothing is to be trained, or microbatches do not divide the batch.
@@ -72,7 +72,7 @@ class Planner:
       )
 
   def model(self, num_tasks: int) -> Model:
-    """The network for so many tasks."""
+    """The network for this number of tasks."""
     return Model(
       self.config, self.method, tuple(f'task_{number}' for number in range(num_tasks))
     )
@@ -117,7 +117,7 @@ class Planner:
     num_tasks: int = 8,
     progress: Callable[[str], None] = lambda stage: None,
   ) -> Plan:
-    """Compiles a step for a slice, and adds up what it needs.
+    """Compiles a step for a slice, and adds up its needs.
 
     Args:
       where: is the slice; several like it divide the batch among them.

@@ -1,4 +1,4 @@
-"""Turns a device's lack of memory into one line that names what to change."""
+"""Turns a device's lack of memory into one line that names the settings to change."""
 
 import contextlib
 import re
@@ -17,7 +17,7 @@ def explained(advice: str) -> Iterator[None]:
   """Raises the user's error where JAX reports that a device has no more memory.
 
   Args:
-    advice: says what to change.
+    advice: names the settings to change.
 
   Raises:
     UserError: if the block runs out of the devices' memory.
@@ -35,7 +35,7 @@ def explained(advice: str) -> Iterator[None]:
 def advice_for_training(
   *, batch_size: int, num_microbatches: int, remat_policy: str, fsdp: int, devices: int
 ) -> str:
-  """Returns what to change so that training needs less memory, cheapest first.
+  """Returns the settings by which training needs less memory, cheapest first.
 
   Args:
     batch_size: is BATCH_SIZE.

@@ -1,4 +1,4 @@
-"""The lines that say what a run is about to do, before anything slow."""
+"""The first lines of a run, which describe it before anything slow begins."""
 
 import collections
 

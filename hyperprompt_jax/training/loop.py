@@ -23,7 +23,7 @@ from hyperprompt_jax.training.train_step import StepFn
 
 @dataclasses.dataclass
 class TrainingLoop:
-  """The loop and what it holds; `train.train` makes it."""
+  """The training loop, with the objects that it uses; `train.train` makes it."""
 
   train_step: StepFn
   evaluator: Evaluator
@@ -49,7 +49,7 @@ class TrainingLoop:
     pending: list[Any] = []  # metrics of the steps since the last report
     compiled = False
     try:
-      # An evaluation that the last start did not live to finish.
+      # The last start may have ended during this evaluation.
       self._evaluate_if_due(state, step)
       while step < self.last_step and not self.watch.reason_to_stop():
         self.interrupts.check()
@@ -63,7 +63,7 @@ class TrainingLoop:
         step += 1
         if self._due(step, self.log_period) or self._at_boundary(step):
           self._report(step, pending)
-        # Saved first: whatever ends an evaluation, a restart evaluates this step again.
+        # Saved first: if an evaluation ends the process, a restart repeats it.
         if self._due(step, self.checkpoint_period):
           self._save(state)
         self._evaluate_if_due(state, step)
@@ -112,7 +112,7 @@ class TrainingLoop:
     return result
 
   def _report(self, step: int, pending: list[Any]) -> None:
-    """Writes the means over the pending steps; refuses to go on from what is no number."""
+    """Writes the means over the pending steps; raises UserError if one is not finite."""
     if not pending:
       return
     steps: list[step_metrics.Sums] = jax.device_get(pending)
@@ -136,7 +136,7 @@ class TrainingLoop:
   def _not_finite(self, step: int, sums: step_metrics.Sums) -> str:
     """The error that ends a run at a step."""
     saved = [at for at in self.checkpointer.steps() if at < step]
-    # Good is what a step has gone on from, and come out finite.
+    # A checkpoint is good once a later step, trained from it, was finite.
     good = max((at for at in saved if at < step - 1), default=None)
     rest = (
       'no good checkpoint' if good is None else f'the last good checkpoint: step {good}'

@@ -55,7 +55,7 @@ def learning_rates(
 def _rates_of_adafactor(
   **rates: optax.ScalarOrSchedule,
 ) -> Callable[[Any, Any], Rates]:
-  """Returns what tells the learning rates of Adafactor's updates, by name."""
+  """Returns a function that gives the learning rates of Adafactor's updates, by name."""
 
   def at_update(before: Any, after: Any) -> Rates:
     del after

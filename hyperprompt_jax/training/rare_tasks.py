@@ -59,7 +59,7 @@ def by_task(
 
   Args:
     optimizer: takes the steps.
-    method: is the method of task-conditioning, which declares what tasks own.
+    method: is the method of task-conditioning, which declares the parameters of tasks.
     config: is the network's configuration.
 
   Raises:

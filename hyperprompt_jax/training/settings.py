@@ -322,7 +322,7 @@ class InitialCheckpoint(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings(Settings):
-  """Where and when checkpoints are saved, which are kept, and what a run starts from.
+  """The folder, the periods and the retention of checkpoints, and the start of a run.
 
   Attributes:
     retention: selects the checkpoints that are kept.

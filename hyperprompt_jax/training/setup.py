@@ -128,7 +128,7 @@ class Setup:
 
   @contextlib.contextmanager
   def on_devices(self) -> Iterator[None]:
-    """Activates the mesh, and answers a lack of memory by what to change."""
+    """Activates the mesh; a lack of memory becomes a line that names settings to change."""
     advice = memory.advice_for_training(
       batch_size=self.data.batch_size,
       num_microbatches=self.optimisation.num_microbatches,
@@ -152,7 +152,7 @@ class Setup:
     return initial
 
   def print_header(self) -> None:
-    """Says what the run is about to do."""
+    """Prints the header of the run."""
     for line in header.lines(
       self.model,
       self.partitioner,

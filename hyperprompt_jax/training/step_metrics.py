@@ -8,7 +8,7 @@ import numpy as np
 
 from hyperprompt_jax.errors import listed
 
-# By name, what `train_step` returns of a step, on the host.
+# The sums of a step that `train_step` returns, by name, on the host.
 Sums = Mapping[str, Any]
 
 _NORMS = ('grad_norm', 'param_norm')
@@ -44,7 +44,7 @@ def describe(sums: Sums, task_list: Sequence[str]) -> str:
 
 
 def means(steps: Sequence[Sums], task_list: Sequence[str]) -> dict[str, float]:
-  """Means over steps: of target tokens, and of what there is one of in a step.
+  """Means over the target tokens of several steps; norms are means over the steps.
 
   Learning rates are those of the last step.
 

@@ -67,7 +67,7 @@ def train(
     with terminal.phase('trying the metrics'):
       setup.rehearse_metrics()
     setup.make_folder()
-    # Before Orbax removes what it takes for the rest of an unfinished checkpoint.
+    # Orbax removes half-written checkpoints when it opens the folder, even another run's.
     stack.enter_context(run_lock.held(checkpoints.model_dir))
     with terminal.phase('making or restoring the parameters'):
       start = setup.start_or_resume(batches, initial)

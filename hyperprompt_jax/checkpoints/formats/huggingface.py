@@ -124,7 +124,7 @@ def _is_tied(network: Described, arrays: Mapping[str, LazyArray]) -> bool:
     return False
   if same_values(transposed(arrays[OUTPUT_LAYER]), arrays[EMBEDDING]):
     return True
-  # Version 5 wrote what has this setting, and its other two classes always tie.
+  # Version 5 writes this setting. Its other two classes always tie.
   if network.kind == T5 and network.scale_decoder_outputs is None:
     raise UserError(
       f'{network.where}: {CONFIG_FILE} ties the output layer to the embedding, and the '

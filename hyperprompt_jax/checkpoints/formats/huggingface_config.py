@@ -95,7 +95,7 @@ class Described:
     Args:
       tied: tells whether the output layer is the embedding.
     """
-    # None is the rule of T5X, and what all published files mean.
+    # None is the rule of T5X, which holds for all published files.
     scale = None if self.scales_logits == tied else self.scales_logits
     return dataclasses.replace(self.config, logits_via_embedding=tied, scale_logits=scale)
 

@@ -19,7 +19,7 @@ _TOP = {
 _BIAS = 'relpos_bias/rel_embedding'
 _ATTENTION = 'layer.0.SelfAttention'
 _THEIR_BIAS = f'{_ATTENTION}.relative_attention_bias.weight'
-# What a layer has, in order: our modules' names and theirs, and the norm before.
+# The parts of a layer, in order: our module, theirs, and the norm before it.
 _LAYERS = {
   'encoder': (
     ('attention', 'SelfAttention', 'pre_attention_layer_norm'),

@@ -42,7 +42,7 @@ def read_native(folder: Folder, contents: bytes) -> tuple[dict[str, LazyArray], 
   where = f'{folder}/{MSGPACK_FILE}'
   try:
     tree = flax.serialization.msgpack_restore(contents)
-  except Exception as error:  # what msgpack raises is as various as what is damaged
+  except Exception as error:  # msgpack raises many types for damaged input
     raise UserError(
       f'{where} is damaged, or no T5X checkpoint: {reason_of(error)}'
     ) from error
@@ -190,12 +190,12 @@ def write_native(
       },
     }
     at = {**spec['kvstore'], 'path': f'{folder / name}/'}
-    # Written even if it is all zeros: what is absent is lost.
+    # Written even if it is all zeros: readers take an absent chunk for a lost one.
     options = {'kvstore': at, 'store_data_equal_to_fill_value': True}
     whole = array.read()
     try:
       ts.open({**spec, **options}, create=True).result().write(whole).result()
-    except ValueError as error:  # TensorStore's, of whatever the system says
+    except ValueError as error:  # TensorStore has this type for all errors of the system
       raise OSError(reason_of(error)) from error
     specs[('target', *path.split('/'))] = spec
     yield path

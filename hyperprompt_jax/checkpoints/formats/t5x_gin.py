@@ -39,7 +39,7 @@ class Beside:
 
 
 def read(path: str) -> Beside | None:
-  """Returns what the gin file beside or in a checkpoint says; None without a file.
+  """Returns the settings of the gin file beside or in a checkpoint; None without a file.
 
   Args:
     path: names the checkpoint's folder. Gin files of a remote one are not read, as their
