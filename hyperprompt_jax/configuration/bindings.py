@@ -12,11 +12,6 @@ from hyperprompt_jax.runtime.workarounds import gin_bindings, gin_function
 _MACRO = 'gin.macro'
 
 
-def defined_macros() -> set[str]:
-  """Returns the names of macros that are set."""
-  return {name for name, selector in gin_bindings() if selector == _MACRO}
-
-
 def circles() -> Iterator[str]:
   """Yields a name whose value depends on itself, through macros and references.
 

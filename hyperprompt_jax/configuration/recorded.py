@@ -35,10 +35,10 @@ _OF_CONFIG = {
 }
 # The place of a cache belongs to a machine, not to a run.
 _OF_MACHINES = ('DATA_CACHE', 'DATA_CACHE_GIGABYTES', 'VOCABULARY')
-# A record cannot bring anything into gin but values of these names.
+# A record can set no other names in gin.
 _IDENTITY = re.compile(r'METHOD|config\.Config\.\w+|methods\.\w+\.\w+')
 GREEDY = 'greedy'
-# The methods that a name is enough to make.
+# The methods that a record may name.
 METHODS = (
   'HoulsbyAdapter',
   'HyperFormer',

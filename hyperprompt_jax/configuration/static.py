@@ -149,7 +149,7 @@ class Configuration:
   def shown(self) -> dict[str, str]:
     """Returns the values, macros first, as gin writes them."""
     names = sorted(self.values, key=lambda name: ('.' in name, name))
-    # A parameter that takes a macro says nothing more.
+    # A parameter that is bound to a macro is left out: the macro stands in the list.
     return {
       name: repr(self.resolved(name))
       for name in names
@@ -194,7 +194,7 @@ def check(files: Sequence[str], bindings: Sequence[str]) -> Configuration:
   for binding in bindings:
     name, _, value = binding.partition('=')
     if re.fullmatch(r'\w+', name) and name not in known:
-      # A setting of ours is no typo: the file that takes it is left out.
+      # The name of one of our settings is no typo: a gin file that uses it is missing.
       setting = macros.described().get(name)
       hint = '' if setting else nearest(name, known)
       hint = hint or paths.setters(name, '; add --gin_file=')

@@ -1,4 +1,4 @@
-"""How the examples of tasks are had: materialised where that can be, else as a stream."""
+"""Access to the examples of tasks: materialised in the cache if possible, else a stream."""
 
 import dataclasses
 import resource
@@ -25,7 +25,7 @@ Lengths = Mapping[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-  """How the examples of a run's tasks are had.
+  """The way to the examples of a run's tasks.
 
   Attributes:
     lengths: gives the lengths of `inputs` and `targets`.
@@ -56,7 +56,7 @@ class Access:
     """Opens the materialised examples of tasks; builds what is not there.
 
     Raises:
-      NotMaterialised: if a task's examples can only be had as a stream.
+      NotMaterialised: if a task's examples can only be read as a stream.
       UserError: if the cache cannot be written or read.
     """
     if self.cache is None:
@@ -69,7 +69,7 @@ class Access:
 
 
 def _allow_open_files(number: int) -> None:
-  """Raises this process's limit of open files, as far as it may, for so many more."""
+  """Raises this process's limit of open files, as far as allowed, for `number` more."""
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   wanted = number + 512
   if soft < wanted:
@@ -95,7 +95,7 @@ def training_batches(
   Args:
     name: names the task or mixture.
     settings: decide the batches.
-    access: says how examples are had.
+    access: gives the way to the examples.
     partitioner: says which rows are this host's.
     num_shards: is the number of shards in which a stream is read.
 
@@ -142,7 +142,7 @@ def training_batches(
 def _materialised(
   tasks: Sequence[seqio.Task], access: Access
 ) -> tuple[list[Examples], str]:
-  """The examples of tasks in their order, or why some host must stream them."""
+  """The examples of tasks in their order, or the reason of a host that must stream them."""
   examples: list[Examples] = []
   reason = ''
   try:

@@ -55,7 +55,7 @@ def validation_rows(
 
   Args:
     name: names the task or mixture.
-    access: says how examples are had, and to which lengths they are cut.
+    access: gives the way to the examples, and the lengths to which they are cut.
     limit: is the largest number of rows of a task; None for no limit.
     split: names the split of the tasks that have it.
 

@@ -60,7 +60,7 @@ def look(
 
   Args:
     name: names a task or mixture.
-    access: says how examples are had, and their lengths in training.
+    access: gives the way to the examples, and their lengths in training.
     num_examples: is the most examples to read of each task.
     evaluated: chooses the tasks whose validation splits are read, as EVAL_TASKS does.
   """

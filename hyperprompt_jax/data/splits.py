@@ -23,7 +23,7 @@ def open_splits(
   Args:
     tasks: have the split.
     split: names it.
-    access: says how examples are had.
+    access: gives the way to the examples.
     all_features: says whether all features are needed, or tokens alone.
   """
   if access.cache is None or not tasks:
@@ -49,7 +49,7 @@ def datasets(
   Args:
     tasks: have the split.
     split: names it.
-    access: says how examples are had.
+    access: gives the way to the examples.
     lengths: gives the lengths to which features are cut; None cuts none.
 
   Returns:

@@ -20,7 +20,7 @@ from hyperprompt_jax.runtime import reporting
 
 CHOICES = ('best', 'best_per_task', 'latest')
 
-# Of one run, by task and under AVERAGE.
+# The scores of one run, by task and under AVERAGE.
 Scores = Mapping[str, float]
 
 

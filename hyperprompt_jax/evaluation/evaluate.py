@@ -48,7 +48,7 @@ def evaluate(
   run.partitioner.check(batch_size=data.batch_size)
   groups = hyperprompt_tasks.groups(hyperprompt_tasks.part(name, evaluation.tasks))
   wanted = _wanted(run, choice, list(groups))
-  # Before the data is opened: of another benchmark it may have to be downloaded first.
+  # Before the data are opened: those of a benchmark may have to be downloaded first.
   run.check_step(min(wanted.values()))
   if split != 'validation':
     datasets.check_targets(name, split, Access.from_settings(data))
@@ -95,7 +95,7 @@ def _report(step: int, results: Results) -> dict[str, Any]:
     'step': step,
     'average': results.average,
     'scores': dict(results.scores),
-    # JSON has no word for a correlation of equal predictions, which is not a number.
+    # JSON has no NaN, which is the correlation of equal predictions.
     'metrics': {
       task: {name: None if math.isnan(value) else value for name, value in metrics.items()}
       for task, metrics in results.metrics.items()

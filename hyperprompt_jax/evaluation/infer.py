@@ -110,7 +110,7 @@ def submit(
   for file in answer_files:
     opened.seqio_task(file.task, 'test')
     examples[file] = list(_examples(file.task, 'test', opened))
-    # All of them before the first is answered, which may take an hour.
+    # All files are checked before the first is answered, which may take an hour.
     submissions.check_rows(file, len(examples[file]))
   strange = {}
   with _output_file(output) as whole:

@@ -8,7 +8,7 @@ from hyperprompt_jax.errors import UserError
 EVAL = 'eval'
 SCORE = f'{EVAL}/score/'
 
-# By step, the scores of each conditioned task and, under AVERAGE, their mean.
+# The scores of each conditioned task and, under AVERAGE, their mean, by step.
 ScoresByStep = dict[int, dict[str, float]]
 
 

@@ -16,7 +16,7 @@ from hyperprompt_jax.inference.answers import LONGEST_ANSWER, MOST_LABELS
 T = TypeVar('T')
 # The shortest length of a batch.
 SHORTEST = 16
-# The batches' worth of questions that are sorted by length together.
+# Questions are sorted by length within a window of this many batches.
 _WINDOW = 8
 
 

@@ -72,7 +72,7 @@ class Predictor:
     self._task_id(task)
     return self.record.labels(task)
 
-  # A sequence is an iterable, too, and has the result of the first that fits.
+  # A sequence is an iterable, too. The first signature that fits gives the result.
   @overload
   def predict(  # type: ignore[overload-overlap]
     self, task: str, texts: Sequence[str], /, **options: Unpack[Options]

@@ -15,7 +15,6 @@ from hyperprompt_jax.errors import UserError, nearest
 from hyperprompt_jax.runtime import plain_json
 
 STANDARD_INPUT = '-'
-_FORMATS = ('.jsonl', '.json', '.csv', '.tsv', '.parquet')
 _TASK, _INPUTS = 'task', 'inputs'
 # Python's own limit of a field is 128 kB.
 csv.field_size_limit(2**27)

@@ -121,7 +121,7 @@ class Setup:
     )
     trackers.check(self.logs.tracker)
     early_stopping.check(self.evaluation.early_stopping, name)
-    # Before libraries try for minutes.
+    # Checked here, because libraries would retry for minutes.
     model_dir = self.checkpoints.model_dir
     if reason := hyperprompt_tasks.unreachable(model_dir):
       raise UserError(f'MODEL_DIR {model_dir} cannot be reached: {reason}')
@@ -311,7 +311,7 @@ class Setup:
     """
     model_dir, step = self.checkpoints.model_dir, int(start.state.step)
     last_step = self._last_step(start.checkpointer)
-    # Only now, as a start with another model must not replace the run's configuration.
+    # Written last: a start with another model must not replace the run's configuration.
     self._write_configuration()
     logs = self.logs
     metrics = reporting.Metrics(model_dir, step, logs.tracker, logs.tracker_project)

@@ -12,14 +12,14 @@ from hyperprompt_jax.errors import listed
 Sums = Mapping[str, Any]
 
 _NORMS = ('grad_norm', 'param_norm')
-# Optimizers that tell them give these to each step.
+# Learning rates, of which some optimizers report none.
 _RATES = ('learning_rate', 'method_learning_rate')
 
 
 def is_finite(sums: Sums) -> bool:
-  """Whether a step, and the parameters after it, are fit to go on from.
+  """Whether the loss and norms of a step, and the parameters after it, are finite.
 
-  A step that was skipped has left no trace in them.
+  The loss and gradient of a skipped step do not count: it has changed nothing.
   """
   norms = _NORMS[1:] if sums.get('skipped') else ('loss', *_NORMS)
   return all(math.isfinite(sums[name]) for name in norms)
@@ -49,8 +49,8 @@ def means(steps: Sequence[Sums], task_list: Sequence[str]) -> dict[str, float]:
   Learning rates are those of the last step.
 
   Args:
-    steps: none of which was skipped.
-    task_list: conditioned tasks; those without a token have no loss.
+    steps: are the sums of steps, none of which was skipped.
+    task_list: names the conditioned tasks; those without a token have no loss.
   """
   if not steps:
     return {}
