@@ -199,8 +199,8 @@ class Checkpointer:
   def restore_latest(self, like: TrainState, batches: TrainingData) -> TrainState:
     """Restores the last step that is intact.
 
-    Of a run on one host, damaged ones after it are moved to `MODEL_DIR/damaged`, with a
-    warning that names them and it: their steps are done again, with the same results.
+    On one host, damaged checkpoints after it are moved to `MODEL_DIR/damaged`, with a
+    warning that names them. Their steps are done again, with the same results.
 
     Args:
       like: has the shapes, dtypes and shardings of the state.

@@ -87,12 +87,12 @@ def materialise(
 ) -> dict[str, Entry]:
   """Returns the entries of tasks, and builds those that are not there.
 
-  Several processes that share the folder each build a part: what another is building is
-  left until the rest is done.
+  Several processes that share the folder each build a part. An entry that another process
+  is building is left until the rest is done.
 
   Args:
     tasks: have the split that is wanted.
-    request: says which part of them.
+    request: names the split and the features.
     cache: holds the entries.
 
   Returns:

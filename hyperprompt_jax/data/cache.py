@@ -161,11 +161,11 @@ class Cache:
       task: names the task of the entry.
       split: names the split of the entry.
       key: is the key of the entry.
-      wait: whether to wait for a process that is building it.
+      wait: tells whether to wait for a process that is building it.
 
     Yields:
-      Whether nobody else is building it. Where the system has no such locks, two may
-      build at a time, and one of the equal entries stays.
+      Whether no other process is building it. On a system without such locks, two processes
+      may build at a time, and one of the equal entries stays.
     """
     path = f'{self._path(task, split, key)}.lock'
     os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -61,7 +61,7 @@ def _split(parts: Any, lengths: np.ndarray) -> list[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-  """Where an array is in the file."""
+  """The place of an array in the file."""
 
   offset: int
   count: int
@@ -70,7 +70,7 @@ class _Place:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where the columns of a file are.
+  """The places of the columns in a file.
 
   Attributes:
     examples: is the number of examples.
@@ -285,10 +285,10 @@ class Columns:
     return Values(flat[index].astype(dtype), tuple(lengths), text)
 
   def span(self, feature: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the values of a vector feature are in `flat` for some rows.
+    """Returns the places of a vector feature's values in `flat`, for some rows.
 
     Returns:
-      The place of the first value of each row, and how many it has, int64 `[n]`.
+      The place of the first value of each row, and the number of its values, int64 `[n]`.
     """
     ends = self._arrays[feature][1]
     start = np.where(rows > 0, ends[rows - 1], 0).astype(np.int64)

@@ -45,7 +45,7 @@ class Examples:
     return np.minimum(self.columns.lengths(feature, rows), limit)
 
   def spans(self, feature: str, rows: np.ndarray, limit: int) -> np.ndarray:
-    """Where the tokens of some rows are, cut as the task's own pipeline would cut them.
+    """Returns the places of the tokens of rows, cut as the task's own pipeline does.
 
     Args:
       feature: is `inputs` or `targets`.
@@ -53,9 +53,9 @@ class Examples:
       limit: is the length to cut to.
 
     Returns:
-      Of each row, int64 `[3, n]`: the place of its first token among `columns.flat`, the
-      number of its tokens, and the place of the token that is its last. A cut row may end
-      with the EOS that it had.
+      Three numbers for each row, int64 `[3, n]`: the place of its first token among
+      `columns.flat`, the number of its tokens, and the place of its last token. A cut row
+      may still end with its EOS, so that the last place need not follow the others.
     """
     start, length = self.columns.span(feature, rows)
     cut = np.minimum(length, limit)

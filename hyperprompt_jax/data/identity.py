@@ -1,16 +1,16 @@
 """Identifies the data of a run, so that a start with other data is refused by name.
 
-A checkpoint records of each task its rate, how many examples it has, and digests: of the
-examples, and of all that they depend on. Equal examples are the same data, whatever else
-has changed; of others the digests say why they differ.
+For each task, a checkpoint records its rate, the number of its examples, and digests of
+the examples and of all that they depend on. Equal examples are the same data, whatever
+else has changed. If they differ, the other digests give the reason.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Of a digest, so that two thousand tasks take some 200 kB.
+# The kept digits of a digest, so that two thousand tasks take some 200 kB.
 _DIGITS = 12
-# In the order in which they explain a difference.
+# The parts of an identity, in the order in which they explain a difference.
 _CAUSES = {
   'rows': 'the rows of its source have changed',
   'definition': 'its preprocessors or features have changed',
@@ -26,8 +26,8 @@ def described(
 
   Args:
     identity: holds digests of what the examples depend on (`digests.Identity`).
-    rate: is that of the mixture.
-    examples: says how many there are; None of a stream.
+    rate: is the task's rate in the mixture.
+    examples: is their number; None for a stream.
     digest: is that of the materialised examples; None of a stream.
   """
   causes = '-'.join(identity[name][:_DIGITS] for name in _CAUSES)

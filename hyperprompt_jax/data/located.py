@@ -1,4 +1,4 @@
-"""Where the tokens of draws are, and copying them into the rows of a batch."""
+"""The places of the tokens of draws, and copying them into the rows of a batch."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence

@@ -105,11 +105,11 @@ class Draws:
 
 
 def permuted(row: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
-  """Where permutations take rows.
+  """Returns the positions of rows after permutations.
 
-  A permutation of few rows is that which sorts a hash of each. That of many is a Feistel
-  network on pairs (Black and Rogaway 2002), which needs no memory and no time that grows
-  with the rows.
+  A permutation of few rows sorts them by a hash of each. A permutation of many rows is a
+  Feistel network on pairs (Black and Rogaway 2002), whose memory and time do not grow with
+  the number of rows.
 
   Args:
     row: holds rows below `size`, int64 `[n]`.

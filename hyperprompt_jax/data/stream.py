@@ -161,13 +161,13 @@ def _options() -> tf.data.Options:
 
 
 def default_num_shards(partitioner: Partitioner, batch_size: int) -> int:
-  """As many shards as there are groups of hosts with rows of their own, if they divide."""
+  """Returns the greatest common divisor of the batch and the groups of hosts with own rows."""
   groups = len({*partitioner.rows_of_hosts(batch_size).values()})
   return math.gcd(batch_size, groups)
 
 
 def check_shards(batch_size: int, num_shards: int) -> None:
-  """Raises a UserError if a batch cannot be dealt out to so many shards."""
+  """Raises a UserError if a batch cannot be divided among this number of shards."""
   if num_shards < 1 or batch_size % num_shards:
     raise UserError(
       f'NUM_DATA_SHARDS={num_shards} does not divide BATCH_SIZE={batch_size}: choose a '

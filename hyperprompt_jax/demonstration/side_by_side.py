@@ -142,5 +142,5 @@ def right_symbols(model: Model, params: Params, rows: Batch) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def right_symbols_of_replicas(model: Model, params: Params, rows: Batch) -> jax.Array:
-  """As `right_symbols`, for parameters with a leading axis of replicas, which returns."""
+  """Returns `right_symbols` of each replica, which is the leading axis of `params`."""
   return jax.lax.map(lambda replica: right_symbols(model, replica, rows), params)

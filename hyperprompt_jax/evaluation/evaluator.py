@@ -48,7 +48,7 @@ class Results:
   failures: Sequence[hyperprompt_tasks.MetricError] = ()
 
   def scalars(self) -> dict[str, float]:
-    """All of it as flat names: `TASK/METRIC`, `TASK/loss`, `score/TASK`, `average`."""
+    """Returns the results as `TASK/METRIC`, `TASK/loss`, `score/TASK` and `average`."""
     flat = {
       f'{task}/{k}': v for task, numbers in self.metrics.items() for k, v in numbers.items()
     }

@@ -96,7 +96,7 @@ class Programs:
     """Takes over the compiled programs of other parameters of the same network.
 
     Returns:
-      Whether the networks and their meshes are the same; else nothing is taken over.
+      Whether the networks and their meshes are the same. If not, no program is taken over.
     """
     if (self.model, self._partitioner) != (other.model, other._partitioner):
       return False

@@ -119,10 +119,10 @@ class MultiHeadDotProductAttention(nn.Module):
     causal: Tells whether a query sees no later keys.
     dropout_rate: Attention weights are dropped at this rate; 0 turns dropout off.
     dtype: The computation has this dtype.
-    cache_length: None is for teacher forcing. Otherwise it is the length of the cache of
-      keys and values, for decoding one position at a time. The encoder's keys and values
-      have a collection of their own, `ENCODER_CACHE`, which the first call makes and later
-      calls read.
+    cache_length: Is the length of the cache of keys and values, for decoding one position
+      at a time; None is for teacher forcing. The encoder's keys and values have a
+      collection of their own, `ENCODER_CACHE`, which the first call makes and later calls
+      read.
   """
 
   num_heads: int

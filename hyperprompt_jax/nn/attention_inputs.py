@@ -34,7 +34,7 @@ class Keys(struct.PyTreeNode):
 
 
 class AttentionInputs(struct.PyTreeNode):
-  """All that attention of one layer is given.
+  """The inputs of one layer's attention.
 
   Attributes:
     query: Has shape `[B, Q, h * k]`.

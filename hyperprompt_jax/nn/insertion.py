@@ -103,7 +103,7 @@ class LayerConditioning:
 
 @struct.dataclass
 class Conditioning:
-  """All that a method adds to the network, for every task, in arrays.
+  """The arrays that a method adds to the network, for every task.
 
   It depends on parameters alone, never on the input: it is made once per step (once per
   checkpoint for evaluation), and each row selects its task's part.

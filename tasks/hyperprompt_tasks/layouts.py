@@ -75,7 +75,7 @@ class Template:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where the inputs and targets of a task are in a row.
+  """The columns of a row that hold a task's inputs and targets.
 
   Attributes:
     inputs: The column of the inputs, or a template that makes them.

@@ -15,7 +15,7 @@ _TIMEOUT_SECONDS = 10
 def unreachable(path: str) -> str | None:
   """Returns why the server of a `gs://` path does not answer.
 
-  Whether the file exists and may be read is not asked; the reader of the file finds out.
+  It does not check that the file exists and may be read; the reader of the file does.
 
   Args:
     path: The path is local, or `gs://BUCKET/…`.

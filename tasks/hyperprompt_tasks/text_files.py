@@ -24,7 +24,7 @@ Examples = Mapping[str, Sequence[Example]]
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """All that a start needs to know of a task's examples before it reads them.
+  """The facts of a task's examples that a start needs before it reads them.
 
   Attributes:
     sizes: This is the number of examples of each split.
