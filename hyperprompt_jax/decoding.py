@@ -86,7 +86,7 @@ def end_at_once(step_fn: StepFn, rows: jax.Array, eos_id: int) -> StepFn:
 
   Args:
     step_fn: predicts the next token.
-    rows: tells which rows end at once, `[B]` bool.
+    rows: marks the rows that end at once, `[B]` bool.
     eos_id: is the token that ends a sequence.
   """
 

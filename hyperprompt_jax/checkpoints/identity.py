@@ -62,7 +62,7 @@ def network_of(where: str, identity: Mapping[str, Any]) -> Config | None:
 
   Args:
     where: names the checkpoint, for messages.
-    identity: is what `identity_of` has returned; other entries are passed over.
+    identity: is a result of `identity_of`; other entries are passed over.
 
   Raises:
     UserError: if it does not describe a network.
@@ -92,7 +92,7 @@ def method_of(where: str, identity: Mapping[str, Any]) -> methods.Method:
 
   Args:
     where: names the run or checkpoint, for messages.
-    identity: is what `identity_of` has returned; other entries are passed over.
+    identity: is a result of `identity_of`; other entries are passed over.
 
   Raises:
     UserError: if it describes none of the methods of this package.

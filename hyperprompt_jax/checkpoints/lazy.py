@@ -167,7 +167,7 @@ def arranged(
 
   Args:
     arrays: are keyed by their paths in the unrolled network.
-    paths: are those of the other network.
+    paths: are the paths of the other network.
 
   Returns:
     Arrays by path. Layers that do not fit into one stack keep paths of their own.

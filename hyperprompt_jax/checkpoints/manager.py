@@ -90,7 +90,7 @@ class Checkpointer:
   Args:
     model_dir: is the run's folder.
     task_list: holds the conditioned tasks that the run's task ids index.
-    retention: says which steps are kept; None opens the folder for reading alone.
+    retention: chooses the steps that are kept; None opens the folder for reading alone.
     scores: maps steps to the scores of each task and of `AVERAGE`. Every save reads it.
     data: describes the training data by JSON values, which a resumed run must share. A
       position in other data means nothing, and TensorFlow does not always notice.

@@ -96,7 +96,7 @@ def training_batches(
     name: names the task or mixture.
     settings: decide the batches.
     access: gives the way to the examples.
-    partitioner: says which rows are this host's.
+    partitioner: gives the rows of this host.
     num_shards: is the number of shards in which a stream is read.
 
   Raises:

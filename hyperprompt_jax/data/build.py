@@ -45,7 +45,7 @@ class NotMaterialised(Exception):
 
   Args:
     task: names the task.
-    reason: says why, as the end of a sentence about it.
+    reason: is the reason, as the end of a sentence about the task.
   """
 
   def __init__(self, task: str, reason: str):

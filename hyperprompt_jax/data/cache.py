@@ -34,9 +34,9 @@ class Info:
     task: names the SeqIO task.
     split: names its split.
     identity: holds digests of all that the examples depend on (`digests.Identity`).
-    rules: says how each token feature is cut to a length: see `examples.CUT`.
-    layout: says where the arrays are in the file, and has the digest of the file.
-    seconds: says how long the entry took to build.
+    rules: gives the rule by which each token feature is cut: see `examples.CUT`.
+    layout: gives the places of the arrays in the file, and the digest of the file.
+    seconds: is the time that the entry took to build.
   """
 
   task: str
@@ -115,7 +115,7 @@ class Cache:
 
   Args:
     directory: holds the entries; it is made when the first is built.
-    max_bytes: is how much room they may take. The entries that were used longest ago make
+    max_bytes: bounds the room that they take. The entries that were used longest ago make
       room for new ones.
   """
 
@@ -240,7 +240,7 @@ class Cache:
     """Removes what kills left, and entries, those used longest ago first.
 
     Args:
-      max_bytes: is how much room the rest may take; None for the cache's own bound.
+      max_bytes: bounds the room of the rest; None is for the cache's own bound.
       keep: stay, whatever room they take.
 
     Returns:

@@ -217,7 +217,7 @@ class Columns:
 
   Args:
     path: names the file.
-    layout: says where the arrays are in it.
+    layout: gives the places of its arrays.
 
   Raises:
     OSError: if it cannot be read.

@@ -17,9 +17,9 @@ class Examples:
   """The examples of a task's split.
 
   Attributes:
-    name: is that of the SeqIO task.
+    name: is the name of the SeqIO task.
     columns: holds the features of all examples.
-    rules: says how each token feature is cut.
+    rules: gives the rule by which each token feature is cut.
     entry: is the entry of the cache that they were opened from.
   """
 

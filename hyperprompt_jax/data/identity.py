@@ -28,7 +28,7 @@ def described(
     identity: holds digests of what the examples depend on (`digests.Identity`).
     rate: is the task's rate in the mixture.
     examples: is their number; None for a stream.
-    digest: is that of the materialised examples; None of a stream.
+    digest: is the digest of the materialised examples; None for a stream.
   """
   causes = '-'.join(identity[name][:_DIGITS] for name in _CAUSES)
   return [rate, examples, digest and digest[:_DIGITS], causes]
@@ -38,7 +38,7 @@ def differences(saved: Any, now: Mapping[str, Any]) -> Iterator[str]:
   """Says of each task whose data are not what they were what has changed.
 
   Args:
-    saved: is what a checkpoint says of the tasks, by name.
+    saved: holds the tasks' descriptions in a checkpoint, by name.
     now: describes them as they are.
   """
   if not isinstance(saved, Mapping) or not all(map(_is_described, saved.values())):

@@ -121,7 +121,7 @@ class Batches:
     """The draw that a batch begins with.
 
     Args:
-      number: is that of the batch, from 0.
+      number: is the number of the batch, from 0.
       known: is the number of a batch before it and the draw that it begins with; with
         packed rows, the batches between the two are placed.
     """
@@ -136,7 +136,7 @@ class Batches:
     """The model's features of a batch (`features.ConditionedEncDecFeatureConverter`).
 
     Args:
-      placed: says which draws are in the batch and where.
+      placed: holds the draws of the batch and their places.
       own: marks the rows that are filled, bool `[rows]`; None fills all. The others stay
         zeros.
 

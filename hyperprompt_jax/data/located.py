@@ -80,9 +80,9 @@ def copy_tokens(
 
   Args:
     sources: holds for each draw the tokens of its task.
-    spans: says where the tokens of a draw are in its source, int64 `[3, n]`.
+    spans: are the places of the draws' tokens in their sources, int64 `[3, n]`.
     target: is copied to, int32, flat.
-    to: says where the first token of each draw goes, int64 `[n]`.
+    to: is the place of each draw's first token in `target`, int64 `[n]`.
   """
   begin, length, last = spans
   for source, at, number, place in zip(
@@ -99,9 +99,9 @@ def mark_segments(
   """Numbers the segments of packed rows and the positions in them.
 
   Args:
-    segment: says which segment of its row each draw is, from 0, int64 `[n]`.
+    segment: is the number of each draw's segment in its row, from 0, int64 `[n]`.
     length: is the number of tokens of each draw, int64 `[n]`.
-    to: says where its first token is in the flat batch, int64 `[n]`.
+    to: is the place of its first token in the flat batch, int64 `[n]`.
     shape: is that of the batch.
 
   Returns:

@@ -27,7 +27,7 @@ class Drawn:
 
   Attributes:
     task: holds the index of each draw's task, int64 `[n]`.
-    epoch: says how often that task has been read whole before, int64 `[n]`.
+    epoch: counts the times that the task has been read whole before, int64 `[n]`.
     example: holds the row among the examples of that task, int64 `[n]`.
   """
 
@@ -56,7 +56,7 @@ class Draws:
 
   Args:
     names: holds those of the tasks.
-    sizes: says how many examples each task has, 1 or more.
+    sizes: are the numbers of examples of the tasks, 1 or more.
     rates: gives the rate of each task in the mixture, positive.
     seed: decides the draws and the orders.
   """
@@ -113,7 +113,7 @@ def permuted(row: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
 
   Args:
     row: holds rows below `size`, int64 `[n]`.
-    size: says how many rows each permutation has, int64 `[n]`.
+    size: is the number of rows of each permutation, int64 `[n]`.
     key: decides each permutation, uint64 `[n]`.
 
   Returns:

@@ -14,7 +14,7 @@ def place(
 
   Args:
     lengths: gives the lengths of inputs and targets of each example, int64 `[n, 2]`.
-    room: gives those of a row, int64 `[2]`; every example fits alone.
+    room: gives the lengths of a row, int64 `[2]`; every example fits alone.
     rows: is the number of rows in a batch.
     max_segments: is the largest number of examples in a row.
 

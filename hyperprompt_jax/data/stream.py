@@ -30,7 +30,7 @@ class StreamedBatches(Iterator[dict[str, np.ndarray]]):
   Args:
     name: names the task or mixture.
     settings: decide the batches.
-    partitioner: says which rows are this host's.
+    partitioner: gives the rows of this host.
     num_shards: is the number of shards of the data; see `default_num_shards`.
     use_cached: says whether SeqIO's cache is read in place of the sources.
     tasks: describes the tasks, for the checkpoints; see `identity.described`.
@@ -161,7 +161,7 @@ def _options() -> tf.data.Options:
 
 
 def default_num_shards(partitioner: Partitioner, batch_size: int) -> int:
-  """Returns the greatest common divisor of the batch and the groups of hosts with own rows."""
+  """Returns the default number of shards: one for each group of hosts of equal rows."""
   groups = len({*partitioner.rows_of_hosts(batch_size).values()})
   return math.gcd(batch_size, groups)
 

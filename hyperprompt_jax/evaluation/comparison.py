@@ -29,7 +29,7 @@ class Method:
   """Runs that differ in nothing but their seed.
 
   Attributes:
-    name: is that of the method; where several have it, it includes the first run's folder.
+    name: is the method's name; if several share it, the first run's folder is added.
     scores: holds the scores by seed.
   """
 

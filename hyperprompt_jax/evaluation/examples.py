@@ -24,7 +24,7 @@ def datasets(
   Args:
     tasks: have the split.
     split: names it.
-    data: says where examples are cached; SeqIO's own caches are not read.
+    data: names the cache of examples; SeqIO's own caches are not read.
   """
   access = dataclasses.replace(Access.from_settings(data), use_cached=False)
   return splits.datasets(tasks, split, access, None)

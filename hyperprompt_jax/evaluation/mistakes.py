@@ -27,8 +27,8 @@ class Mistake:
     inputs: is the input.
     target: is the right answer.
     prediction: is the model's answer.
-    log_likelihood: is that of the prediction.
-    target_log_likelihood: is that of the target.
+    log_likelihood: is the log likelihood of the prediction.
+    target_log_likelihood: is the log likelihood of the target.
   """
 
   inputs: str

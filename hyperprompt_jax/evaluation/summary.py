@@ -51,7 +51,7 @@ def print_summary(
   """Prints, for each task, its metrics at the best single checkpoint and its best score.
 
   Args:
-    records: are those of `metrics.jsonl`.
+    records: are the lines of `metrics.jsonl`.
     groups: gives the `(SeqIO task, metric)` pairs whose mean is a conditioned task's score.
     names: gives the short names of SeqIO tasks, by which `records` name them.
   """

@@ -115,7 +115,7 @@ class Predictor:
 
     Args:
       questions: are results of `question`.
-      generation: says how answers are generated.
+      generation: holds the options of answers.
     """
     limit = generation.max_length or self.lengths['targets']
 

@@ -42,7 +42,7 @@ class Shape:
     """Returns the shape that serves a generation, and others like it.
 
     Args:
-      generation: says how answers are generated.
+      generation: holds the options of answers.
       limit: is the most tokens of an answer.
     """
     length = 1 << (limit - 1).bit_length()
@@ -122,7 +122,7 @@ class Programs:
 
     Args:
       features: are the features of the inputs, `[B, ...]`.
-      generation: says how.
+      generation: holds the options of answers.
       limit: is the most tokens of an answer.
       places: are the places of the rows in their call, which seed their draws, `[B]`.
 

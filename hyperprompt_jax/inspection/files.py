@@ -43,7 +43,7 @@ def write(folder: str, reports: Sequence[Report]) -> list[str]:
 
   Args:
     folder: is made.
-    reports: are those of a run, and of a baseline if there is one.
+    reports: are the reports of a run, and of a baseline if there is one.
 
   Raises:
     UserError: if the folder cannot be written.

@@ -32,7 +32,7 @@ def draw(reports: Sequence[Report]) -> dict[str, Figure]:
   """All pictures, by name.
 
   Args:
-    reports: are those of a run, and of a baseline if there is one.
+    reports: are the reports of a run, and of a baseline if there is one.
   """
   with plt.rc_context(_SETTINGS):
     figures = {

@@ -40,7 +40,7 @@ class Planner:
   Attributes:
     config: configures the network.
     method: is the method of task-conditioning.
-    optimizer: is that of the training step.
+    optimizer: is the optimizer of the training step.
     optimisation: chooses the trained parameters and the number of microbatches.
   """
 

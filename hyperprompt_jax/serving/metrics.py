@@ -26,7 +26,7 @@ class Metrics:
 
     Args:
       name: names it, without the prefix of all names.
-      text: says what it counts.
+      text: describes the number.
     """
     self._help[name] = text
     self._counters[name] = collections.Counter()
@@ -36,7 +36,7 @@ class Metrics:
 
     Args:
       name: names it, without the prefix of all names.
-      text: says what it measures.
+      text: describes the measurement.
       bounds: are the upper bounds of its buckets.
     """
     self._help[name] = text
@@ -47,7 +47,7 @@ class Metrics:
 
     Args:
       name: names it, without the prefix of all names.
-      text: says what it shows.
+      text: describes the value.
       read: returns its value.
     """
     self._help[name] = text

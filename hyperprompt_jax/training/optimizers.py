@@ -293,7 +293,7 @@ def as_saved(like: Any, saved: Any, sharding: jax.sharding.Sharding) -> Any:
   Args:
     like: gives the shapes, dtypes and shardings of the state that is wanted.
     saved: is the tree of the checkpoint, of leaves with shapes and dtypes.
-    sharding: is that of the arrays that an optimizer which skips steps adds.
+    sharding: is the sharding of the arrays that step skipping adds.
 
   Returns:
     Shapes, dtypes and shardings; `as_wanted` makes the state of what is restored.
