@@ -92,9 +92,9 @@ def _value(setting: Setting, text: str) -> Any:
   if text.startswith(('@', '%')) and not setting.takes_text:
     return static.Reference(text)
   is_number = not setting.takes_text and setting.macro != 'TASK_FEATURE_LENGTHS'
-  if is_number and re.fullmatch(r'\d{1,3}(,\d{3})+', text):
-    plain = text.replace(',', '')
-    raise UserError(f'{setting.flag}={text} has commas: write {setting.flag}={plain}')
+  if is_number and (plain := _plain_number(setting, text)):
+    reason = 'has commas' if ',' in text else 'is no whole number'
+    raise UserError(f'{setting.flag}={text} {reason}: write {setting.flag}={plain}')
   if setting.macro in _REFERENCES and re.fullmatch(r'\w+', text):
     raise UserError(
       f'{setting.flag}={text} is no reference: write {_reference(setting.macro, text)}'
@@ -108,6 +108,17 @@ def _value(setting: Setting, text: str) -> Any:
     value = dict(zip(('inputs', 'targets'), value, strict=True))
   setting.check(value, setting.flag)
   return value
+
+
+def _plain_number(setting: Setting, text: str) -> str | None:
+  """Returns a number as Python writes it; None if there is nothing to correct."""
+  if re.fullmatch(r'[1-9]\d{0,2}(,\d{3})+', text):
+    return text.replace(',', '')
+  if not setting.is_whole:
+    return text.replace(',', '.') if re.fullmatch(r'\d+,\d+', text) else None
+  value = _literal(text)
+  is_round = isinstance(value, float) and value.is_integer()
+  return str(int(value)) if is_round else None
 
 
 def _reference(macro: str, name: str) -> str:

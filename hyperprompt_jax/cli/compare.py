@@ -4,10 +4,12 @@ It reads the metrics that training recorded, and evaluates nothing again.
 """
 
 import csv
+import dataclasses
 import json
 from collections.abc import Sequence
 
 from hyperprompt_jax.cli import arguments
+from hyperprompt_jax.configuration import run_folder
 
 
 def parse(words: Sequence[str]) -> arguments.Parsed:
@@ -28,7 +30,11 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   )
   parser.add_argument('--csv', metavar='FILE', help='also write the numbers to a file')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
-  return parser.parse(words)
+  parsed = parser.parse(words)
+  for model_dir in parsed.flags.compare:
+    if '://' not in model_dir:
+      run_folder.parts_of(model_dir)  # raises an error where there is no run
+  return dataclasses.replace(parsed, needs=('hyperprompt_jax.evaluation.comparison',))
 
 
 def run(parsed: arguments.Parsed) -> None:

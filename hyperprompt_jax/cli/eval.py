@@ -19,6 +19,7 @@ from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
 
 NEEDS = ('tensorflow', 'hyperprompt_jax.evaluation.evaluate')
 RUN_FILE = 'runs/eval.gin'
+_STEPS = ('latest', 'best', 'all', 'best_per_task')
 
 
 def _print(report: Mapping[str, Any], split: str) -> None:
@@ -148,6 +149,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     if 'MIXTURE_OR_TASK_NAME' not in names and not flags.gin_file:
       raise UserError(f'{flags.model_dir} is no run: name the tasks, --mixture=…')
     return parsed
+  run_folder.check_step(flags.model_dir, flags.step, _STEPS)
   run_folder.check(
     flags.model_dir,
     RUN_FILE,

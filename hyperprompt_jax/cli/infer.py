@@ -9,6 +9,7 @@ import argparse
 import ast
 import contextlib
 import os
+import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,9 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   if flags.submission and flags.split not in (None, 'test'):
     raise UserError(f'--split={flags.split}: --submission is of the test split')
   Generation(**_options(flags))  # checks the values
+  if flags.input not in (None, '-') and not pathlib.Path(flags.input).exists():
+    raise UserError(f'--input {flags.input} cannot be read: there is no such file')
+  run_folder.check_step(flags.model_dir, flags.step, ('latest', 'best'))
   if not _needs_gin(parsed):
     _of_loading(parsed.bindings)  # checks the values
     return parsed

@@ -38,8 +38,13 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   arguments.add_run(parser, (DataSettings, ObjectSettings))
   parsed = parser.parse(words)
-  for model_dir in (parsed.flags.model_dir, parsed.flags.baseline):
+  flags = parsed.flags
+  for model_dir, step in (
+    (flags.model_dir, flags.step),
+    (flags.baseline, flags.baseline_step),
+  ):
     if model_dir is not None:
+      run_folder.check_step(model_dir, step, ('latest', 'best'))
       run_folder.check(
         model_dir,
         RUN_FILE,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyperprompt_jax.cli import arguments
+from hyperprompt_jax.configuration import run_folder
 from hyperprompt_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def _check(flags: argparse.Namespace) -> None:
       raise UserError(f'--compile={kind}{hint}: choose of {", ".join(_KINDS)}, or none')
   if flags.follow and flags.step not in ('latest', 'best'):
     raise UserError(f'--follow needs --step=latest or --step=best, not {flags.step}')
+  run_folder.check_step(flags.model_dir, flags.step, ('latest', 'best'))
   _lengths(flags)
   token = os.environ.get(TOKEN)
   if token is not None and not (token and token.isascii() and token.isprintable()):

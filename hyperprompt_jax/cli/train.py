@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import static
+from hyperprompt_jax.configuration import static, tasks
 from hyperprompt_jax.errors import UserError
 
 NEEDS = ('tensorflow', 'hyperprompt_jax.training.train')
@@ -26,8 +26,22 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     )
   configuration = static.check(parsed.flags.gin_file, parsed.bindings)
   _check_steps(configuration)
+  _check_mixture(configuration)
   _check_files(configuration)
   return parsed
+
+
+def _check_mixture(configuration: static.Configuration) -> None:
+  """Refuses a part of a name, such as `super_glue`, that nothing of this run defines."""
+  name = configuration.values.get('MIXTURE_OR_TASK_NAME')
+  if not isinstance(name, str) or static.may_be_registered(configuration, name):
+    return
+  longer = [known for known in tasks.NAMES if name and name.lower() in known]
+  longer.sort(key=lambda known: not known.endswith('_proportional'))
+  if longer:
+    raise UserError(
+      f'--mixture={name}: there is no such task or mixture (did you mean {longer[0]}?)'
+    )
 
 
 def _check_steps(configuration: static.Configuration) -> None:
@@ -48,7 +62,7 @@ def _check_files(configuration: static.Configuration) -> None:
     problems['INITIAL_CHECKPOINT_PATH'] = 'initial checkpoint {} cannot be read'
   for macro, problem in problems.items():
     path = value(macro)
-    if not isinstance(path, str) or '/' not in path or '://' in path:
+    if not isinstance(path, str) or path in ('', 'bytes') or '://' in path:
       continue
     # FILE:N is a vocabulary with N sentinels.
     if not os.path.exists(re.sub(r':\d+$', '', path)):

@@ -7,7 +7,7 @@ from typing import Any
 
 from hyperprompt_jax.configuration import recorded, static
 from hyperprompt_jax.configuration.recorded import RecordedRun
-from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.errors import UserError, nearest
 
 CONFIG_FILE = 'config.gin'
 # The macros of a run, whose values come from its record.
@@ -75,6 +75,29 @@ def check(
   """
   if '://' not in model_dir:
     static.check(*composed(model_dir, run_file, files, bindings, trust_gin=trust_gin))
+
+
+def check_step(model_dir: str, step: str, choices: Sequence[str]) -> None:
+  """Refuses a step of which a run on this machine has no checkpoint.
+
+  Args:
+    model_dir: is the folder. One without checkpoints of its own is left to the verb.
+    step: is a number or one of the choices.
+    choices: are the names of steps that the verb knows.
+
+  Raises:
+    UserError: if there is no such step.
+  """
+  folder = pathlib.Path(model_dir) / 'checkpoints'
+  if step in choices or '://' in model_dir or not folder.is_dir():
+    return
+  steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+  if steps and step not in map(str, steps):
+    raise UserError(
+      f'--step={step}: there is no such checkpoint; there are '
+      f'{", ".join(map(str, steps))}, {", ".join(choices[:-1])} and {choices[-1]}'
+      f'{nearest(step, choices)}'
+    )
 
 
 def record_of(model_dir: str) -> RecordedRun:

@@ -110,7 +110,7 @@ class Setting:
     if self.range is None or value is None or callable(value) or value in self.range:
       return
     optional = ', or None' if fits(None, self.hint) else ''
-    kind = '' if self.range.choices else 'an integer ' if self._is_whole else 'a number '
+    kind = '' if self.range.choices else 'an integer ' if self.is_whole else 'a number '
     raise UserError(f'{name} must be {kind}{self.range}{optional}, not {shown(value)}')
 
   @property
@@ -133,7 +133,8 @@ class Setting:
     return self.hint is not Any and fits('', self.hint)
 
   @property
-  def _is_whole(self) -> bool:
+  def is_whole(self) -> bool:
+    """Whether none of its values is a fraction."""
     return not fits(0.5, self.hint)
 
 

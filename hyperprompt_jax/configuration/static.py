@@ -236,23 +236,36 @@ def _check_mixture(configuration: Configuration) -> None:
   A task that a module of the user's registers is known only once that is imported.
   """
   name = configuration.values.get('MIXTURE_OR_TASK_NAME')
+  if not isinstance(name, str) or may_be_registered(configuration, name):
+    return
+  if hint := nearest(name, tasks.NAMES, cutoff=0.85):
+    raise UserError(f'--mixture={name}: there is no such task or mixture{hint}')
+
+
+def may_be_registered(configuration: Configuration, name: str) -> bool:
+  """Returns whether a task may be one of ours, or one that the configuration makes.
+
+  The tasks of a run's record are not known here.
+
+  Args:
+    configuration: is that of a run.
+    name: is the name of a task or mixture.
+  """
   # A name with a point is MIXTURE.TASK, one of the tasks that a mixture has.
-  if not isinstance(name, str) or '.' in name or name in tasks.NAMES:
-    return
+  if '.' in name or name in tasks.NAMES:
+    return True
   if 'seqio' in sys.modules:  # its registry knows better
-    return
+    return True
   own = any(
     not re.match(r'(from|import) (hyperprompt_|optax|__gin__)', line)
     for line in configuration.imports.values()
   )
-  hint = nearest(name, tasks.NAMES, cutoff=0.85)
   defined = [
     value
     for key, value in configuration.values.items()
     if key.endswith(('from_files.name', 'condition.name'))
   ]
-  if hint and not own and name not in defined:
-    raise UserError(f'--mixture={name}: there is no such task or mixture{hint}')
+  return own or name in defined
 
 
 def _take_size_of_initial(configuration: Configuration) -> None:

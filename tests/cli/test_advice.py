@@ -41,6 +41,8 @@ MISTAKES = {
   'the verb of another program': (
     *('predict', '--model_dir=RUN', '--task=a', '--output=b', TRUST),
   ),
+  'a verb that is a flag': ('compare', 'RUN'),
+  'several tasks': (*RUN, '--tasks=copy,reverse'),
   'no flags at all': ('train',),
   'no size': ('train', METHOD, RECIPE, *REQUIRED),
   'no method': ('train', SIZE, RECIPE, *REQUIRED),
@@ -60,6 +62,27 @@ MISTAKES = {
   'a reference with a typo': (*RUN, '--optimizer=@optimizers.adafacto()'),
   'a text without quotes': ('train', *FILES, *REQUIRED[:-1], '--gin.MODEL_DIR=/run'),
   'a number with commas': (*RUN, '--eval_period=10,000'),
+  'a decimal comma': (*RUN, '--learning_rate=0,001'),
+  'a number with an exponent': (
+    'train',
+    *FILES,
+    *REQUIRED[:2],
+    '--train_steps=1e5',
+    '--model_dir=/run',
+  ),
+  'epochs': (*RUN, '--epochs=3'),
+  'a number of GPUs': (*RUN, '--num_gpus=8'),
+  'a flag to go on': (*RUN, '--resume'),
+  'half precision': (*RUN, '--fp16'),
+  'a batch for each device': (*RUN, '--per_device_train_batch_size=8'),
+  'a file of another program': ('train', '--config=models/tiny.gin', *RUN[2:]),
+  'a step that is none': ('eval', '--model_dir=RUN', TRUST, '--step=last'),
+  'a mixture by a part of its name': (
+    'train',
+    *FILES,
+    *REQUIRED[1:],
+    '--mixture=super_glue',
+  ),
   'a number out of range': (*RUN, '--batch_size=0'),
   'a choice that is none': (*RUN, '--dtype=bf16'),
   'one length': ('train', *FILES, REQUIRED[0], *REQUIRED[2:], '--lengths=512'),
@@ -80,7 +103,7 @@ def followed(words, message):
     w for word in words for w in (new if word == old else [word])
   ]
   if match := re.search(r"no verb '(.+?)' \(did you mean (.+?)\?\)", message):
-    return [match[2], *words[1:]]
+    return [*match[2].split(), *words[1:]]
   if match := re.search(r"unknown argument '(.+?)' \(did you mean (.+?)\?\)", message):
     return replace(match[1], match[2])
   if match := re.search(r"unknown argument '(.+?)': .* is given as (--\S+)", message):
@@ -92,13 +115,15 @@ def followed(words, message):
   parameter = r'(?:no parameter|there is no) (\S+) \(did you mean (\S+)\?\)'
   if match := re.search(parameter, message):
     return [word.replace(match[1], match[2]) for word in words]
-  if match := re.search(r'(--mixture=\S+): .*\(did you mean (.+?)\?\)', message):
-    return replace(match[1], f'--mixture={match[2]}')
+  if match := re.search(r'(--mixture|--step)(=\S+): .*\(did you mean (.+?)\?\)', message):
+    return replace(match[1] + match[2], f'{match[1]}={match[3]}')
+  if match := re.search(r"unknown argument '(.+?)': leave it out", message):
+    return replace(match[1])
   if match := re.search(r'quotes: (--gin\.\S+=".*?"), or (--\S+)', message):
     (quoted,) = shlex.split(match[1])
     name = quoted.split('=')[0]
     return [quoted if word.startswith(f'{name}=') else word for word in words]
-  if match := re.search(r'^(--\S+) (?:has commas|is no reference): write (.+)$', message):
+  if match := re.search(r'^(--\S+) (?:has commas|is no .+): write (.+)$', message):
     return replace(match[1], *shlex.split(match[2]))
   if match := re.search(r'and (\S+) each choose .* leave out one of them', message):
     return [word for word in words if not word.endswith(f'={match[1]}')]
@@ -129,6 +154,7 @@ def answers(tmp_path_factory):
   """
   folder = tmp_path_factory.mktemp('run')
   (folder / 'config.gin').write_text("METHOD = 'mtl'\nVOCABULARY = 'bytes'\n")
+  (folder / 'checkpoints' / '4').mkdir(parents=True)
   code = (
     'import importlib, json, sys, time\n'
     'from hyperprompt_jax.cli import command\n'
