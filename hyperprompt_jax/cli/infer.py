@@ -259,7 +259,7 @@ def _answer(
     (counts['unfinished'], f'answers not finished within {limit} tokens'),
     (counts['unknown'], 'pieces unknown to the vocabulary'),
   ]
-  closing = [f'{written} predictions in {flags.output}']
+  closing = [f'{written} prediction{"s" * (written != 1)} in {flags.output}']
   closing += [f'{text}: {count}' for count, text in notes if count]
   terminal.say('; '.join(closing))
 
