@@ -1,4 +1,4 @@
-"""Checks of a mixture, its validation rows, and rows in the order of their lengths."""
+"""Checks of a mixture, rows of its splits, and rows in the order of their lengths."""
 
 from collections.abc import Iterator, Sequence
 
@@ -48,7 +48,7 @@ def check_targets(name: str, split: str, access: Access) -> None:
       )
 
 
-def validation_rows(
+def split_rows(
   name: str, access: Access, *, limit: int | None, split: str = 'validation'
 ) -> dict[str, Rows]:
   """Returns the first rows of a split of each task of a mixture, in their order.

@@ -126,9 +126,7 @@ class Evaluator:
     if not self._evaluation.steps:
       return {}
     limit = self._evaluation.steps * self._batch_size
-    return datasets.validation_rows(
-      self._name, self._access, limit=limit, split=self._split
-    )
+    return datasets.split_rows(self._name, self._access, limit=limit, split=self._split)
 
   @functools.cached_property
   def _opened(self) -> Mapping[str, Examples]:

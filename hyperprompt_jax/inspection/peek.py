@@ -67,9 +67,7 @@ def peek(
   step = run.step(choice)
   # Before the data is opened: of another benchmark it may have to be downloaded first.
   run.check_step(step)
-  rows_by_task = datasets.validation_rows(
-    name, Access.from_settings(data), limit=num_examples
-  )
+  rows_by_task = datasets.split_rows(name, Access.from_settings(data), limit=num_examples)
 
   def batches() -> Iterator[Mapping[str, np.ndarray]]:
     for name, rows in rows_by_task.items():

@@ -223,10 +223,10 @@ def test_a_mixture_without_the_split_is_named():
 
 
 @pytest.mark.parametrize('is_cached', [False, True])
-def test_validation_rows_come_in_order_as_the_converter_makes_them(is_cached, tmp_path):
+def test_split_rows_come_in_order_as_the_converter_makes_them(is_cached, tmp_path):
   hyperprompt_tasks.use_vocabulary('bytes')
   lengths = {'inputs': 12, 'targets': 4}  # some examples are longer
-  rows = datasets.validation_rows(
+  rows = datasets.split_rows(
     tiny_run.TWO_TASKS,
     access.Access(lengths, cache=cache.Cache(str(tmp_path)) if is_cached else None),
     limit=50,
