@@ -1,4 +1,4 @@
-"""Measures the work around a training step: input, checkpoints, evaluation.
+"""Measures the work around a training step: checkpoints, evaluation, `--help`.
 
     SUPER_GLUE_DIR=… python -m benchmarks.around_step     (part of make bench)
 
@@ -8,7 +8,6 @@ are repeated until they make an epoch. Without the folder, the built-in mixture 
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import pathlib
@@ -24,14 +23,13 @@ from unittest import mock
 import jax
 import sentencepiece
 import seqio
-import tensorflow as tf
 
 import hyperprompt_tasks
 from benchmarks import results
 from benchmarks.works import METHOD
 from hyperprompt_jax.checkpoints import Checkpointer
 from hyperprompt_jax.configuration import gin_files
-from hyperprompt_jax.data import features, stream
+from hyperprompt_jax.data import features
 from hyperprompt_jax.data.access import Access, training_batches
 from hyperprompt_jax.data.cache import Cache, default_directory
 from hyperprompt_jax.data.indexed import BatchSettings
@@ -112,67 +110,6 @@ def mixture() -> Iterator[str]:
       yield SUPER_GLUE
 
 
-def write_cache(name: str, folder: pathlib.Path) -> None:
-  """Writes a cache of a mixture's training examples, as `seqio_cache_tasks` does.
-
-  That program needs Apache Beam, which requires other versions of installed packages.
-  """
-  for task in seqio.get_mixture_or_task(name).tasks:
-    if 'train' not in task.splits:
-      continue
-    place = folder / seqio.utils.get_task_dir_from_name(task.name)
-    place.mkdir(parents=True)
-    examples = task.preprocess_precache(task.source.get_dataset('train', shuffle=False))
-    prefix = seqio.utils.get_cached_tfrecord_prefix(place, 'train')
-    written = 0
-    with tf.io.TFRecordWriter(f'{prefix}-00000-of-00001') as writer:
-      for example in examples:
-        writer.write(seqio.utils.dict_to_tfexample(example).SerializeToString())
-        written += 1
-    info = {
-      'num_shards': 1,
-      'seqio_version': seqio.__version__,
-      'features': {
-        feature: {'shape': spec.shape.as_list(), 'dtype': spec.dtype.name}
-        for feature, spec in examples.element_spec.items()
-      },
-    }
-    for path, told in (
-      (seqio.utils.get_cached_info_path(place, 'train'), info),
-      (seqio.utils.get_cached_stats_path(place, 'train'), {'examples': written}),
-    ):
-      pathlib.Path(path).write_text(json.dumps(told))
-    (place / 'COMPLETED').touch()
-
-
-def cached_input_seconds(name: str) -> float:
-  """Returns `input_seconds` of a cached mixture."""
-  with tempfile.TemporaryDirectory() as folder:
-    write_cache(name, pathlib.Path(folder))
-    seqio.add_global_cache_dirs([folder])
-    return input_seconds(name, use_cached=True)
-
-
-def input_seconds(
-  name: str, *, pack: bool = False, use_cached: bool = False, batches: int = 60
-) -> float:
-  """Returns the seconds that one idle host needs for a batch of training data."""
-  data = stream.StreamedBatches(
-    name,
-    BatchSettings(LENGTHS, BATCH_SIZE, seed=0, pack=pack),
-    Partitioner(),
-    num_shards=1,
-    use_cached=use_cached,
-    tasks={},
-  )
-  for _ in itertools.islice(data, 20):  # fills the shuffle buffers
-    pass
-  start = time.perf_counter()
-  for _ in itertools.islice(data, batches):
-    pass
-  return (time.perf_counter() - start) / batches
-
-
 def help_seconds() -> float:
   """Returns the median seconds of five runs of `hyperprompt --help`."""
   command = [sys.executable, '-m', 'hyperprompt_jax', '--help']
@@ -236,9 +173,6 @@ def evaluation_seconds(name: str, size: str) -> dict[str, Any]:
 
 
 WAYS: dict[str, Callable[[str], Any]] = {
-  'input': input_seconds,
-  'packed input': lambda name: input_seconds(name, pack=True),
-  'cached input': cached_input_seconds,
   'help': lambda name: help_seconds(),
   'checkpoint': lambda name: checkpoint_seconds(name, 'small'),
   'evaluation': lambda name: evaluation_seconds(name, 'small'),

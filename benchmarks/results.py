@@ -21,6 +21,7 @@ PACKAGES = (
   'tensorflow',
   'torch',
   'transformers',
+  'ctranslate2',
   'libtpu',
 )
 

@@ -1,13 +1,14 @@
-"""Training and decoding on a CPU or a GPU: ours, T5X's and Transformers', interleaved.
+"""Training and decoding on a CPU or a GPU, beside other implementations, interleaved.
 
-    python -m benchmarks.speed --size=small     (part of make bench)
+    taskset -c 0 python -m benchmarks.speed --size=small     (make bench: small and base)
     python -m benchmarks.speed --dtype=bfloat16 --batch=64 --inputs=512 --targets=64
 
 Compares HyperPrompt-Global with eight tasks to plain T5 in every other implementation that
-can be imported: T5X (docs/how_to/t5x.md), Transformers on PyTorch and, on request, our own
-network without prompts. Weights and tokens are random. The result is the median of
-interleaved repeats, and the median ratio of pairs. Each implementation has its own process,
-as it has for its users: a step allocates gigabytes, and a shared heap would be fragmented.
+can be imported: T5X (docs/how_to/t5x.md), Transformers on PyTorch, CTranslate2 (on a CPU,
+where it decodes and scores) and, on request, our own network without prompts. Weights and
+tokens are random. The result is the median of interleaved repeats, and the median ratio of
+pairs. Each implementation has its own process, as it has for its users: a step allocates
+gigabytes, and a shared heap would be fragmented. `taskset` gives all of them one core.
 Where JAX uses a GPU, Transformers uses it too, and the memory of a training step is
 reported. On a CPU the ratios are of CPU time, because other programs disturb the wall time.
 Results that were not requested stay as they were.
@@ -32,6 +33,8 @@ import jax
 from benchmarks import results
 from benchmarks.works import (
   BEAM,
+  CT2,
+  CT2_INT8,
   ENCODE,
   GREEDY,
   MEMORY,
@@ -200,6 +203,8 @@ def measure(
     keep(UNROLLED, training(straight, batch, repeats, others)[TRAIN])
   compared = [what for what in wanted if what in (GREEDY, BEAM, SCORE)]
   needed = [OURS, *others] if compared else [OURS] if RANK in wanted else []
+  if not on_gpu():
+    config = dataclasses.replace(config, scan_layers=False)  # as `load` does
   with contextlib.ExitStack() as stack:
     workers = {name: stack.enter_context(Worker(name, config, batch)) for name in needed}
     for what in compared:
@@ -228,7 +233,7 @@ def training(
     workers = {OURS: start(OURS, reuses_memory=not on_gpu())}
     if not on_gpu():
       workers[FRESH] = start(OURS)
-    workers |= {name: start(name) for name in others}
+    workers |= {name: start(name) for name in others if name not in (CT2, CT2_INT8)}
     ways = {name: worker.timed(TRAIN) for name, worker in workers.items()}
     measured = {TRAIN: interleaved(ways, repeats)}
     if on_gpu():
@@ -250,6 +255,8 @@ def decoding_by_tasks(config: Config, batch: Batch, repeats: int) -> dict[str, A
 
 def main(arguments: Sequence[str]) -> None:
   """Measures, and writes results/cpu_speed.json or gpu_speed.json."""
+  # By default JAX reserves three quarters of a GPU's memory, which PyTorch would lack.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--size', nargs='+', default=['small', 'base'])
   parser.add_argument('--batch', type=int, default=8)
@@ -258,20 +265,24 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
   parser.add_argument('--remat_policy', choices=list(REMAT_POLICIES), default='none')
-  others = [MTL, T5X, TORCH]
-  parser.add_argument('--against', nargs='*', choices=others, default=[T5X, TORCH])
+  by_default = [T5X, TORCH] if on_gpu() else [T5X, TORCH, CT2, CT2_INT8]
+  parser.add_argument(
+    '--against', nargs='*', choices=[MTL, *by_default], default=by_default
+  )
   everything = [TRAIN, GREEDY, BEAM, SCORE, RANK, UNROLLED, BY_TASKS]
   parser.add_argument('--what', nargs='+', choices=everything, default=everything)
   flags = parser.parse_args(arguments)
-  # By default JAX reserves three quarters of a GPU's memory, which PyTorch would lack.
-  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   batch = Batch(flags.batch, flags.inputs, flags.targets)
-  needs = {MTL: (), T5X: ('t5x',), TORCH: ('torch', 'transformers')}
+  torch = ('torch', 'transformers')
+  needs = {MTL: (), T5X: ('t5x',), TORCH: torch}
+  needs |= dict.fromkeys((CT2, CT2_INT8), (*torch, 'ctranslate2'))
   against = [name for name in flags.against if all(map(results.has, needs[name]))]
   options = {'dtype': flags.dtype, 'remat_policy': flags.remat_policy}
   setup = {'batch': [batch.size, batch.inputs, batch.targets], **options}
   if on_gpu():
     setup['device'] = jax.devices()[0].device_kind
+  else:
+    setup['cores'] = len(os.sched_getaffinity(0))
   name = f'{jax.default_backend()}_speed'
   before = results.read(name) or {}
   # Results of different settings are not mixed in one file.

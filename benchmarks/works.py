@@ -1,8 +1,10 @@
-"""The work that `benchmarks.speed` times: our T5, T5X's and Transformers'."""
+"""The work that `benchmarks.speed` times: our T5 and those of T5X and others."""
 
 import contextlib
 import copy
 import functools
+import os
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,8 @@ from hyperprompt_jax.training.train_step import (
 )
 
 OURS, MTL, T5X, TORCH = 'ours', 'mtl', 't5x', 'transformers'
+# CTranslate2 only decodes and scores; the second has weights and activations of 8 bits.
+CT2, CT2_INT8 = 'ctranslate2', 'ctranslate2 int8'
 TRAIN, GREEDY, BEAM, SCORE, RANK = 'train step', 'greedy', 'beam search', 'score', 'rank'
 ENCODE = 'encoder alone'
 # Our layers are in a loop by default; T5X's are unrolled here.
@@ -151,24 +155,8 @@ def transformers(config: Config, batch: Batch) -> dict[str, Work]:
   bfloat16 weights. Transformers chooses the implementation of attention.
   """
   import torch
-  from transformers import T5Config, T5ForConditionalGeneration
 
-  torch.manual_seed(0)
-  network = T5ForConditionalGeneration(
-    T5Config(
-      vocab_size=config.vocab_size,
-      d_model=config.emb_dim,
-      d_kv=config.head_dim,
-      d_ff=config.mlp_dim,
-      num_layers=config.num_encoder_layers,
-      num_decoder_layers=config.num_decoder_layers,
-      num_heads=config.num_heads,
-      dropout_rate=config.dropout_rate,
-      feed_forward_proj='gated-gelu',
-      tie_word_embeddings=False,
-      decoder_start_token_id=0,
-    )
-  )
+  network = _torch_network(config)
   gpu, half = on_gpu(), config.dtype == 'bfloat16'
   device = 'cuda' if gpu else 'cpu'
   if gpu:
@@ -223,6 +211,67 @@ def transformers(config: Config, batch: Batch) -> dict[str, Work]:
   }
 
 
+def _torch_network(config: Config) -> Any:
+  """Returns Transformers' T5 of the same sizes, with random weights."""
+  import torch
+  from transformers import T5Config, T5ForConditionalGeneration
+
+  torch.manual_seed(0)
+  return T5ForConditionalGeneration(
+    T5Config(
+      vocab_size=config.vocab_size,
+      d_model=config.emb_dim,
+      d_kv=config.head_dim,
+      d_ff=config.mlp_dim,
+      num_layers=config.num_encoder_layers,
+      num_decoder_layers=config.num_decoder_layers,
+      num_heads=config.num_heads,
+      dropout_rate=config.dropout_rate,
+      feed_forward_proj='gated-gelu',
+      tie_word_embeddings=False,
+      decoder_start_token_id=0,
+    )
+  )
+
+
+def ctranslate2(config: Config, batch: Batch, compute_type: str) -> dict[str, Work]:
+  """Returns the work of CTranslate2, by name, with the network of Transformers.
+
+  Args:
+    config: is our configuration, which the network follows.
+    batch: is the shape of a batch.
+    compute_type: is the precision of CTranslate2: float32, or int8 for weights of 8 bits
+      and activations that are rounded to 8 bits at every product.
+  """
+  import ctranslate2 as runtime
+  from ctranslate2.converters.transformers import T5Loader
+
+  spec = T5Loader().get_model_spec(_torch_network(config))
+  names = ['<pad>', '</s>', '<unk>', *map(str, range(3, config.vocab_size))]
+  spec.register_source_vocabulary(names)
+  spec.register_target_vocabulary(names)
+  spec.config.bos_token = spec.config.decoder_start_token = names[0]
+  spec.config.eos_token, spec.config.unk_token = names[1:3]
+  spec.validate()
+  spec.optimize(quantization=compute_type)
+  threads = len(os.sched_getaffinity(0))
+  with tempfile.TemporaryDirectory() as folder:
+    spec.save(folder)
+    translator = runtime.Translator(
+      folder, 'cpu', compute_type=compute_type, intra_threads=threads
+    )
+  rows = features_of(batch, config.vocab_size)
+  named = lambda feature: [[names[token] for token in row] for row in rows[feature]]
+  inputs, targets = named('encoder_input_tokens'), named('decoder_target_tokens')
+  lengths = {'max_decoding_length': batch.targets, 'min_decoding_length': batch.targets}
+  generate = functools.partial(translator.translate_batch, inputs, **lengths)
+  return {
+    GREEDY: lambda: generate(beam_size=1),
+    BEAM: lambda: generate(beam_size=NUM_BEAMS),
+    SCORE: lambda: translator.score_batch(inputs, targets),
+  }
+
+
 def features_of(batch: Batch, vocab_size: int) -> dict[str, np.ndarray]:
   """Returns random tokens without padding."""
   rng = np.random.default_rng(0)
@@ -239,4 +288,6 @@ WAYS: dict[str, Callable[..., dict[str, Work]]] = {
   MTL: functools.partial(ours, method=MultiTaskLearning()),
   T5X: t5x,
   TORCH: transformers,
+  CT2: functools.partial(ctranslate2, compute_type='float32'),
+  CT2_INT8: functools.partial(ctranslate2, compute_type='int8'),
 }
