@@ -97,9 +97,9 @@ LANGUAGE = (
 # By number: claim, source and the bound of equivalence.
 DEPTH = {
   'B1': ('Attention mass on prompts rises with depth', POSTER, 0.01),
-  'B2': ('It rises more steeply than before tuning', OURS, 0.01),
+  'B2': ('Attention mass rises more steeply with depth than before tuning', OURS, 0.01),
   'B3': ('Prompts raise the entropy of attention over tokens (nats)', POSTER, 0.05),
-  'B4': ('Prompts in the decoder raise it in the encoder', OURS, 0.05),
+  'B4': ('Prompts in the decoder raise that entropy in the encoder', OURS, 0.05),
 }
 
 # Stated by a source, and beyond these studies.

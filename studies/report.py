@@ -199,7 +199,10 @@ def page() -> str:
   rows += claim_rows(depth_effects(deep), len(depth.BACKBONES), 3)
   effects = contrast_effects(real, claims.LANGUAGE, LANGUAGE_BOUND)
   rows += claim_rows(effects, len(language.SEEDS), 1)
-  text += f'## In short\n\nAt equal budgets and the best rate of each:\n\n{in_short(rows)}'
+  text += (
+    '## In short\n\nAt equal budgets and the best rate of each, with 95 % intervals:\n\n'
+  )
+  text += in_short(rows)
   text += '\n## Claims\n\nDifferences of study A are in points of right tokens, those of '
   text += 'study C in points of accuracy.\n\n'
   text += table(CLAIMS_HEAD, rows)

@@ -77,6 +77,7 @@ def small(p: float) -> str:
   return '' if np.isnan(p) else f'{p:.2g}'
 
 
+WAITS = 'waits for the other runs of its study'
 CLAIMS_HEAD = (
   *('id', 'claim', 'source', 'effect (95 % interval)', 'pairs', 'p', 'detects'),
   'so here?',
@@ -99,7 +100,7 @@ def claim_rows(effects: Mapping[str, Any], planned: int, digits: int) -> list[li
   for name, (claim, source, effect) in effects.items():
     verdict = analysis.verdict(effect, adjusted[name], planned)
     if done[name] and not all(done.values()):
-      verdict = 'not yet run: other tests of its family are missing'
+      verdict = WAITS
     numbers = [spread(effect, digits), f'{effect.pairs} of {planned}']
     numbers += [small(adjusted[name]), small(effect.detectable(planned, len(effects)))]
     rows.append([name, claim, source, *numbers, verdict])
@@ -110,8 +111,10 @@ IN_SHORT = {
   'yes': 'Holds here',
   'the opposite': 'The opposite holds here',
   'no difference that matters': 'Makes no difference that matters here',
+  'cannot be told here': 'Cannot be told here',
+  WAITS: 'Measured, but decided only when all runs of the study are done',
 }
-UNDECIDED = 'Cannot be told yet'
+NOT_RUN = 'Not all runs are done'
 
 
 def in_short(rows: Sequence[Sequence[str]]) -> str:
@@ -122,15 +125,14 @@ def in_short(rows: Sequence[Sequence[str]]) -> str:
   """
   groups: dict[str, list[str]] = {}
   for row in rows:
-    label = IN_SHORT.get(row[-1], UNDECIDED)
-    detail = f' {row[3]}' if label != UNDECIDED else ''
-    groups.setdefault(label, []).append(f'{row[1]} ({row[0]}{detail})')
-  lines = [
-    f'- **{label}:** {"; ".join(groups[label])}.\n'
-    for label in (*IN_SHORT.values(), UNDECIDED)
+    label = IN_SHORT.get(row[-1], NOT_RUN)
+    detail = row[0] if label == NOT_RUN else f'{row[0]}: {row[3]}'
+    groups.setdefault(label, []).append(f'{row[1]} ({detail})')
+  return ''.join(
+    f'- **{label}**\n' + ''.join(f'  - {claim}\n' for claim in groups[label])
+    for label in (*IN_SHORT.values(), NOT_RUN)
     if label in groups
-  ]
-  return ''.join(lines)
+  )
 
 
 METHOD_HEAD = (

@@ -183,12 +183,21 @@ def test_verdicts():
 def test_the_summary_puts_every_claim_under_its_verdict():
   row = lambda name, verdict: [name, f'claim {name}', 'ours', '+1.0', '', '', '', verdict]
   text = tables.in_short(
-    [row('A1', 'yes'), row('A2', 'the opposite'), row('A3', 'not yet run: 1 of 2 pairs')]
+    [
+      *(row('A1', 'yes'), row('A2', 'the opposite'), row('A3', tables.WAITS)),
+      *(row('A4', 'not yet run: 1 of 2 pairs'), row('A5', 'yes')),
+    ]
   )
   assert text == (
-    '- **Holds here:** claim A1 (A1 +1.0).\n'
-    '- **The opposite holds here:** claim A2 (A2 +1.0).\n'
-    '- **Cannot be told yet:** claim A3 (A3).\n'
+    '- **Holds here**\n'
+    '  - claim A1 (A1: +1.0)\n'
+    '  - claim A5 (A5: +1.0)\n'
+    '- **The opposite holds here**\n'
+    '  - claim A2 (A2: +1.0)\n'
+    '- **Measured, but decided only when all runs of the study are done**\n'
+    '  - claim A3 (A3: +1.0)\n'
+    '- **Not all runs are done**\n'
+    '  - claim A4 (A4)\n'
   )
 
 
