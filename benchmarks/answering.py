@@ -47,13 +47,13 @@ def write_bundle(folder: pathlib.Path, size: str) -> None:
   from hyperprompt_jax.checkpoints.formats import bundle
   from hyperprompt_jax.checkpoints.identity import description_of
   from hyperprompt_jax.checkpoints.lazy import in_memory, unrolled
-  from hyperprompt_jax.configuration import static
+  from hyperprompt_jax.configuration import checks
   from hyperprompt_jax.configuration.recorded import RecordedRun
   from hyperprompt_jax.methods import HyperPromptGlobal
   from hyperprompt_jax.model import Model
   from hyperprompt_jax.nn.config import Config
 
-  composed = static.check([f'models/{size}.gin'], ["VOCABULARY='bytes'"])
+  composed = checks.check([f'models/{size}.gin'], ["VOCABULARY='bytes'"])
   prefix = 'config.Config.'
   sizes = {
     name.removeprefix(prefix): composed.resolved(name)

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from hyperprompt_jax.cli import arguments, command
-from hyperprompt_jax.configuration import gin_files, static
+from hyperprompt_jax.configuration import checks, gin_files
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')])
@@ -161,7 +161,7 @@ def test_a_command_of_ours_parses(line, parse):
     return
   # A checkpoint that gives the size is not there, and neither are files of own tasks.
   reads_files = any(file.startswith('tasks/') for file in files)
-  if static.check(files, bindings).size_from is None and not reads_files:
+  if checks.check(files, bindings).size_from is None and not reads_files:
     gin_files.parse(files, bindings)
 
 

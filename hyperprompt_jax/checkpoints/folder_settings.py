@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from hyperprompt_jax.checkpoints.source import OF_RUNS, open_source
-from hyperprompt_jax.configuration import initial_size, run_folder, static
+from hyperprompt_jax.configuration import checks, initial_size, run_folder, static
 from hyperprompt_jax.errors import UserError
 
 _NETWORK = 'config.Config.'
@@ -27,10 +27,10 @@ def completed(files: Sequence[str], bindings: Sequence[str]) -> list[str]:
     bindings: are the bindings of the command line.
 
   Raises:
-    UserError: as `static.check` does; or if the checkpoint cannot be read, or does not tell
+    UserError: as `checks.check` does; or if the checkpoint cannot be read, or does not tell
       the vocabulary.
   """
-  composed = static.check(files, bindings)
+  composed = checks.check(files, bindings)
   path = composed.size_from
   if path is None:
     return [*bindings]

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from hyperprompt_jax.cli import advice
-from hyperprompt_jax.configuration import macros, paths, static
+from hyperprompt_jax.configuration import checks, macros, paths, static
 from hyperprompt_jax.configuration.setting import Setting, Settings
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import workarounds
@@ -200,7 +200,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
   """
   from hyperprompt_jax.configuration import gin_files  # it takes a second
 
-  if static.check(files, bindings).size_from is not None:
+  if checks.check(files, bindings).size_from is not None:
     with workarounds.without_tensorflow_notes(), workarounds.without_keras():
       from hyperprompt_jax.checkpoints import folder_settings  # it takes more
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import macros, run_folder, static
+from hyperprompt_jax.configuration import checks, macros, run_folder, static
 
 NEEDS = ()
 
@@ -38,7 +38,7 @@ def run(parsed: arguments.Parsed) -> None:
     report = differences(*flags.diff)
     lines = [f'{name}\n  {a}\n  {b}' for name, (a, b) in report.items()]
   elif flags.gin_file or parsed.bindings:
-    composed = static.check(flags.gin_file, parsed.bindings)
+    composed = checks.check(flags.gin_file, parsed.bindings)
     report = composed.shown()
     lines = [f'{name} = {value}' for name, value in report.items()]
   else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import run_folder, static
+from hyperprompt_jax.configuration import checks, run_folder
 from hyperprompt_jax.data.cache import DEFAULT_BYTES, Cache, Entry, default_directory
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import terminal
@@ -194,7 +194,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   if flags.action in _ACTIONS:
     return parsed
   if flags.gin_file:
-    static.check(flags.gin_file, _bindings(parsed))
+    checks.check(flags.gin_file, _bindings(parsed))
   elif flags.model_dir:
     run_folder.check(
       flags.model_dir, RUN_FILE, [], _bindings(parsed), trust_gin=flags.trust_gin

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import paths, static
+from hyperprompt_jax.configuration import checks, paths
 from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime import terminal
@@ -159,7 +159,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   arguments.add_settings(parser, (ObjectSettings,))
   parsed = parser.parse(words)
   if not parsed.flags.all:
-    static.check([*parsed.flags.gin_file, RUN_FILE], parsed.bindings)
+    checks.check([*parsed.flags.gin_file, RUN_FILE], parsed.bindings)
   return parsed
 
 

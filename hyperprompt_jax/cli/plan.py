@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import static
+from hyperprompt_jax.configuration import checks
 from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.planning import sweep, topology
@@ -87,7 +87,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     sweep.slices(flags.topology)
   else:
     topology.Slice.parse(flags.topology, flags.slices)
-  static.check([*flags.gin_file, RUN_FILE], parsed.bindings)
+  checks.check([*flags.gin_file, RUN_FILE], parsed.bindings)
   return parsed
 
 

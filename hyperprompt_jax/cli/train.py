@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from hyperprompt_jax.cli import arguments
-from hyperprompt_jax.configuration import static, tasks
+from hyperprompt_jax.configuration import checks, static, tasks
 from hyperprompt_jax.errors import UserError
 
 NEEDS = ('tensorflow', 'hyperprompt_jax.training.train')
@@ -24,7 +24,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
       '--gin_file=methods/hyperprompt_global.gin --gin_file=runs/finetune.gin; in place of '
       "the size's it takes --init= of a model's folder"
     )
-  configuration = static.check(parsed.flags.gin_file, parsed.bindings)
+  configuration = checks.check(parsed.flags.gin_file, parsed.bindings)
   _check_steps(configuration)
   _check_mixture(configuration)
   _check_files(configuration)
@@ -34,7 +34,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
 def _check_mixture(configuration: static.Configuration) -> None:
   """Refuses a part of a name, such as `super_glue`, that nothing of this run defines."""
   name = configuration.values.get('MIXTURE_OR_TASK_NAME')
-  if not isinstance(name, str) or static.may_be_registered(configuration, name):
+  if not isinstance(name, str) or checks.may_be_registered(configuration, name):
     return
   longer = [known for known in tasks.NAMES if name and name.lower() in known]
   longer.sort(key=lambda known: not known.endswith('_proportional'))

@@ -13,7 +13,7 @@ from typing import IO, Any
 import gin
 
 from hyperprompt_jax.configuration import bindings as gin_bindings
-from hyperprompt_jax.configuration import paths, static
+from hyperprompt_jax.configuration import checks, paths, static
 from hyperprompt_jax.errors import UserError, nearest
 from hyperprompt_jax.runtime import workarounds
 
@@ -31,10 +31,10 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     bindings: are `NAME=VALUE`.
 
   Raises:
-    UserError: as `static.check` does; or for a name that does not exist (with the nearest
+    UserError: as `checks.check` does; or for a name that does not exist (with the nearest
       that does), a value of the wrong type, or bindings that go in a circle.
   """
-  imports = static.check(files, bindings).imports
+  imports = checks.check(files, bindings).imports
   gin.clear_config()
   workarounds.set_gin_file_readers(
     [

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperprompt_jax.configuration import recorded, static
+from hyperprompt_jax.configuration import checks, recorded, static
 from hyperprompt_jax.configuration.recorded import RecordedRun
 from hyperprompt_jax.errors import UserError, nearest
 
@@ -74,7 +74,7 @@ def check(
   the verb itself: to reach it takes seconds.
   """
   if '://' not in model_dir:
-    static.check(*composed(model_dir, run_file, files, bindings, trust_gin=trust_gin))
+    checks.check(*composed(model_dir, run_file, files, bindings, trust_gin=trust_gin))
 
 
 def check_step(model_dir: str, step: str, choices: Sequence[str]) -> None:
@@ -93,11 +93,22 @@ def check_step(model_dir: str, step: str, choices: Sequence[str]) -> None:
     return
   steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
   if steps and step not in map(str, steps):
-    raise UserError(
-      f'--step={step}: there is no such checkpoint; there are '
-      f'{", ".join(map(str, steps))}, {", ".join(choices[:-1])} and {choices[-1]}'
-      f'{nearest(step, choices)}'
-    )
+    raise no_such_step(step, steps, choices)
+
+
+def no_such_step(step: str, steps: Sequence[int], choices: Sequence[str]) -> UserError:
+  """Returns the error for a step of which there is no checkpoint.
+
+  Args:
+    step: is the step that was asked for.
+    steps: are the steps of the checkpoints.
+    choices: are the names of steps that the verb knows.
+  """
+  return UserError(
+    f'--step={step}: there is no such checkpoint; there are '
+    f'{", ".join(map(str, steps))}, {", ".join(choices[:-1])} and {choices[-1]}'
+    f'{nearest(step, choices)}'
+  )
 
 
 def record_of(model_dir: str) -> RecordedRun:

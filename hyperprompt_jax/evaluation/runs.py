@@ -163,8 +163,5 @@ class Run:
     if choice == 'best':
       return best_of_run(self.model_dir, self.scores(), steps)
     if choice not in map(str, steps):
-      raise UserError(
-        f'--step={choice}: there is no such checkpoint; there are '
-        f'{", ".join(map(str, steps))}, latest and best'
-      )
+      raise run_folder.no_such_step(choice, steps, ('latest', 'best'))
     return int(choice)

@@ -9,7 +9,7 @@ import pytest
 
 from hyperprompt_jax import cli
 from hyperprompt_jax.cli import arguments, train
-from hyperprompt_jax.configuration import macros, paths, static
+from hyperprompt_jax.configuration import checks, macros, paths, static
 from hyperprompt_jax.errors import UserError
 
 RUN_FILES = [
@@ -41,7 +41,7 @@ def refused(capsys, *words):
 
 @pytest.fixture(scope='module')
 def composed():
-  return static.check(RUN_FILES, REQUIRED)
+  return checks.check(RUN_FILES, REQUIRED)
 
 
 def test_every_macro_of_a_run_is_listed_and_every_listed_one_is_of_a_run(composed):
@@ -199,7 +199,7 @@ def test_the_advice_of_a_message_works(capsys):
 def test_a_file_that_is_no_gin_is_named(tmp_path):
   (tmp_path / 'x.gin').write_bytes(b'\xff')
   with pytest.raises(UserError, match=r'x\.gin'):
-    static.check([str(tmp_path / 'x.gin')], [])
+    checks.check([str(tmp_path / 'x.gin')], [])
 
 
 def test_files_that_a_run_does_not_need_may_be_gone(tmp_path):
