@@ -6,7 +6,7 @@ the rows of a small task.
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,12 @@ class Rows:
     return {
       feature: np.cumsum(length) - length for feature, (_, length) in self.tokens.items()
     }
+
+  def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the features of all rows in their order, `size` rows at a time."""
+    rows = np.arange(len(self))
+    for start in range(0, len(self), size):
+      yield self.batch(rows[start : start + size])
 
   def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the features of some rows (`features.ConditionedEncDecFeatureConverter`).

@@ -195,9 +195,8 @@ class Evaluator:
 
   def _mean_loss(self, params: Any, rows: Rows) -> float:
     loss = tokens = 0.0
-    for start in range(0, len(rows), self._batch_size):
+    for batch in rows.batches(self._batch_size):
       self._between_batches()
-      batch = rows.batch(np.arange(len(rows))[start : start + self._batch_size])
       _, sums = self._loss(params, self._put(batch))
       loss, tokens = loss + float(sums['loss']), tokens + float(sums['tokens'])
     return loss / max(tokens, 1.0)

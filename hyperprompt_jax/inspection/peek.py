@@ -72,8 +72,7 @@ def peek(
   def batches() -> Iterator[Mapping[str, np.ndarray]]:
     for name, rows in rows_by_task.items():
       terminal.stderr_console().print(f'looking at {name}')
-      for start in range(0, len(rows), batch_size):
-        yield rows.batch(np.arange(len(rows))[start : start + batch_size])
+      yield from rows.batches(batch_size)
 
   with run.partitioner.activate():
     numbers = look(run.model, run.partitioner, run.restore(step), batches(), batch_size)
