@@ -65,14 +65,14 @@ class Effect:
   """A paired difference.
 
   Attributes:
-    mean: Is its mean; NaN without pairs.
-    low: Is the lower end of its 95 % interval.
-    high: Is the upper end.
-    pairs: Counts the pairs.
-    p: Is that of the sign-flip test, uncorrected.
-    equivalent: Tells whether the 90 % interval lies within the bound of equivalence: two
+    mean: is its mean; NaN without pairs.
+    low: is the lower end of its 95 % interval.
+    high: is the upper end.
+    pairs: counts the pairs.
+    p: is that of the sign-flip test, uncorrected.
+    equivalent: tells whether the 90 % interval lies within the bound of equivalence: two
       one-sided tests at 5 %.
-    deviation: Is the standard deviation of the differences; NaN for fewer than two.
+    deviation: is the standard deviation of the differences; NaN for fewer than two.
   """
 
   mean: float
@@ -87,9 +87,9 @@ class Effect:
     """The smallest mean difference that one of a family of tests would detect.
 
     Args:
-      pairs: Is the planned number of pairs.
-      tests: Is the number of tests that ALPHA is divided by.
-      power: Is the probability of detection.
+      pairs: is the planned number of pairs.
+      tests: is the number of tests that ALPHA is divided by.
+      power: is the probability of detection.
     """
     t = stats.t(pairs - 1)
     quantiles = float(t.ppf(1 - ALPHA / tests / 2) + t.ppf(power))
@@ -100,8 +100,8 @@ def effect(differences: Sequence[float] | np.ndarray, bound: float) -> Effect:
   """Sums up paired differences.
 
   Args:
-    differences: Holds the difference of each seed.
-    bound: Is the smallest difference that would matter.
+    differences: holds the difference of each seed.
+    bound: is the smallest difference that would matter.
   """
   values = np.asarray(differences, np.float64)
   mean = float(values.mean()) if len(values) else float('nan')
@@ -116,9 +116,9 @@ def verdict(one: Effect, adjusted: float, planned: int) -> str:
   """States what an effect says about the claim that the difference is above zero.
 
   Args:
-    one: Is the effect.
-    adjusted: Is its p, corrected for the family of tests.
-    planned: Is the number of pairs that was planned.
+    one: is the effect.
+    adjusted: is its p, corrected for the family of tests.
+    planned: is the number of pairs that was planned.
   """
   if one.pairs < planned:
     return f'not yet run: {one.pairs} of {planned} pairs'

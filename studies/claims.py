@@ -12,11 +12,11 @@ class Contrast:
   """A difference between two arms of study A or C that a claim says is above zero.
 
   Attributes:
-    name: Is its number in the pre-registration.
-    claim: Is the claim.
-    source: Names where the claim is from.
-    one: Is the method that is said to be better.
-    other: Is the method that it is compared with.
+    name: is its number in the pre-registration.
+    claim: is the claim.
+    source: names where the claim is from.
+    one: is the method that is said to be better.
+    other: is the method that it is compared with.
   """
 
   name: str

@@ -43,12 +43,12 @@ class Size:
   """The sizes of a study's networks.
 
   Attributes:
-    width: Is d.
-    encoder_layers: Counts the layers of the encoder.
-    decoder_layers: Counts the layers of the decoder.
-    extra_parameters: Is the budget: the number of parameters that a method may add.
-    prompt_length: Is l of HyperPrompt in one stack; half of it is for each stack of two.
-    default_length: Is l of all prompts without a budget.
+    width: is d.
+    encoder_layers: counts the layers of the encoder.
+    decoder_layers: counts the layers of the decoder.
+    extra_parameters: is the budget: the number of parameters that a method may add.
+    prompt_length: is l of HyperPrompt in one stack; half of it is for each stack of two.
+    default_length: is l of all prompts without a budget.
   """
 
   width: int
@@ -80,11 +80,11 @@ def model(
   """A network.
 
   Args:
-    size: Gives its sizes.
-    vocab_size: Is V.
-    task_list: Names the tasks.
-    method: Is one of NAMES.
-    budget: Is 'matched', or 'default' for methods of the widths that a user would choose
+    size: gives its sizes.
+    vocab_size: is V.
+    task_list: names the tasks.
+    method: is one of NAMES.
+    budget: is 'matched', or 'default' for methods of the widths that a user would choose
       first, which differ in size.
   """
   config = size.config(vocab_size)

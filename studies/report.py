@@ -62,10 +62,10 @@ def gate(points: str, effect: analysis.Effect, planned: int, least: float) -> st
   """Whether a study can tell what it is for.
 
   Args:
-    points: Says what the effect is.
-    effect: Is that which must exist.
-    planned: Is the number of pairs that was planned.
-    least: Is the bound that the interval must exceed.
+    points: says what the effect is.
+    effect: is that which must exist.
+    planned: is the number of pairs that was planned.
+    least: is the bound that the interval must exceed.
   """
   text = f'{points}: {spread(effect)}; {effect.pairs} of {planned} seeds. '
   if effect.pairs < planned:

@@ -47,9 +47,9 @@ class Arm:
   """A method in a stack, with a seed.
 
   Attributes:
-    method: Names its gin file.
-    stacks: Is 'encoder', 'decoder' or 'both' for HyperPrompt; empty for other methods.
-    seed: Is RANDOM_SEED.
+    method: names its gin file.
+    stacks: is 'encoder', 'decoder' or 'both' for HyperPrompt; empty for other methods.
+    seed: is RANDOM_SEED.
   """
 
   method: str
@@ -90,10 +90,10 @@ class Campaign:
   """All runs of a reproduction.
 
   Attributes:
-    output: Is the folder of all runs.
-    size: Names the gin file of the size.
-    bindings: Are gin bindings for all runs.
-    tolerance: Is the largest difference of the calibration from EXPECTED.
+    output: is the folder of all runs.
+    size: names the gin file of the size.
+    bindings: are gin bindings for all runs.
+    tolerance: is the largest difference of the calibration from EXPECTED.
   """
 
   output: pathlib.Path

@@ -16,9 +16,9 @@ class Results:
   """The runs of a study whose experiments have a method, a rate and a seed.
 
   Attributes:
-    known: Are all records.
-    design: Is the module of the study's plan.
-    rates: Holds the tuned rate of each method; None while it is not known.
+    known: are all records.
+    design: is the module of the study's plan.
+    rates: holds the tuned rate of each method; None while it is not known.
   """
 
   def __init__(self, known: Sequence[Record], design: Any):
@@ -30,9 +30,9 @@ class Results:
     """An entry of the confirmatory runs of an arm, by seed.
 
     Args:
-      method: Names the method.
-      entry: Names the entry; None is for the study's endpoint.
-      **fields: Are the further attributes of the arm's experiments.
+      method: names the method.
+      entry: names the entry; None is for the study's endpoint.
+      **fields: are the further attributes of the arm's experiments.
     """
     entries = {}
     for record in self.known:
@@ -88,9 +88,9 @@ def claim_rows(effects: Mapping[str, Any], planned: int, digits: int) -> list[li
   """Rows of the table of claims.
 
   Args:
-    effects: Holds the claim, its source and its effect, by number.
-    planned: Is the number of pairs that was planned.
-    digits: Is that of decimals.
+    effects: holds the claim, its source and its effect, by number.
+    planned: is the number of pairs that was planned.
+    digits: is that of decimals.
   """
   done = {name: effect.pairs >= planned for name, (_, _, effect) in effects.items()}
   p = {name: effect.p for name, (_, _, effect) in effects.items()}
@@ -121,7 +121,7 @@ def in_short(rows: Sequence[Sequence[str]]) -> str:
   """A list of the claims by verdict.
 
   Args:
-    rows: Are those of the table of claims.
+    rows: are those of the table of claims.
   """
   groups: dict[str, list[str]] = {}
   for row in rows:
@@ -147,11 +147,11 @@ def method_rows(
   """Every method's scores, failed runs, other entries and differences from MTL.
 
   Args:
-    results: Are the study's.
-    names: Are those of the methods.
-    others: Names further entries whose means are shown.
-    bound: Is the study's bound of equivalence.
-    **fields: Are the further attributes of the arm's experiments.
+    results: are the study's.
+    names: are those of the methods.
+    others: names further entries whose means are shown.
+    bound: is the study's bound of equivalence.
+    **fields: are the further attributes of the arm's experiments.
   """
   plain = results.arm('mtl')
   least = min(plain.values(), default=float('nan'))

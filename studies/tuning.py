@@ -10,8 +10,8 @@ def best_rate(runs: Sequence[Any], scores: Mapping[Any, float]) -> float | None:
   """The rate with the highest mean score; None if any score is missing.
 
   Args:
-    runs: Are the tuning runs of a method, with several rates.
-    scores: Holds the endpoint of the runs that are done.
+    runs: are the tuning runs of a method, with several rates.
+    scores: holds the endpoint of the runs that are done.
   """
   if any(one not in scores for one in runs):
     return None

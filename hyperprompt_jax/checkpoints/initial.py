@@ -20,7 +20,7 @@ def open_initial(initial: InitialCheckpoint, model: Model) -> 'Initial | None':
   """Opens the checkpoint that a network starts from, and checks that it fits.
 
   Args:
-    initial: The checkpoint, and the parameters that start fresh.
+    initial: is the checkpoint, and the parameters that start fresh.
     model: is the network.
 
   Raises:
@@ -69,9 +69,9 @@ def open_for(
   """Opens the checkpoint, and compares it with parameters, both ways.
 
   Args:
-    initial: The checkpoint, and the parameters that start fresh.
+    initial: is the checkpoint, and the parameters that start fresh.
     like: holds the parameters, as arrays or shapes.
-    task_list: The task list that the checkpoint must have; None for any.
+    task_list: is the task list that the checkpoint must have; None for any.
     source: is the checkpoint, if it is open already.
 
   Raises:

@@ -16,7 +16,7 @@ def preserved(
   """Whether each of some steps is kept.
 
   Args:
-    retention: The rules; a step that any of them keeps is kept.
+    retention: holds the rules; a step that any of them keeps is kept.
     steps: are in ascending order.
     scores: maps steps to the scores of each task and of `AVERAGE`.
   """

@@ -27,7 +27,7 @@ class Range:
     at_most: is the largest value.
     above: is a bound below all values.
     below: is a bound above all values.
-    choices: All the values that there are; empty if there is a range or no limit.
+    choices: are all the values that there are; empty if there is a range or no limit.
   """
 
   at_least: float | None = None
@@ -68,14 +68,14 @@ class Setting:
   """The description of one setting.
 
   Attributes:
-    macro: The name that gin files and the command line use; T5X's where T5X has one.
+    macro: is the name that gin files and the command line use; T5X's where T5X has one.
     meaning: explains it in one or two sentences.
     alias: is a shorter name of the flag than the macro's.
-    range: The values that it can have; None for no limit.
+    range: holds the values that it can have; None for no limit.
     also: checks further and raises a UserError; None for no further check.
     hint: is the annotated type.
-    default: The value if none is set.
-    is_required: Whether there is no default, and a value must be set.
+    default: is the value if none is set.
+    is_required: whether there is no default, and a value must be set.
   """
 
   macro: str
@@ -97,7 +97,7 @@ class Setting:
 
     Args:
       value: is the value to check.
-      name: The name that the error gives the setting; empty for the macro.
+      name: is the name that the error gives the setting; empty for the macro.
 
     Raises:
       UserError: If the setting cannot have this value.
@@ -151,10 +151,10 @@ def setting(
   Args:
     macro: is the name that gin files and the command line use.
     meaning: is one or two sentences for the help.
-    default: The value if none is set; without it, one must be set.
+    default: is the value if none is set; without it, one must be set.
     alias: is a shorter name of the flag than the macro's.
     also: checks further and raises a UserError.
-    **bounds: The attributes of a `Range`, if there are limits.
+    **bounds: are the attributes of a `Range`, if there are limits.
   """
   is_required = default is dataclasses.MISSING
   described = Setting(

@@ -34,7 +34,7 @@ def fits(value: Any, hint: Any, unknown: tuple[type, ...] = ()) -> bool:
   Args:
     value: is the value to check.
     hint: is the annotated type.
-    unknown: Values of these classes stand for others, so they fit every type.
+    unknown: values of these classes stand for others, so they fit every type.
   """
   if hint is Any or isinstance(value, unknown):
     return True

@@ -33,10 +33,10 @@ def rows(
   """Makes random strings of every task, task by task.
 
   Args:
-    shape: Is the number of tasks, the length of strings and the number of symbols.
-    rows_per_task: Is the number of strings of each task.
-    seed: Gives the strings.
-    family: Chooses the tasks; each family has functions and names of its own.
+    shape: is the number of tasks, the length of strings and the number of symbols.
+    rows_per_task: is the number of strings of each task.
+    seed: gives the strings.
+    family: chooses the tasks; each family has functions and names of its own.
 
   Returns:
     Features of the network, int32.

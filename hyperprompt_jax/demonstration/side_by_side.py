@@ -25,11 +25,11 @@ class Recipe:
   """How a network is trained.
 
   Attributes:
-    rate: Is the highest learning rate of Adam.
-    steps: Counts the steps.
-    batch_size: Counts the rows of a step.
-    method_rate: Multiplies the rate for the parameters that the method adds.
-    tuned: Is 'all', or 'method' to leave the backbone as it is.
+    rate: is the highest learning rate of Adam.
+    steps: counts the steps.
+    batch_size: counts the rows of a step.
+    method_rate: multiplies the rate for the parameters that the method adds.
+    tuned: is 'all', or 'method' to leave the backbone as it is.
   """
 
   rate: float
@@ -67,13 +67,13 @@ def train(
   replicas share.
 
   Args:
-    model: Is the network with its method.
-    params: Are the parameters to start from; their leading axis is that of the replicas.
-    rows: Are all training rows of each replica.
-    order: Holds the rows of each step, `[replicas, steps, batch_size]`.
-    rates: Holds the learning rates of backbone and method, `[replicas, steps, 2]`.
-    look: Is called with the step and the parameters after every part of the training.
-    looks: Counts the parts, which are equally long.
+    model: is the network with its method.
+    params: are the parameters to start from; their leading axis is that of the replicas.
+    rows: are all training rows of each replica.
+    order: holds the rows of each step, `[replicas, steps, batch_size]`.
+    rates: holds the learning rates of backbone and method, `[replicas, steps, 2]`.
+    look: is called with the step and the parameters after every part of the training.
+    looks: counts the parts, which are equally long.
 
   Returns:
     The trained parameters.

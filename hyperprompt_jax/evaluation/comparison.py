@@ -52,7 +52,7 @@ def compare(folders: Sequence[str], choice: str = 'best') -> list[Method]:
   """Reads the scores of runs, and puts those of a method together.
 
   Args:
-    folders: MODEL_DIRs; of single-task runs, the folder that theirs are in.
+    folders: are MODEL_DIRs; of single-task runs, the folder that theirs are in.
     choice: is 'best', the step of the highest average; 'best_per_task', each task's own
       best step, and the mean of these (T5's convention); or 'latest'.
 

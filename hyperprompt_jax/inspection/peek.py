@@ -50,8 +50,8 @@ def peek(
   """Looks at a checkpoint with examples of a mixture's validation splits.
 
   Args:
-    run: The run that has the checkpoint.
-    data: The mixture, which has the run's task list, its lengths and batches.
+    run: is the run that has the checkpoint.
+    data: describes the mixture, which has the run's task list, its lengths and batches.
     choice: is a step, 'latest' or 'best'.
     num_examples: is the number of examples that are taken of each SeqIO task.
 

@@ -23,7 +23,7 @@ class HoulsbyAdapter(Method):
   connection (Houlsby et al. 2019, section 2.1).
 
   Attributes:
-    bottleneck_dim: Is b.
+    bottleneck_dim: is b.
   """
 
   budgeted: ClassVar[tuple[str, ...]] = ('bottleneck_dim',)
@@ -59,7 +59,7 @@ class StackAdapters(nn.Module):
   """The adapters behind one kind of sub-layer of a stack.
 
   Attributes:
-    bottleneck_dim: Is b.
+    bottleneck_dim: is b.
   """
 
   bottleneck_dim: int

@@ -29,11 +29,11 @@ def within_budget(
   """Gives a method the widths at which it adds a number of parameters, to 2 %.
 
   Args:
-    method: Is a method of any widths. Its `budgeted` attributes are set anew; the others,
+    method: is a method of any widths. Its `budgeted` attributes are set anew; the others,
       such as the prompt length of HyperPrompt, stay.
-    config: Is the network's configuration.
-    num_tasks: Is t.
-    extra_parameters: Is the number of parameters that the method may add.
+    config: is the network's configuration.
+    num_tasks: is t.
+    extra_parameters: is the number of parameters that the method may add.
 
   Returns:
     The method with other widths. One that adds nothing stays as it is.

@@ -32,8 +32,8 @@ def is_cheaper(num_tasks: int, num_segments: int) -> bool:
   are static, so the list of distinct tasks would be padded to the number of segments.
 
   Args:
-    num_tasks: Is t.
-    num_segments: Is B * S, over all devices.
+    num_tasks: is t.
+    num_segments: is B * S, over all devices.
   """
   _, devices = backend.mesh_axis('batch')
   return -(-num_segments // devices) < num_tasks
@@ -45,10 +45,10 @@ def of_segments(
   """The conditioning of the segments of a batch, each by its own task.
 
   Args:
-    condition: Makes the conditioning of all tasks, for B * S tasks.
-    params: Are the network's parameters, for t tasks.
-    axes: Are their logical axes, a tree of `PartitionSpec`.
-    task_ids: Are the tasks of the segments, `[B, S]` int32.
+    condition: makes the conditioning of all tasks, for B * S tasks.
+    params: are the network's parameters, for t tasks.
+    axes: are their logical axes, a tree of `PartitionSpec`.
+    task_ids: are the tasks of the segments, `[B, S]` int32.
   """
   row_axis, _ = backend.mesh_axis('batch')
   # The tasks of a device are those of its rows, in every constraint of the method, too.

@@ -18,12 +18,12 @@ class Method(nn.Module):
   `tasks`.
 
   Attributes:
-    independent_tasks: Says whether the conditioning of a task depends on no parameter that
+    independent_tasks: says whether the conditioning of a task depends on no parameter that
       another task owns. If not, all tasks are conditioned in every step
       (`methods.by_segment`).
-    shared_backbone: Says whether one network serves all tasks; if not, each task trains a
+    shared_backbone: says whether one network serves all tasks; if not, each task trains a
       network of its own.
-    budgeted: Names the attributes that a budget of parameters sets (`budget`). The number
+    budgeted: names the attributes that a budget of parameters sets (`budget`). The number
       of parameters is affine in the first.
   """
 
@@ -35,10 +35,10 @@ class Method(nn.Module):
     """Generates the conditioning of all tasks and layers.
 
     Args:
-      config: Is the network's configuration.
-      num_tasks: Is t, the length of the mixture's task list; or the number of a batch's
+      config: is the network's configuration.
+      num_tasks: is t, the length of the mixture's task list; or the number of a batch's
         segments, whose tasks' rows the parameters with an axis `tasks` then hold.
-      embedding: Holds the vocabulary's embeddings, `[V, d]` float32, for parameters that
+      embedding: holds the vocabulary's embeddings, `[V, d]` float32, for parameters that
         start from them.
     """
     raise NotImplementedError
@@ -47,7 +47,7 @@ class Method(nn.Module):
     """Checks sizes among the attributes.
 
     Args:
-      **least: Are the least values that attributes may have, by name.
+      **least: are the least values that attributes may have, by name.
 
     Raises:
       UserError: if an attribute is less than that.

@@ -34,10 +34,10 @@ class HyperFormer(Method):
   A task owns its embedding alone.
 
   Attributes:
-    bottleneck_dim: Is b, the width of the adapters.
-    task_embed_dim: Is e, the width of I and of the embeddings of tasks, layers and
+    bottleneck_dim: is b, the width of the adapters.
+    task_embed_dim: is e, the width of I and of the embeddings of tasks, layers and
       positions.
-    hidden_dim: Is the hidden width of the MLP.
+    hidden_dim: is the hidden width of the MLP.
   """
 
   budgeted: ClassVar[tuple[str, ...]] = ('bottleneck_dim', 'task_embed_dim')
@@ -81,9 +81,9 @@ class AdapterHypernetwork(nn.Module):
   """The hypernetwork of a stack, with its embeddings of layers and positions.
 
   Attributes:
-    emb_dim: Is d.
-    bottleneck_dim: Is b.
-    hidden_dim: Is the hidden width of the MLP.
+    emb_dim: is d.
+    bottleneck_dim: is b.
+    hidden_dim: is the hidden width of the MLP.
   """
 
   emb_dim: int
@@ -131,8 +131,8 @@ class Linear(nn.Module):
   """A linear map with a bias, from the last axis to one or more axes.
 
   Attributes:
-    axes: Names the logical axes of the output.
-    sizes: Holds their sizes.
+    axes: names the logical axes of the output.
+    sizes: holds their sizes.
   """
 
   axes: tuple[str, ...]

@@ -44,12 +44,12 @@ class Sizes:
   """The sizes of all local hypernetworks.
 
   Attributes:
-    m: Counts the layers with prompts, of both stacks.
-    t: Counts the tasks.
-    d: Is the model width.
-    b: Is the bottleneck.
-    h: Counts the heads.
-    k: Is the width of a head.
+    m: counts the layers with prompts, of both stacks.
+    t: counts the tasks.
+    d: is the model width.
+    b: is the bottleneck.
+    h: counts the heads.
+    k: is the width of a head.
   """
 
   m: int
@@ -67,16 +67,16 @@ class HyperPrompt(Method):
   """Share, Sep and Global without their local hypernetworks.
 
   Attributes:
-    prompt_length: Is l, the number of prompts of each layer and task; 0 makes the network
+    prompt_length: is l, the number of prompts of each layer and task; 0 makes the network
       that of multi-task learning.
-    bottleneck_dim: Is b, the width of the local hypernetworks.
-    stacks: Names the self-attentions that are given prompts: 'encoder', 'decoder' or
+    bottleneck_dim: is b, the width of the local hypernetworks.
+    stacks: names the self-attentions that are given prompts: 'encoder', 'decoder' or
       'both'.
-    first_layer: Is the lowest layer of a stack that is given prompts, from 0.
-    prompt_init: Says how global prompts start: 'random', or 'vocabulary' for embeddings of
+    first_layer: is the lowest layer of a stack that is given prompts, from 0.
+    prompt_init: says how global prompts start: 'random', or 'vocabulary' for embeddings of
       common tokens at root mean square 1.
-    decoder_prompt_length: Is l of the decoder; None is for `prompt_length`.
-    logit_offset: Starts a learned offset of the prompts' logits, for each layer and head; a
+    decoder_prompt_length: is l of the decoder; None is for `prompt_length`.
+    logit_offset: starts a learned offset of the prompts' logits, for each layer and head; a
       negative one, such as -6, spares a pretrained network. None has no offset, as in the
       paper.
   """
@@ -242,8 +242,8 @@ class LocalHypernetworks(nn.Module):
   """The local hypernetworks of all layers, as parameters.
 
   Attributes:
-    sizes: Are the sizes of D and U.
-    shared_by_tasks: Says whether the tasks share the hypernetwork of a layer.
+    sizes: are the sizes of D and U.
+    shared_by_tasks: says whether the tasks share the hypernetwork of a layer.
   """
 
   sizes: Sizes
@@ -279,7 +279,7 @@ class HyperPromptGlobal(HyperPrompt, kw_only=True):
   owns its global prompt and its embedding.
 
   Attributes:
-    task_embed_dim: Is e, the width of task, layer and layer-aware task embeddings.
+    task_embed_dim: is e, the width of task, layer and layer-aware task embeddings.
   """
 
   budgeted: ClassVar[tuple[str, ...]] = ('bottleneck_dim', 'task_embed_dim')
@@ -330,7 +330,7 @@ class GlobalHypernetwork(nn.Module):
   """Generates the local hypernetworks of layers and tasks, and applies them.
 
   Attributes:
-    sizes: Are the sizes of D and U.
+    sizes: are the sizes of D and U.
   """
 
   sizes: Sizes
@@ -340,8 +340,8 @@ class GlobalHypernetwork(nn.Module):
     """`U[m,t] relu(D[m,t] P[t])` with `D[m,t] = W_D I[m,t]` and `U[m,t] = W_U I[m,t]`.
 
     Args:
-      embeddings: Is I, `[m, t, e]` float32.
-      prompts: Is P, `[t, l, d]` float32.
+      embeddings: is I, `[m, t, e]` float32.
+      prompts: is P, `[t, l, d]` float32.
 
     Returns:
       `[m, t, l, h, k]` float32.

@@ -37,14 +37,14 @@ def task_prompts(
   """Declares prompts as wide as the embedding; for a compact method.
 
   Args:
-    name: Is the parameter's name.
-    init: Is 'random' for a standard normal, or 'vocabulary' for the embeddings of common
+    name: is the parameter's name.
+    init: is 'random' for a standard normal, or 'vocabulary' for the embeddings of common
       tokens. No token comes twice in a task while there are enough (Lester et al. 2021:
       the 5,000 most common).
-    num_tasks: Is t.
-    length: Is l.
-    embedding: Holds the vocabulary's embeddings, `[V, d]`.
-    unit_scale: Makes the sampled embeddings start at root mean square 1.
+    num_tasks: is t.
+    length: is l.
+    embedding: holds the vocabulary's embeddings, `[V, d]`.
+    unit_scale: makes the sampled embeddings start at root mean square 1.
 
   Returns:
     `[t, l, d]` float32.

@@ -17,8 +17,8 @@ class PromptTuning(Method):
   The encoder treats them as tokens, and the decoder attends to their encodings.
 
   Attributes:
-    prompt_length: Is l; 0 makes the network that of multi-task learning.
-    prompt_init: Says how they start: 'random', or 'vocabulary' for embeddings of common
+    prompt_length: is l; 0 makes the network that of multi-task learning.
+    prompt_init: says how they start: 'random', or 'vocabulary' for embeddings of common
       tokens.
   """
 

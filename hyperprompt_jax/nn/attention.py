@@ -114,12 +114,12 @@ class MultiHeadDotProductAttention(nn.Module):
   """T5's multi-head attention, with task prompts before its keys and values.
 
   Attributes:
-    num_heads: The number of heads is h.
-    head_dim: The width of a head is k.
-    causal: Tells whether a query sees no later keys.
-    dropout_rate: Attention weights are dropped at this rate; 0 turns dropout off.
-    dtype: The computation has this dtype.
-    cache_length: Is the length of the cache of keys and values, for decoding one position
+    num_heads: is the number of heads, h.
+    head_dim: is the width of a head, k.
+    causal: tells whether a query sees no later keys.
+    dropout_rate: attention weights are dropped at this rate; 0 turns dropout off.
+    dtype: is the dtype of the computation.
+    cache_length: is the length of the cache of keys and values, for decoding one position
       at a time; None is for teacher forcing. The encoder's keys and values have a
       collection of their own, `ENCODER_CACHE`, which the first call makes and later calls
       read.
@@ -147,14 +147,14 @@ class MultiHeadDotProductAttention(nn.Module):
     """Attends from `inputs_q` to itself, or to `inputs_kv` (cross-attention).
 
     Args:
-      inputs_q: Has shape `[B, Q, d]`. While decoding, Q is 1, and cross-attention has B * N
+      inputs_q: has shape `[B, Q, d]`. While decoding, Q is 1, and cross-attention has B * N
         rows: the N beams of a row follow one another.
-      inputs_kv: Has shape `[B, K, d]` for cross-attention and is None for self-attention.
-      segments: Are the segments of the queries.
-      key_segments: Are the segments of the keys for cross-attention, `[B, K]` int32.
-      prompts: Are this layer's prompts of all tasks, `[t, l, h, k]`.
-      bias: Has shape `[C, h, Q, K]`; see `RelativePositionBiases`.
-      decode_index: Is the position of the query in the self-attention of decoding, an int32
+      inputs_kv: has shape `[B, K, d]` for cross-attention and is None for self-attention.
+      segments: are the segments of the queries.
+      key_segments: are the segments of the keys for cross-attention, `[B, K]` int32.
+      prompts: are this layer's prompts of all tasks, `[t, l, h, k]`.
+      bias: has shape `[C, h, Q, K]`; see `RelativePositionBiases`.
+      decode_index: is the position of the query in the self-attention of decoding, an int32
         scalar.
 
     Returns:
@@ -252,8 +252,8 @@ class MultiHeadDotProductAttention(nn.Module):
     with the prompts, and writes nothing else.
 
     Args:
-      inputs: Are the inputs of this position, with queries and keys `[B, 1, h * k]`.
-      index: Is the position, an int32 scalar.
+      inputs: are the inputs of this position, with queries and keys `[B, 1, h * k]`.
+      index: is the position, an int32 scalar.
 
     Returns:
       Inputs whose tokens are the cache, `[B, l + K, h * k]`. The positions that are not

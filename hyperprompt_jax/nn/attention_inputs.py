@@ -19,11 +19,11 @@ class Keys(struct.PyTreeNode):
   """Keys and values that queries attend to: a row's tokens, or the prompts before them.
 
   Attributes:
-    key: Has shape `[B, K, h * k]`.
-    value: Has shape `[B, K, h * k]`.
-    segments: Holds the segment whose queries see each key (`segments.sees`), `[B, K]`
+    key: has shape `[B, K, h * k]`.
+    value: has shape `[B, K, h * k]`.
+    segments: holds the segment whose queries see each key (`segments.sees`), `[B, K]`
       int32.
-    value_scale: Holds the factor by which dropout multiplies each value, `[B, K, h]`
+    value_scale: holds the factor by which dropout multiplies each value, `[B, K, h]`
       float32; None is for no dropout.
   """
 
@@ -37,15 +37,15 @@ class AttentionInputs(struct.PyTreeNode):
   """The inputs of one layer's attention.
 
   Attributes:
-    query: Has shape `[B, Q, h * k]`.
-    query_segments: Holds the segment of each query, `[B, Q]` int32; 0 is padding.
-    tokens: Holds the keys and values of the tokens, `[B, K, h * k]`.
-    prompts: Holds the prompts of each row, `[B, S * l, h * k]`; None is for no prompts.
-    bias: Is added to the logits of tokens, `[C, h, Q, K]`; prompts take zero bias.
-    first_query: Is the index among the keys at which the first query of causal attention
+    query: has shape `[B, Q, h * k]`.
+    query_segments: holds the segment of each query, `[B, Q]` int32; 0 is padding.
+    tokens: holds the keys and values of the tokens, `[B, K, h * k]`.
+    prompts: holds the prompts of each row, `[B, S * l, h * k]`; None is for no prompts.
+    bias: is added to the logits of tokens, `[C, h, Q, K]`; prompts take zero bias.
+    first_query: is the index among the keys at which the first query of causal attention
       stands, an int32 scalar; None is 0.
-    head_dim: The width of a head is k.
-    causal: Tells whether a query sees no later tokens. Prompts come before all tokens.
+    head_dim: is the width of a head, k.
+    causal: tells whether a query sees no later tokens. Prompts come before all tokens.
   """
 
   query: Array

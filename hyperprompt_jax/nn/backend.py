@@ -197,9 +197,9 @@ class KernelLayout:
   """How the kernel of attention is run over the devices of the mesh.
 
   Attributes:
-    rows: Names the axes of the mesh that rows are spread over.
-    heads: Names the axis of the mesh that heads are spread over.
-    copies: Is C, the number of device groups that have rows of their own.
+    rows: names the axes of the mesh that rows are spread over.
+    heads: names the axis of the mesh that heads are spread over.
+    copies: is C, the number of device groups that have rows of their own.
   """
 
   rows: Any
@@ -235,11 +235,11 @@ def kernel_layout(
   """The layout of the kernel for attention of these sizes; None where there is no kernel.
 
   Args:
-    rows: Is B, counted over all devices.
-    num_heads: Is h, counted over all devices.
-    head_dim: Is k.
-    query_length: Is Q.
-    key_length: Is K.
+    rows: is B, counted over all devices.
+    num_heads: is h, counted over all devices.
+    head_dim: is k.
+    query_length: is Q.
+    key_length: is K.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if platform() != 'tpu' and not _interpret_kernel:

@@ -27,26 +27,26 @@ class Config:
   """Sizes and options of the T5 encoder-decoder; the names are T5X's.
 
   Attributes:
-    vocab_size: Is V; it may exceed the vocabulary's own size (T5 rounds 32,100 to 32,128).
-    emb_dim: Is d, the width of the model.
-    num_heads: Is h.
-    num_encoder_layers: Is m of the encoder.
-    num_decoder_layers: Is m of the decoder.
-    head_dim: Is k, the width of a head.
-    mlp_dim: Is F, the width of the MLP.
-    mlp_activations: Is `('relu',)` for T5 1.0 and `('gelu', 'linear')` for T5 1.1.
-    dropout_rate: Is the rate of all dropouts.
-    logits_via_embedding: Tells whether the output layer is tied to the embedding (T5 1.0).
-    scale_logits: Tells whether logits are divided by sqrt(d). None does what T5X does: it
+    vocab_size: is V; it may exceed the vocabulary's own size (T5 rounds 32,100 to 32,128).
+    emb_dim: is d, the width of the model.
+    num_heads: is h.
+    num_encoder_layers: is m of the encoder.
+    num_decoder_layers: is m of the decoder.
+    head_dim: is k, the width of a head.
+    mlp_dim: is F, the width of the MLP.
+    mlp_activations: is `('relu',)` for T5 1.0 and `('gelu', 'linear')` for T5 1.1.
+    dropout_rate: is the rate of all dropouts.
+    logits_via_embedding: tells whether the output layer is tied to the embedding (T5 1.0).
+    scale_logits: tells whether logits are divided by sqrt(d). None does what T5X does: it
       divides where the output layer is tied to the embedding.
-    position_bias_per_layer: Tells whether each layer has a relative position bias of its
+    position_bias_per_layer: tells whether each layer has a relative position bias of its
       own (umT5), in place of one for each stack.
-    eos_id: Is the token that ends a text: 1 for T5, 2 for MADLAD-400.
-    dtype: Is the dtype of activations; parameters, softmax, norms and loss are float32.
-    scan_layers: Tells whether one layer is compiled for a stack, with the parameters of all
+    eos_id: is the token that ends a text: 1 for T5, 2 for MADLAD-400.
+    dtype: is the dtype of activations; parameters, softmax, norms and loss are float32.
+    scan_layers: tells whether one layer is compiled for a stack, with the parameters of all
       layers stacked along a leading axis `layers`. False gives each layer its own
       parameters, in the tree of T5X.
-    remat_policy: Is 'none', 'minimal' or 'full'; see REMAT_POLICIES.
+    remat_policy: is 'none', 'minimal' or 'full'; see REMAT_POLICIES.
 
   Raises:
     UserError: if a size, a rate, an activation, a dtype or a policy is invalid.

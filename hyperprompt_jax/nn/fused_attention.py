@@ -41,10 +41,10 @@ class _Block:
   """The static options of a kernel, which works on a few heads of one row at a time.
 
   Attributes:
-    heads: Is n, the number of heads of a block.
-    head_dim: Is k.
-    causal: Tells whether queries see no later tokens.
-    interpret: Tells whether the kernel is interpreted, for hosts without a TPU.
+    heads: is n, the number of heads of a block.
+    head_dim: is k.
+    causal: tells whether queries see no later tokens.
+    interpret: tells whether the kernel is interpreted, for hosts without a TPU.
   """
 
   heads: int
@@ -74,9 +74,9 @@ def attend(inputs: AttentionInputs, *, interpret: bool = False) -> Array:
   """Attention of one device's rows and heads.
 
   Args:
-    inputs: Are one device's part, with sizes that `supports` allows, one copy of the bias
+    inputs: are one device's part, with sizes that `supports` allows, one copy of the bias
       (C = 1) and no `first_query`.
-    interpret: Tells whether to run without a TPU, slowly.
+    interpret: tells whether to run without a TPU, slowly.
 
   Returns:
     `[B, Q, h * k]` in the dtype of the values.
@@ -153,11 +153,11 @@ def _run(
   """Runs a kernel over blocks of heads and rows; rows change fastest.
 
   Args:
-    kernel: Is called with the block, and with references to inputs and outputs.
-    block: Holds the static options.
-    matmuls: Is the number of matrix products that the kernel makes with logits.
-    inputs: Are the `AttentionInputs`, and the gradient of the output for the backward pass.
-    outputs: Are the shapes and dtypes of the arrays that the kernel returns.
+    kernel: is called with the block, and with references to inputs and outputs.
+    block: holds the static options.
+    matmuls: is the number of matrix products that the kernel makes with logits.
+    inputs: are the `AttentionInputs`, and the gradient of the output for the backward pass.
+    outputs: are the shapes and dtypes of the arrays that the kernel returns.
   """
   given: AttentionInputs = inputs[0]
   rows, queries, width = given.query.shape
@@ -303,11 +303,11 @@ def _weights(
   """The softmax of one head of a part of the queries, in float32.
 
   Args:
-    block: Holds the static options.
-    head: Is the head, counted within the block.
-    part: Is the part of the queries.
-    inputs: Holds references to the blocks of all inputs.
-    query_segments: Are the segments of that part, `[Q, 1]`.
+    block: holds the static options.
+    head: is the head, counted within the block.
+    part: is the part of the queries.
+    inputs: holds references to the blocks of all inputs.
+    query_segments: are the segments of that part, `[Q, 1]`.
 
   Returns:
     The weights of tokens `[Q, K]` and of prompts `[Q, l]`, and whether a query sees any

@@ -22,11 +22,11 @@ class Prompts:
   """Prompts for keys and values, `[m, t, l, h, k]` for a stack, `[t, l, h, k]` for a layer.
 
   Attributes:
-    key: Are the prompts before the keys.
-    value: Are the prompts before the values.
-    active: Has shape `[m]`, bool, for a stack; a layer where it is False attends as if
+    key: are the prompts before the keys.
+    value: are the prompts before the values.
+    active: has shape `[m]`, bool, for a stack; a layer where it is False attends as if
       there were no prompts. None makes all layers active.
-    logit_offset: Is added to the logits of prompts, `[m, h]` for a stack, `[h]` for a
+    logit_offset: is added to the logits of prompts, `[m, h]` for a stack, `[h]` for a
       layer; None adds nothing.
   """
 
@@ -42,8 +42,8 @@ class Prompts:
     segment (`segments.sees`); unless rows are packed, every query sees all of them.
 
     Args:
-      segments: Are the segments of the rows.
-      dtype: Is the dtype that the prompts are returned in.
+      segments: are the segments of the rows.
+      dtype: is the dtype that the prompts are returned in.
 
     Returns:
       Keys and values `[B, S * l, h * k]`.
@@ -69,13 +69,13 @@ class Adapter:
   """A bottleneck behind a sub-layer: `[m, t, ...]` for a stack, `[t, ...]` for a layer.
 
   Attributes:
-    down: Is D, `[..., d, b]`.
-    up: Is U, `[..., b, d]`.
-    down_bias: Is b_D, `[..., b]`, or None.
-    up_bias: Is b_U, `[..., d]`, or None.
-    norm_scale: Is gamma of a layer norm of the bottleneck's output, `[..., d]`; None is for
+    down: is D, `[..., d, b]`.
+    up: is U, `[..., b, d]`.
+    down_bias: is b_D, `[..., b]`, or None.
+    up_bias: is b_U, `[..., d]`, or None.
+    norm_scale: is gamma of a layer norm of the bottleneck's output, `[..., d]`; None is for
       no layer norm.
-    norm_shift: Is beta of that layer norm, `[..., d]`.
+    norm_shift: is beta of that layer norm, `[..., d]`.
   """
 
   down: Array
@@ -91,9 +91,9 @@ class LayerConditioning:
   """The arrays inserted into layers, `[m, t, ...]` for a stack, `[t, ...]` for one layer.
 
   Attributes:
-    prompts: Are the prompts of the self-attention, `[m, t, l, h, k]`.
-    attention_adapter: Stands behind the self-attention.
-    mlp_adapter: Stands behind the MLP.
+    prompts: are the prompts of the self-attention, `[m, t, l, h, k]`.
+    attention_adapter: stands behind the self-attention.
+    mlp_adapter: stands behind the MLP.
   """
 
   prompts: Prompts | None = None
@@ -109,10 +109,10 @@ class Conditioning:
   checkpoint for evaluation), and each row selects its task's part.
 
   Attributes:
-    input_prompts: Are put before the encoder's embedded input, `[t, l, d]`.
-    encoder: Is inserted into the encoder's layers.
-    decoder: Is inserted into the decoder's layers.
-    by_segment: Tells whether the arrays have an entry for each segment of one batch, B * S
+    input_prompts: are put before the encoder's embedded input, `[t, l, d]`.
+    encoder: is inserted into the encoder's layers.
+    decoder: is inserted into the decoder's layers.
+    by_segment: tells whether the arrays have an entry for each segment of one batch, B * S
       in the place of t.
   """
 
@@ -131,9 +131,9 @@ def insert_input_prompts(
   relative positions are those of the segment alone.
 
   Args:
-    prompts: Are the input prompts of all tasks, `[t, l, d]`.
-    segments: Are the segments of the positions of `x`.
-    x: Has shape `[B, P, d]`; padding stands at the end.
+    prompts: are the input prompts of all tasks, `[t, l, d]`.
+    segments: are the segments of the positions of `x`.
+    x: has shape `[B, P, d]`; padding stands at the end.
 
   Returns:
     `[B, S * l + P, d]`, and its segments.
@@ -159,9 +159,9 @@ def adapt(adapter: Adapter | None, segments: Segments, x: Array) -> Array:
   Houlsby et al. (2019) have no layer norm; Karimi Mahabadi et al. (2021) have it.
 
   Args:
-    adapter: Is one layer's adapter of each task, `[t, ...]`; None leaves `x` as it is.
-    segments: Are the segments of the positions of `x`.
-    x: Has shape `[B, P, d]`.
+    adapter: is one layer's adapter of each task, `[t, ...]`; None leaves `x` as it is.
+    segments: are the segments of the positions of `x`.
+    x: has shape `[B, P, d]`.
 
   Returns:
     `[B, P, d]` in the dtype of `x`.

@@ -35,7 +35,7 @@ class LayerNorm(nn.Module):
   """T5's layer norm: divides by the root mean square; no mean, no bias.
 
   Attributes:
-    dtype: Is the dtype of the output; the statistics are computed in float32.
+    dtype: is the dtype of the output; the statistics are computed in float32.
   """
 
   dtype: Any = jnp.float32
@@ -59,9 +59,9 @@ class Dense(nn.Module):
   It is T5X's `DenseGeneral`, which also keeps kernels as matrices.
 
   Attributes:
-    features: Is the output's width.
-    kernel_axes: Are the two logical axes of the kernel.
-    dtype: Is the dtype of the computation and of the output.
+    features: is the output's width.
+    kernel_axes: are the two logical axes of the kernel.
+    dtype: is the dtype of the computation and of the output.
   """
 
   features: int
@@ -86,9 +86,9 @@ class Embed(nn.Module):
   """The token embedding, and its transpose as output layer where the two are tied.
 
   Attributes:
-    num_embeddings: Is V, the number of rows.
-    features: Is d, the width.
-    dtype: Is the dtype of the embedded tokens; `attend` computes in float32.
+    num_embeddings: is V, the number of rows.
+    features: is d, the width.
+    dtype: is the dtype of the embedded tokens; `attend` computes in float32.
   """
 
   num_embeddings: int
@@ -127,11 +127,11 @@ def relative_position_bucket(
   `max_distance`; greater distances share the last bucket (Raffel et al. 2020, 2.1).
 
   Args:
-    relative_position: Is the key position minus the query position, an int array.
-    bidirectional: Tells whether keys after the query have buckets of their own; if not,
+    relative_position: is the key position minus the query position, an int array.
+    bidirectional: tells whether keys after the query have buckets of their own; if not,
       they fall into bucket 0.
-    num_buckets: Is r, the number of buckets in all.
-    max_distance: Is the distance from which on all keys share a bucket.
+    num_buckets: is r, the number of buckets in all.
+    max_distance: is the distance from which on all keys share a bucket.
 
   Returns:
     int32 array of the same shape, in `[0, num_buckets)`.
@@ -158,11 +158,11 @@ class RelativePositionBiases(nn.Module):
   """T5's relative position bias, of all layers of a stack or of one.
 
   Attributes:
-    num_heads: Is h.
-    bidirectional: Is True in the encoder and False in the decoder.
-    dtype: Is the dtype of the bias.
-    num_buckets: Is r.
-    max_distance: Is the distance from which on all keys share a bucket.
+    num_heads: is h.
+    bidirectional: is True in the encoder and False in the decoder.
+    dtype: is the dtype of the bias.
+    num_buckets: is r.
+    max_distance: is the distance from which on all keys share a bucket.
   """
 
   num_heads: int
@@ -182,11 +182,11 @@ class RelativePositionBiases(nn.Module):
     """The bias of every key for every query.
 
     Args:
-      query_length: Is Q.
-      key_length: Is K.
-      query_index: Is the one query position whose bias is wanted, an int32 scalar; None
+      query_length: is Q.
+      key_length: is K.
+      query_index: is the one query position whose bias is wanted, an int32 scalar; None
         makes the bias of all.
-      copies: Is C, the number of device groups that have a copy of the bias. With a copy
+      copies: is C, the number of device groups that have a copy of the bias. With a copy
         each, the gradients of all layers are summed within a group, and over the groups
         once.
 
@@ -236,11 +236,11 @@ class MlpBlock(nn.Module):
   """T5's feed-forward block: one activation (1.0), or a product of several (1.1).
 
   Attributes:
-    intermediate_dim: Is F.
-    activations: Are names of functions of `flax.linen`, or 'linear'.
-    dropout_rate: Is the rate at which intermediate activations are dropped.
-    deterministic: Tells whether dropout is off.
-    dtype: Is the dtype of the computation.
+    intermediate_dim: is F.
+    activations: are names of functions of `flax.linen`, or 'linear'.
+    dropout_rate: is the rate at which intermediate activations are dropped.
+    deterministic: tells whether dropout is off.
+    dtype: is the dtype of the computation.
   """
 
   intermediate_dim: int

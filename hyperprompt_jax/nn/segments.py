@@ -29,11 +29,11 @@ def sees(
   padding. With positions, attention is causal: a query sees no key that comes after it.
 
   Args:
-    query_segment: Is the segment of each query, int32.
-    key_segment: Is the segment of each key, int32.
-    query_position: Is the position of each query, int32; None where attention is not
+    query_segment: is the segment of each query, int32.
+    key_segment: is the segment of each key, int32.
+    query_position: is the position of each query, int32; None where attention is not
       causal.
-    key_position: Is the position of each key, int32.
+    key_position: is the position of each key, int32.
 
   Returns:
     bool, of the shape that the arguments broadcast to.
@@ -50,9 +50,9 @@ class Segments:
   """The segment, and so the task, of each position of a batch.
 
   Attributes:
-    task_ids: Holds the task of each segment, `[B, S]` int32.
-    ids: Holds the segment of each position, from 1, `[B, P]` int32; 0 is padding.
-    by_segment: Tells whether arrays of tasks have one entry for each segment of the batch,
+    task_ids: holds the task of each segment, `[B, S]` int32.
+    ids: holds the segment of each position, from 1, `[B, P]` int32; 0 is padding.
+    by_segment: tells whether arrays of tasks have one entry for each segment of the batch,
       in the order of rows, in place of one for each task.
   """
 
@@ -72,11 +72,11 @@ class Segments:
     """Makes the segments of a batch.
 
     Args:
-      task_ids: Holds the task of each segment, `[B, S]` int32.
-      tokens: Has shape `[B, P]`, int32; 0 is padding.
-      segment_ids: Holds the segments of packed rows, `[B, P]` int32; None makes each row
+      task_ids: holds the task of each segment, `[B, S]` int32.
+      tokens: has shape `[B, P]`, int32; 0 is padding.
+      segment_ids: holds the segments of packed rows, `[B, P]` int32; None makes each row
         one segment.
-      by_segment: Tells whether arrays of tasks have one entry for each segment.
+      by_segment: tells whether arrays of tasks have one entry for each segment.
     """
     if segment_ids is None:
       segment_ids = (tokens > 0).astype(jnp.int32)

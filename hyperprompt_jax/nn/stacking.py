@@ -27,7 +27,7 @@ def unstack_layers(tree: Any) -> Any:
   """Turns every `layers` subtree into `layers_0`, `layers_1`, ….
 
   Args:
-    tree: Is a nested mapping of arrays; those below a key `layers` have the same leading
+    tree: is a nested mapping of arrays; those below a key `layers` have the same leading
       axis.
 
   Returns:
@@ -49,7 +49,7 @@ def stack_layers(tree: Any) -> Any:
   """The inverse of `unstack_layers`.
 
   Args:
-    tree: Is a nested mapping of arrays, with subtrees `layers_0` … `layers_{m-1}` of the
+    tree: is a nested mapping of arrays, with subtrees `layers_0` … `layers_{m-1}` of the
       same structure.
 
   Returns:

@@ -44,9 +44,9 @@ class Encoded:
   """The encoder's output.
 
   Attributes:
-    activations: Has shape `[B, K, d]` and the activations' dtype; K counts input prompts,
+    activations: has shape `[B, K, d]` and the activations' dtype; K counts input prompts,
       too.
-    segment_ids: Holds the segment of each position, from 1, `[B, K]` int32; 0 is padding.
+    segment_ids: holds the segment of each position, from 1, `[B, K]` int32; 0 is padding.
   """
 
   activations: Array
@@ -311,13 +311,13 @@ def _apply_layers(
   """Runs the layers of a stack, scanned or unrolled; for a compact method.
 
   Args:
-    layer: Is the class of the layers.
-    attributes: Are the attributes of every layer. Its `config` tells whether to scan, and
+    layer: is the class of the layers.
+    attributes: are the attributes of every layer. Its `config` tells whether to scan, and
       which arrays to recompute in the backward pass.
-    num_layers: Is m.
-    x: Has shape `[B, P, d]`.
-    conditioning: Is the stack's conditioning, `[m, t, ...]`; each layer is given its own.
-    *shared: Are further arguments, which all layers share.
+    num_layers: is m.
+    x: has shape `[B, P, d]`.
+    conditioning: is the stack's conditioning, `[m, t, ...]`; each layer is given its own.
+    *shared: are further arguments, which all layers share.
 
   Returns:
     `[B, P, d]`.

@@ -28,12 +28,12 @@ class AttentionStatistics:
   and tokens, and `c` the softmax over the tokens alone:
 
   Attributes:
-    prompt_mass: Is the mean over queries of the sum of `a` over prompts, `[B, h]`.
-    token_mass: Is the mean over queries of the sum of `a` over tokens, `[B, h]`; the two
+    prompt_mass: is the mean over queries of the sum of `a` over prompts, `[B, h]`.
+    token_mass: is the mean over queries of the sum of `a` over tokens, `[B, h]`; the two
       add up to 1.
-    entropy: Is the mean over queries of `-sum(c * ln(c))`, in nats, `[B, h]`. It does not
+    entropy: is the mean over queries of `-sum(c * ln(c))`, in nats, `[B, h]`. It does not
       depend on how much mass the prompts take.
-    histogram: Is the number of queries, of all heads, whose entropy falls into each of
+    histogram: is the number of queries, of all heads, whose entropy falls into each of
       `NUM_BINS` bins of equal width from 0 to ln(K), `[B, NUM_BINS]`.
   """
 
@@ -47,10 +47,10 @@ def from_logits(logits: Array, num_prompts: int, queries: Array) -> AttentionSta
   """Reduces the attention of a layer.
 
   Args:
-    logits: Has shape `[B, h, Q, S * l + K]`, with a large negative number for unseen keys;
+    logits: has shape `[B, h, Q, S * l + K]`, with a large negative number for unseen keys;
       prompts come first.
-    num_prompts: Is S * l, the number of prompts of a row.
-    queries: Tells whether each query is no padding, `[B, Q]` bool.
+    num_prompts: is S * l, the number of prompts of a row.
+    queries: tells whether each query is no padding, `[B, Q]` bool.
   """
   logits = logits.astype(jnp.float32)
   queries = queries.astype(jnp.float32)
@@ -82,7 +82,7 @@ def collect(sown: Any) -> AttentionStatistics:
   """Collects the statistics of a stack's layers, `[m, B, ...]`.
 
   Args:
-    sown: Is the stack's part of the collection, after the network was applied.
+    sown: is the stack's part of the collection, after the network was applied.
   """
   if 'layers' in sown:
     (attention,) = sown['layers'].values()

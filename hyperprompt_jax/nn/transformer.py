@@ -19,10 +19,10 @@ class Transformer(nn.Module):
   """T5 with a method of task-conditioning.
 
   Attributes:
-    config: Holds the sizes and options of the network.
-    method: Is the module that makes the conditioning from the configuration, the number of
+    config: holds the sizes and options of the network.
+    method: is the module that makes the conditioning from the configuration, the number of
       tasks and the token embedding `[V, d]`; the Transformer only consumes it.
-    num_tasks: Is t, the length of the task list.
+    num_tasks: is t, the length of the task list.
   """
 
   config: Config
@@ -51,14 +51,14 @@ class Transformer(nn.Module):
     """Logits of a batch; see `encode` and `decode`.
 
     Args:
-      encoder_input_tokens: Has shape `[B, K]`, int32; 0 is padding.
-      decoder_input_tokens: Are the targets shifted right, `[B, Q]` int32.
-      decoder_target_tokens: Has shape `[B, Q]`, int32; 0 is padding.
-      task_ids: Are the tasks of each row's segments, `[B, S]` int32.
-      encoder_segment_ids: Are the segments of packed rows, from 1, `[B, K]` int32.
-      decoder_segment_ids: Are the segments of packed rows, from 1, `[B, Q]` int32.
-      enable_dropout: Tells whether dropout is on; it takes the rng `dropout`.
-      conditioning: Replaces the conditioning that the method would make.
+      encoder_input_tokens: has shape `[B, K]`, int32; 0 is padding.
+      decoder_input_tokens: are the targets shifted right, `[B, Q]` int32.
+      decoder_target_tokens: has shape `[B, Q]`, int32; 0 is padding.
+      task_ids: are the tasks of each row's segments, `[B, S]` int32.
+      encoder_segment_ids: are the segments of packed rows, from 1, `[B, K]` int32.
+      decoder_segment_ids: are the segments of packed rows, from 1, `[B, Q]` int32.
+      enable_dropout: tells whether dropout is on; it takes the rng `dropout`.
+      conditioning: replaces the conditioning that the method would make.
 
     Returns:
       `[B, Q, V]` float32.
@@ -98,11 +98,11 @@ class Transformer(nn.Module):
     """Encodes a batch.
 
     Args:
-      encoder_input_tokens: Has shape `[B, K]`, int32; 0 is padding.
-      task_ids: Are the tasks of each row's segments, `[B, S]` int32.
-      conditioning: Is the result of `condition`.
-      encoder_segment_ids: Are the segments of packed rows, from 1, `[B, K]` int32.
-      enable_dropout: Tells whether dropout is on; it takes the rng `dropout`.
+      encoder_input_tokens: has shape `[B, K]`, int32; 0 is padding.
+      task_ids: are the tasks of each row's segments, `[B, S]` int32.
+      conditioning: is the result of `condition`.
+      encoder_segment_ids: are the segments of packed rows, from 1, `[B, K]` int32.
+      enable_dropout: tells whether dropout is on; it takes the rng `dropout`.
     """
     segments = Segments.from_tokens(
       task_ids,
@@ -126,13 +126,13 @@ class Transformer(nn.Module):
     """Logits of all target positions at once (teacher forcing).
 
     Args:
-      encoded: Is the result of `encode`.
-      decoder_input_tokens: Are the targets shifted right, `[B, Q]` int32.
-      decoder_target_tokens: Has shape `[B, Q]`, int32; 0 is padding.
-      task_ids: Are the tasks of each row's segments, `[B, S]` int32.
-      conditioning: Is the result of `condition`.
-      decoder_segment_ids: Are the segments of packed rows, from 1, `[B, Q]` int32.
-      enable_dropout: Tells whether dropout is on; it takes the rng `dropout`.
+      encoded: is the result of `encode`.
+      decoder_input_tokens: are the targets shifted right, `[B, Q]` int32.
+      decoder_target_tokens: has shape `[B, Q]`, int32; 0 is padding.
+      task_ids: are the tasks of each row's segments, `[B, S]` int32.
+      conditioning: is the result of `condition`.
+      decoder_segment_ids: are the segments of packed rows, from 1, `[B, Q]` int32.
+      enable_dropout: tells whether dropout is on; it takes the rng `dropout`.
 
     Returns:
       `[B, Q, V]` float32.
@@ -168,14 +168,14 @@ class Transformer(nn.Module):
     no position. Rows are not packed here.
 
     Args:
-      encoded: Is the result of `encode` for B rows; only the first call reads its
+      encoded: is the result of `encode` for B rows; only the first call reads its
         activations.
-      tokens: Are the tokens at this position, `[B * N, 1]` int32; the N beams of a row
+      tokens: are the tokens at this position, `[B * N, 1]` int32; the N beams of a row
         follow one another.
-      task_ids: Is the task of each row, `[B * N, 1]` int32.
-      conditioning: Is the result of `condition`.
-      decode_index: Is the position, an int32 scalar.
-      max_decode_length: Is the length of the cache.
+      task_ids: is the task of each row, `[B * N, 1]` int32.
+      conditioning: is the result of `condition`.
+      decode_index: is the position, an int32 scalar.
+      max_decode_length: is the length of the cache.
 
     Returns:
       `[B * N, V]` float32.

@@ -85,15 +85,15 @@ def adafactor(
   step that it would take unrolled (T5X: `FactorDim.BATCH` of `t5x/adafactor.py`).
 
   Args:
-    learning_rate: Is a constant or a schedule; it is relative to a tensor's scale if
+    learning_rate: is a constant or a schedule; it is relative to a tensor's scale if
       `multiply_by_parameter_scale`.
-    decay_rate: Is the exponent of the second moment's decay, `1 - step ** -decay_rate`.
-    clipping_threshold: Bounds the root mean square of a tensor's update before scaling.
-    multiply_by_parameter_scale: Makes steps relative to a tensor's root mean square, at
+    decay_rate: is the exponent of the second moment's decay, `1 - step ** -decay_rate`.
+    clipping_threshold: bounds the root mean square of a tensor's update before scaling.
+    multiply_by_parameter_scale: makes steps relative to a tensor's root mean square, at
       least 1e-3.
-    method_learning_rate: Replaces `learning_rate` for the parameters that the method of
+    method_learning_rate: replaces `learning_rate` for the parameters that the method of
       task-conditioning adds; None keeps it.
-    weight_decay_rate: Is the part of each parameter that every step takes away, whatever
+    weight_decay_rate: is the part of each parameter that every step takes away, whatever
       the learning rate.
   """
   own_rate = learning_rate if method_learning_rate is None else method_learning_rate

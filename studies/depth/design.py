@@ -18,8 +18,8 @@ class Experiment:
   """A backbone, and what is tuned from it.
 
   Attributes:
-    backbone: Is the seed of everything.
-    rates: Are the rates of METHODS.
+    backbone: is the seed of everything.
+    rates: are the rates of METHODS.
   """
 
   backbone: int

@@ -35,7 +35,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   """Pretrains on other tasks than those that are tuned; looks at attention thereafter.
 
   Args:
-    experiments: Are runs of one `design.program`, which differ in their backbone only.
+    experiments: are runs of one `design.program`, which differ in their backbone only.
 
   Returns:
     A record for each run.

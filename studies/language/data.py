@@ -38,9 +38,9 @@ class Task:
   """The rows of a task, as text.
 
   Attributes:
-    train: Are inputs and labels without those whose text any task validates on.
-    validation: Are inputs and labels.
-    removed: Counts the training rows that were left out.
+    train: are inputs and labels without those whose text any task validates on.
+    validation: are inputs and labels.
+    removed: counts the training rows that were left out.
   """
 
   train: list[tuple[str, str]]
@@ -145,8 +145,8 @@ def spans(seed: int, number: int) -> Rows:
   """Corrupted stretches of training text, and what was taken out of them, as T5's.
 
   Args:
-    seed: Gives the stretches and the spans.
-    number: Is the number of rows.
+    seed: gives the stretches and the spans.
+    number: is the number of rows.
   """
   random = np.random.default_rng(seed)
   text = _training_text()

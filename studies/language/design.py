@@ -26,9 +26,9 @@ class Experiment:
   """A run.
 
   Attributes:
-    method: Is one of `networks.NAMES`.
-    rate: Is the highest learning rate of tuning.
-    seed: Gives the backbone, the method's initialisation and the order of rows; runs that
+    method: is one of `networks.NAMES`.
+    rate: is the highest learning rate of tuning.
+    seed: gives the backbone, the method's initialisation and the order of rows; runs that
       are compared have the same.
   """
 

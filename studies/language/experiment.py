@@ -36,7 +36,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   """Tunes and scores the networks of several runs side by side.
 
   Args:
-    experiments: Are runs of one `design.program`, which differ in rate and seed only.
+    experiments: are runs of one `design.program`, which differ in rate and seed only.
 
   Returns:
     A record for each run.
@@ -151,9 +151,9 @@ def _scores(network: Model, tuned: list[Params], groups: list[list[int]]) -> Rec
   """The endpoints of a run on the validation rows.
 
   Args:
-    network: Is the network.
-    tuned: Are the parameters of each group's network.
-    groups: Are the tasks of each.
+    network: is the network.
+    tuned: are the parameters of each group's network.
+    groups: are the tasks of each.
   """
   validation = data.rows('validation')
   gold = validation['decoder_target_tokens'][:, 0]

@@ -31,11 +31,11 @@ class Experiment:
   """A run.
 
   Attributes:
-    method: Is one of `networks.NAMES`.
-    rate: Is the highest learning rate.
-    seed: Gives data, initialisation and order; what is compared has the same.
-    budget: Is 'matched' or 'default'.
-    steps: Counts the steps.
+    method: is one of `networks.NAMES`.
+    rate: is the highest learning rate.
+    seed: gives data, initialisation and order; what is compared has the same.
+    budget: is 'matched' or 'default'.
+    steps: counts the steps.
   """
 
   method: str

@@ -30,7 +30,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   """Trains and scores the networks of several runs side by side.
 
   Args:
-    experiments: Are runs of one `design.program`, which differ in seed and rate only.
+    experiments: are runs of one `design.program`, which differ in seed and rate only.
 
   Returns:
     A record for each run.
@@ -105,9 +105,9 @@ def _scores(curve: list[np.ndarray], fitted: np.ndarray) -> Record:
   """The endpoints of a run, in percent.
 
   Args:
-    curve: Tells which test symbols are right after each part of the training, each
+    curve: tells which test symbols are right after each part of the training, each
       `[tasks, rows, LENGTH]`.
-    fitted: Tells the same of the training rows at the end.
+    fitted: tells the same of the training rows at the end.
   """
   return {
     'tokens': round(100 * float(curve[-1].mean()), 3),

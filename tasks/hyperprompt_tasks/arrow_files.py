@@ -17,8 +17,8 @@ def parquet(path: str, content: bytes) -> Rows:
   """Yields the rows of a Parquet file and their places, `FILE: row NUMBER` from 1.
 
   Args:
-    path: This file is named in errors.
-    content: These are the bytes of the file.
+    path: is the file that errors name.
+    content: are the bytes of the file.
 
   Raises:
     DataError: The bytes are no Parquet file.
@@ -37,8 +37,8 @@ def arrow(path: str, content: bytes) -> Rows:
   """Yields the rows of an Arrow file, in the form of a stream or of a file.
 
   Args:
-    path: This file is named in errors.
-    content: These are the bytes of the file.
+    path: is the file that errors name.
+    content: are the bytes of the file.
 
   Raises:
     DataError: The bytes are no Arrow file.

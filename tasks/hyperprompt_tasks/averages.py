@@ -22,7 +22,7 @@ def groups(name: str) -> dict[str, task_lists.Metrics]:
   Conditioned tasks whose scoring SeqIO tasks are not members are left out.
 
   Args:
-    name: This is the name of a registered SeqIO task or mixture.
+    name: is the name of a registered SeqIO task or mixture.
 
   Raises:
     UnknownNameError: Nothing is registered under the name, or it has no task list.
@@ -40,8 +40,8 @@ def task_scores(name: str, metrics: AllMetrics) -> dict[str, float]:
   """Returns the score of each conditioned task: the mean of its metrics.
 
   Args:
-    name: This is the name of a registered SeqIO task or mixture.
-    metrics: These are the metrics of its SeqIO tasks, x 100. A conditioned task that lacks
+    name: is the name of a registered SeqIO task or mixture.
+    metrics: are the metrics of its SeqIO tasks, x 100. A conditioned task that lacks
       one of its metrics gets no score. A metric that is not a number, such as the
       correlation of equal predictions, counts as 0.
 
@@ -65,7 +65,7 @@ def expanded(pairs: Sequence[tuple[str, str]], metrics: AllMetrics) -> task_list
   metric, for its errors.
 
   Args:
-    pairs: These are the pairs that `groups` returns.
+    pairs: are the pairs that `groups` returns.
     metrics: ALL stands for nothing where a task has no metrics in here.
   """
   return tuple(
@@ -79,8 +79,8 @@ def average(name: str, metrics: AllMetrics) -> float | None:
   """Returns the mean over the task scores of `name`, None unless all are there.
 
   Args:
-    name: This is the name of a registered SeqIO task or mixture.
-    metrics: These are the metrics of its SeqIO tasks, x 100.
+    name: is the name of a registered SeqIO task or mixture.
+    metrics: are the metrics of its SeqIO tasks, x 100.
 
   Raises:
     UnknownNameError: Nothing is registered under the name, or it has no task list.

@@ -80,7 +80,7 @@ def chance(task_name: str) -> float:
   """Returns the accuracy, x 100, of the best constant answer on the validation split.
 
   Args:
-    task_name: This is the name of a task in the built-in mixture, such as `reverse` or
+    task_name: is the name of a task in the built-in mixture, such as `reverse` or
       `hp_builtin_reverse`.
 
   Raises:

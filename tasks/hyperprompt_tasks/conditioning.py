@@ -29,17 +29,17 @@ def condition(
   tokenized with VOCABULARY, and its examples carry the id of their conditioned task.
 
   Args:
-    name: The mixture gets this name.
-    tasks: The rates of registered SeqIO tasks of any module. A registered mixture stands
-      for its tasks, which share its rate in proportion to their own. A pattern with
+    name: is the name of the mixture.
+    tasks: are the rates of registered SeqIO tasks of any module. A registered mixture
+      stands for its tasks, which share its rate in proportion to their own. A pattern with
       `* ? […]` stands for the tasks that match it, each at its rate.
-    task_list: The conditioned tasks in the order of their ids. By default they are in
+    task_list: holds the conditioned tasks in the order of their ids. By default they are in
       alphabetical order, because gin does not keep the order of a dict. Tasks that are
       added later go to its end.
-    conditioned_as: The conditioned task of a SeqIO task. SeqIO tasks can share one, such
+    conditioned_as: is the conditioned task of a SeqIO task. SeqIO tasks can share one, such
       as one to train on and one to evaluate. By default a task that is conditioned
       already keeps its conditioned task, and any other has its own.
-    scores: The metrics whose mean is the score of a SeqIO task. By default all count.
+    scores: are the metrics whose mean is the score of a SeqIO task. By default all count.
 
   Returns:
     `name`. The same call again registers nothing.

@@ -40,7 +40,7 @@ def describe_tasks(name: str) -> dict[str, dict[str, Any]]:
   """Describes each SeqIO task of a mixture by JSON values.
 
   Args:
-    name: This is the name of a registered mixture or task with a task list.
+    name: is the name of a registered mixture or task with a task list.
 
   Returns:
     For each SeqIO task its `conditioned_task`, its `labels` (None for any text), and the
@@ -62,7 +62,7 @@ def declarations(name: str) -> list[dict[str, Any]]:
   """Returns the calls that registered a user's mixture, those that it builds on first.
 
   Args:
-    name: This is the name of a registered mixture or task.
+    name: is the name of a registered mixture or task.
 
   Returns:
     The arguments of each call as JSON values, with its `function`. A call whose arguments
@@ -85,8 +85,8 @@ def declare_again(
   """Registers mixtures from their declarations; those that exist already stay.
 
   Args:
-    described: These are results of `declarations`, maybe of another process.
-    keep_existing: Whether a mixture of the same name stays, whatever it is made of, as
+    described: are results of `declarations`, maybe of another process.
+    keep_existing: whether a mixture of the same name stays, whatever it is made of, as
       where a user has made it of files that have moved.
 
   Raises:

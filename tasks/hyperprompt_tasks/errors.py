@@ -9,7 +9,7 @@ class UserMistake(ValueError):
   The command line prints the message without a traceback and exits with status 2.
 
   Args:
-    message: The line names the thing, what was expected, and what to do. It may quote
+    message: names the thing, what was expected, and what to do. It may quote
       files, which can hold any character, so unprintable characters are escaped and a
       long line is shortened in the middle.
   """
@@ -40,8 +40,8 @@ class MetricError(UserMistake):
   """A metric or a postprocessor of a task raised an exception, or gave no number.
 
   Attributes:
-    task: This is the name by which results show the task.
-    function: This is the name of the metric function or of the postprocessor.
+    task: is the name by which results show the task.
+    function: is the name of the metric function or of the postprocessor.
   """
 
   def __init__(self, task: str, function: str, problem: str):

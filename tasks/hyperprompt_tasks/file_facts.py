@@ -24,8 +24,8 @@ class FileFacts:
   """The facts about the tasks of one mixture.
 
   Args:
-    mixture: The mixture has this name.
-    files: Its examples are in these files.
+    mixture: is the name of the mixture.
+    files: its examples are in these files.
   """
 
   def __init__(self, mixture: str, files: Sequence[str]):
@@ -45,10 +45,10 @@ class FileFacts:
     """Returns the facts about tasks, which are read where a file is not what it was.
 
     Args:
-      part: This name is that of no other part of the mixture.
-      files: The examples are in these files.
-      reading: This describes how the files are read.
-      read: This function reads the facts of the part's tasks.
+      part: this name is that of no other part of the mixture.
+      files: the examples are in these files.
+      reading: describes how the files are read.
+      read: reads the facts of the part's tasks.
     """
     key = _digest([self._reader, reading, [_state(path) for path in files]])
     entry = self._kept.get(part)

@@ -60,9 +60,9 @@ def read(path: str, needed: Collection[str], has_header: bool = True) -> Rows:
   """Yields the rows of a file.
 
   Args:
-    path: The file is wherever TensorFlow reads; its name says its format.
-    needed: A table must not have two columns of such a name. Other columns are free.
-    has_header: Whether the first line of a table holds the names of its columns. Without
+    path: is wherever TensorFlow reads; its name says its format.
+    needed: a table must not have two columns of such a name. Other columns are free.
+    has_header: whether the first line of a table holds the names of its columns. Without
       it the columns are named `0`, `1`, …
 
   Raises:

@@ -39,20 +39,20 @@ def from_files(
   docs/how_to/tasks.md describes the options. The SeqIO task of `TASK` is `NAME.TASK`.
 
   Args:
-    name: The mixture gets this name.
-    files: The file, files or pattern of each split (`train`, `validation`, `test`) of each
-      task. A task may lack splits, and a test split may lack targets. An entry with
+    name: is the name of the mixture.
+    files: are the file, files or pattern of each split (`train`, `validation`, `test`) of
+      each task. A task may lack splits, and a test split may lack targets. An entry with
       `{task}` in its name and paths stands for all tasks whose files there are.
-    rates: This is the rate of a task, by default the number of its training examples, or a
+    rates: is the rate of a task, by default the number of its training examples, or a
       `Proportional` for all.
-    labels: This is the closed set of targets of a task, in files as text or as a number
+    labels: is the closed set of targets of a task, in files as text or as a number
       from 0.
-    columns: These are the columns of a task's `inputs` and `targets`, by name or by
+    columns: are the columns of a task's `inputs` and `targets`, by name or by
       number; by default they have these names.
-    templates: Format strings that make `inputs` or `targets` of a task's columns.
-    metric_fns: These are the metrics of all tasks, or of each task: names, or functions of
+    templates: are format strings that make `inputs` or `targets` of a task's columns.
+    metric_fns: are the metrics of all tasks, or of each task: names, or functions of
       `(targets, predictions)`.
-    task_list: These are the tasks in the order of their ids, by default the alphabet's.
+    task_list: are the tasks in the order of their ids, by default the alphabet's.
 
   Returns:
     `name`. The same call again registers nothing.

@@ -54,7 +54,7 @@ def glue_average(metrics_by_task: averages.AllMetrics) -> float | None:
   It counts neither WNLI nor AX, so it is not the leaderboard's average.
 
   Args:
-    metrics_by_task: The metrics of each `hp_glue_…` task are given as {metric: value x
+    metrics_by_task: the metrics of each `hp_glue_…` task are given as {metric: value x
       100}.
   """
   return averages.average(_MIXTURE, metrics_by_task)

@@ -73,11 +73,11 @@ class Format(official_files.Format):
   """How the TSV files of one TFDS configuration are laid out.
 
   Attributes:
-    files: This is the name of the file of each split.
-    label: The label is in this column, which a test file may lack. Without classes it
+    files: is the name of the file of each split.
+    label: the label is in this column, which a test file may lack. Without classes it
       holds a number.
-    texts: Each string feature is given with its column.
-    columns: The labelled files have these columns if they have no header.
+    texts: each string feature is given with its column.
+    columns: the labelled files have these columns if they have no header.
   """
 
   files: Mapping[str, str] = dataclasses.field(

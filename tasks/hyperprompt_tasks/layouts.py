@@ -26,7 +26,7 @@ class Template:
   """Makes a text of a row, such as `premise: {premise} hypothesis: {hypothesis}`.
 
   Attributes:
-    parts: The text is the concatenation of these.
+    parts: are the parts whose concatenation is the text.
   """
 
   parts: tuple[_Part, ...]
@@ -78,9 +78,9 @@ class Layout:
   """The columns of a row that hold a task's inputs and targets.
 
   Attributes:
-    inputs: The column of the inputs, or a template that makes them.
-    targets: The column of the targets, or a template that makes them.
-    has_header: Whether tables begin with a line of column names.
+    inputs: is the column of the inputs, or a template that makes them.
+    targets: is the column of the targets, or a template that makes them.
+    has_header: whether tables begin with a line of column names.
   """
 
   inputs: str | Template = INPUTS
@@ -101,8 +101,8 @@ class Layout:
     """Returns the inputs of a row.
 
     Args:
-      where: This place is named in errors.
-      row: The row is given as its values by column.
+      where: is the place that errors name.
+      row: is given as its values by column.
 
     Raises:
       DataError: The row lacks a column, or the value is no text that is not blank.
@@ -124,9 +124,9 @@ class Layout:
     """Returns the targets of a row: several if the column holds a list.
 
     Args:
-      where: This place is named in errors.
-      row: The row is given as its values by column.
-      labels: This is the closed set of targets, or None. A value may also be the number of
+      where: is the place that errors name.
+      row: is given as its values by column.
+      labels: is the closed set of targets, or None. A value may also be the number of
         a label, from 0, or false and true for the labels 0 and 1.
 
     Raises:
@@ -151,10 +151,10 @@ def make(
   """Returns the layout that a user asks for.
 
   Args:
-    task: This task is named in errors.
-    columns: The column of `inputs` and of `targets`; by default they have these names.
+    task: is the task that errors name.
+    columns: are the columns of `inputs` and of `targets`; by default they have these names.
       Numbers from 0 are columns of a table without a line of names.
-    templates: The template of `inputs` and of `targets`, where given. Numbers between
+    templates: are the templates of `inputs` and of `targets`, where given. Numbers between
       braces are columns of a table without a line of names.
 
   Raises:

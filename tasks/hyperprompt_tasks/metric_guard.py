@@ -38,8 +38,8 @@ def guard(evaluator: seqio.Evaluator, names: Mapping[str, str]) -> Failures:
   """Replaces the tasks of an evaluator by guarded copies; returns where failures appear.
 
   Args:
-    evaluator: The evaluator has not evaluated anything yet.
-    names: These are the names of tasks in failures; others keep SeqIO's names.
+    evaluator: has not evaluated anything yet.
+    names: are the names of tasks in failures; others keep SeqIO's names.
   """
   failures = Failures()
   evaluator.eval_tasks[:] = [
@@ -57,9 +57,9 @@ def guarded(task: seqio.Task, failures: Failures, name: str) -> seqio.Task:
   are taken as they are.
 
   Args:
-    task: The task has metric functions of `(targets, predictions)`.
-    failures: All failures are recorded here.
-    name: This is the name of the task in failures.
+    task: has metric functions of `(targets, predictions)`.
+    failures: all failures are recorded here.
+    name: is the name of the task in failures.
   """
   if not task.metric_fns:
     return task
@@ -79,9 +79,9 @@ def rehearse(
   postprocessor are all of this package need no trial, and are not read.
 
   Args:
-    name: This is the name of a registered SeqIO task or mixture.
-    num_examples: So many examples of each task are read, at most.
-    use_cached: Whether the examples are read from SeqIO's cache.
+    name: is the name of a registered SeqIO task or mixture.
+    num_examples: is the largest number of examples of a task that are read.
+    use_cached: whether the examples are read from SeqIO's cache.
 
   Returns:
     The failures of metrics and postprocessors.

@@ -204,9 +204,9 @@ def _unigram_model(
   """Makes a SentencePiece model.
 
   Args:
-    pieces: Each piece has a text and a score; its id is its place in the list.
-    kinds: The types of pieces that are not plain text, by id.
-    charsmap: The compiled map of characters normalises texts.
+    pieces: each piece has a text and a score; its id is its place in the list.
+    kinds: are the types of pieces that are not plain text, by id.
+    charsmap: the compiled map of characters normalises texts.
   """
   model = _Model()
   model.trainer_spec.model_type = model.trainer_spec.UNIGRAM

@@ -39,9 +39,9 @@ class Chosen:
   """The metrics of a task and the values that they compare.
 
   Attributes:
-    functions: These are SeqIO's metric functions.
-    numbers: Whether targets are numbers.
-    labels: This is the closed set of targets; None for any target.
+    functions: are SeqIO's metric functions.
+    numbers: whether targets are numbers.
+    labels: is the closed set of targets; None for any target.
   """
 
   functions: tuple[Function, ...]
@@ -52,7 +52,7 @@ class Chosen:
     """Returns the function that makes these values of texts, None for the texts.
 
     Args:
-      has_references: Whether examples have several targets.
+      has_references: whether examples have several targets.
     """
     if self.labels:
       return functools.partial(postprocessors.class_id, classes=list(self.labels))
@@ -69,10 +69,10 @@ def choose(
   A metric of numbers makes the targets of its task numbers.
 
   Args:
-    task: This task is named in errors.
-    given: These are the metrics of the task, as names or as functions of `(targets,
+    task: is the task that errors name.
+    given: are the metrics of the task, as names or as functions of `(targets,
       predictions)`.
-    labels: This is the closed set of targets; None for any target.
+    labels: is the closed set of targets; None for any target.
 
   Raises:
     TaskError: There is no such metric for such targets, or a function takes other

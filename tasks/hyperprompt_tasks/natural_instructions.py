@@ -49,19 +49,19 @@ def from_natural_instructions(
   out, with a warning.
 
   Args:
-    name: The mixture gets this name.
-    directory: The folder holds the files, `TASK.json`.
-    tasks: These are the tasks: a pattern of names, several, or a file with a name on each
+    name: is the name of the mixture.
+    directory: holds the files, `TASK.json`.
+    tasks: are the tasks: a pattern of names, several, or a file with a name on each
       line, such as the official `train_tasks.txt`.
-    inputs: This template makes the inputs of `{definition}`, `{examples}` (the first two
+    inputs: makes the inputs of `{definition}`, `{examples}` (the first two
       positive examples with their outputs) and `{input}`; `'{input}'` leaves the
       instruction out.
-    num_validation: This is the number of the first instances of a task that validate, at
+    num_validation: is the number of the first instances of a task that validate, at
       most half of them; the others train.
-    rates: This is the rate of a task, by default the number of its training instances, or a
+    rates: is the rate of a task, by default the number of its training instances, or a
       `Proportional` for all.
-    metric_fns: These are the metrics of all tasks.
-    task_list: These are the tasks in the order of their ids, by default the alphabet's.
+    metric_fns: are the metrics of all tasks.
+    task_list: are the tasks in the order of their ids, by default the alphabet's.
 
   Returns:
     `name`. The same call again registers nothing.
@@ -92,9 +92,9 @@ class InstructionSource(text_tasks.HeldOutSource):
   """One file of Super-NaturalInstructions.
 
   Args:
-    path: This is the file.
-    inputs: This template makes the inputs.
-    num_validation: This is the largest number of instances that validate.
+    path: is the file.
+    inputs: makes the inputs.
+    num_validation: is the largest number of instances that validate.
   """
 
   def __init__(self, path: str, inputs: layouts.Template, num_validation: int):

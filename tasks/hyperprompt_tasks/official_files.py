@@ -26,9 +26,9 @@ class Format(abc.ABC):
   """How the files of one TFDS configuration are laid out.
 
   Attributes:
-    folder: The files are in this folder inside the benchmark's folder.
-    classes: These are the names of the labels in id order; numbers as labels have none.
-    files: This is the name of the file of each split.
+    folder: the files are in this folder inside the benchmark's folder.
+    classes: are the names of the labels in id order; numbers as labels have none.
+    files: is the name of the file of each split.
   """
 
   folder: str
@@ -51,8 +51,8 @@ class Format(abc.ABC):
     """Returns the rows of a split from the file that the method `path` names.
 
     Args:
-      path: The file is on any file system that TensorFlow reads.
-      split: The file holds this split; only test splits may lack labels.
+      path: is on any file system that TensorFlow reads.
+      split: is the split that the file holds; only test splits may lack labels.
 
     Raises:
       DataError: The file is absent, empty or not UTF-8, or a line does not hold a row. The
@@ -65,9 +65,9 @@ class Format(abc.ABC):
     Lines end with `\n`, `\r\n` or `\r`, as in Python's text files and so in TFDS.
 
     Args:
-      path: The file is on any file system that TensorFlow reads.
-      split: This split is named in errors.
-      expected: This description of a line is used in errors.
+      path: is on any file system that TensorFlow reads.
+      split: is the split that errors name.
+      expected: this description of a line is used in errors.
 
     Raises:
       DataError: The file is absent, or a line is not UTF-8.

@@ -23,8 +23,8 @@ def is_made(name: str, call: Any) -> bool:
   """Returns whether the same call has made a mixture already.
 
   Args:
-    name: The mixture is to have this name.
-    call: These are all other arguments of the call.
+    name: is the name that the mixture is to have.
+    call: are all other arguments of the call.
 
   Raises:
     TaskError: Another call has made a mixture of this name, or the name belongs to another
@@ -44,8 +44,8 @@ def check_tasks(name: str, tasks: Collection[str]) -> None:
   """Checks that a mixture can be made of a dict of tasks.
 
   Args:
-    name: This mixture is named in the error.
-    tasks: These are the names of its tasks, with a value each.
+    name: is the mixture that the error names.
+    tasks: are the names of its tasks, with a value each.
 
   Raises:
     TaskError: The tasks are no dict, there are none, or a name cannot be used. A pattern
@@ -66,9 +66,9 @@ def remember(name: str, call: Any, function: str) -> str:
   """Remembers the call that has made a mixture, and returns the mixture's name.
 
   Args:
-    name: This is the name of the mixture.
-    call: These are the other arguments of the call, in the order of its signature.
-    function: This is the name of the function that was called.
+    name: is the name of the mixture.
+    call: are the other arguments of the call, in the order of its signature.
+    function: is the name of the function that was called.
   """
   _made[name] = _snapshot(call)
   _functions[name] = function
@@ -86,9 +86,9 @@ def check_keys(
   """Checks that arguments which are dicts by task name no other tasks.
 
   Args:
-    name: This mixture is named in the error.
-    tasks: These are the names of its tasks.
-    arguments: Each argument is given with its value.
+    name: is the mixture that the error names.
+    tasks: are the names of its tasks.
+    arguments: each argument is given with its value.
 
   Raises:
     TaskError: An argument is no dict, or has a key that is none of the tasks.
@@ -114,11 +114,12 @@ def task_list(
   """Returns the task list of a mixture.
 
   Args:
-    name: The SeqIO tasks of the mixture are `NAME.TASK`.
-    order: These are the conditioned tasks in the order of their ids; None for the
+    name: the SeqIO tasks of the mixture are `NAME.TASK`.
+    order: are the conditioned tasks in the order of their ids; None for the
       alphabet's.
-    owners: Each task is given with its conditioned task.
-    scored: Pairs of a task and a metric that counts for the score of its conditioned task.
+    owners: each task is given with its conditioned task.
+    scored: are pairs of a task and a metric that counts for the score of its
+      conditioned task.
 
   Raises:
     TaskError: `order` lacks a conditioned task, or names one twice.

@@ -8,7 +8,7 @@ def parse(text: str | bytes) -> Any:
   """Returns the value that a JSON text holds.
 
   Args:
-    text: Bytes are read as UTF-8.
+    text: bytes are read as UTF-8.
 
   Raises:
     ValueError: The text is not JSON, or Python cannot read it because it is nested too

@@ -76,10 +76,10 @@ def classification(
   """Makes `NAME KEY1: VALUE1 KEY2: VALUE2 …` and the label's name (section 1).
 
   Args:
-    row: A row has string scalars `keys`, `label` int64 and `idx` int32.
-    name: The input begins with this word.
-    keys: These features are named, in this order.
-    classes: These are the names of the labels, in order. The label -1 has the target
+    row: has string scalars `keys`, `label` int64 and `idx` int32.
+    name: the input begins with this word.
+    keys: these features are named, in this order.
+    classes: are the names of the labels, in order. The label -1 has the target
       `<unk>`.
 
   Returns:
@@ -97,7 +97,7 @@ def stsb(row: Row) -> Row:
   """Makes STS-B's text and its score, rounded to a multiple of 0.2 (section 5.5).
 
   Args:
-    row: A row has strings `sentence1 sentence2`, `label` float32 and `idx` int32.
+    row: has strings `sentence1 sentence2`, `label` float32 and `idx` int32.
 
   Returns:
     Strings `inputs` and `targets`, one of `0.0` to `5.0`, or `-1.0` without a label; and
@@ -117,9 +117,9 @@ def multirc(row: Row, *, classes: Sequence[str]) -> Row:
   """Makes MultiRC's text, without its line-break and bold tags (section 2.4).
 
   Args:
-    row: A row has strings `paragraph question answer`, `label` int64, and `idx`, a dict of
+    row: has strings `paragraph question answer`, `label` int64, and `idx`, a dict of
       int32 `paragraph question answer`.
-    classes: These are the names of the labels, in order.
+    classes: are the names of the labels, in order.
 
   Returns:
     Strings `inputs` and `targets`, and flat `idx/paragraph idx/question idx/answer`,
@@ -140,7 +140,7 @@ def record(rows: Row) -> Row:
   """Makes ReCoRD's text, one example per answer (section 2.5).
 
   Args:
-    rows: A batch of rows. A row has strings `passage query`, string vectors `entities
+    rows: is a batch of rows. A row has strings `passage query`, string vectors `entities
       answers`, and `idx`, a dict of int32 `passage query`.
 
   Returns:
@@ -175,7 +175,7 @@ def wsc(row: Row) -> Row:
   """Makes WSC's text, the pronoun in stars, and the proposed referent (section 3.1).
 
   Args:
-    row: A row has strings `text span1_text span2_text`, int32 `span2_index idx` and
+    row: has strings `text span1_text span2_text`, int32 `span2_index idx` and
       `label` int64.
 
   Returns:
@@ -214,7 +214,7 @@ def dpr(row: Row) -> Row:
   """Makes the text of definite pronoun resolution in the form of WSC (section 3.2).
 
   Args:
-    row: A row has strings `sentence pronoun`, a string vector `candidates` and `label`
+    row: has strings `sentence pronoun`, a string vector `candidates` and `label`
       int64.
 
   Returns:
@@ -243,10 +243,10 @@ def check_labels(
   """Returns the dataset after checking that the vocabulary can write the labels.
 
   Args:
-    dataset: The dataset is not read.
-    output_features: The feature `targets` has the vocabulary.
-    task: This task is named in the error.
-    labels: This is the closed set of targets of the task.
+    dataset: is not read.
+    output_features: the feature `targets` has the vocabulary.
+    task: is the task that the error names.
+    labels: is the closed set of targets of the task.
 
   Raises:
     VocabularyError: The vocabulary cannot write a label, or writes two in the same way.

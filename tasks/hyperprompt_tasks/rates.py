@@ -20,8 +20,8 @@ class Proportional:
   """The rate `min(examples, cap) ** (1 / temperature)` of a task (Raffel et al., 3.5.2).
 
   Attributes:
-    cap: This is the largest number of examples that counts; None for no cap.
-    temperature: The rates of large and small tasks are the more alike, the higher it is.
+    cap: is the largest number of examples that counts; None for no cap.
+    temperature: makes the rates of large and small tasks the more alike, the higher it is.
   """
 
   cap: float | None = None
@@ -54,9 +54,9 @@ def by_examples(
   """Returns the rates of tasks whose numbers of training examples are known.
 
   Args:
-    mixture: This mixture is named in the error.
-    given: This is the rate of a task, or of all; by default it is the number of examples.
-    examples: This is the number of training examples of each task.
+    mixture: is the mixture that the error names.
+    given: is the rate of a task, or of all; by default it is the number of examples.
+    examples: is the number of training examples of each task.
 
   Raises:
     TaskError: A rate is neither a finite number of 0 or more nor proportional.
@@ -75,8 +75,8 @@ def check(mixture: str, rates: Mapping[str, Any]) -> None:
   """Checks that every rate is proportional, or a finite number of 0 or more.
 
   Args:
-    mixture: This mixture is named in the error.
-    rates: This is the rate of each member of the mixture.
+    mixture: is the mixture that the error names.
+    rates: is the rate of each member of the mixture.
 
   Raises:
     TaskError: One rate is neither.
@@ -103,9 +103,9 @@ def check_trainable(
   everywhere.
 
   Args:
-    mixture: This mixture is named in the error.
-    rates: This is the valid rate of each SeqIO task of the mixture.
-    has_train_split: The function tells whether a SeqIO task has a train split. It is
+    mixture: is the mixture that the error names.
+    rates: is the valid rate of each SeqIO task of the mixture.
+    has_train_split: tells whether a SeqIO task has a train split. It is
       called only if all rates are 0, because it may look on disk.
 
   Raises:
@@ -127,8 +127,8 @@ def expand(mixture: str, rates: Mapping[str, Any]) -> dict[str, float]:
   sum.
 
   Args:
-    mixture: This mixture is named in errors.
-    rates: This is the rate of each member, which is a SeqIO task, a pattern of SeqIO tasks
+    mixture: is the mixture that errors name.
+    rates: is the rate of each member, which is a SeqIO task, a pattern of SeqIO tasks
       or a registered mixture.
 
   Returns:

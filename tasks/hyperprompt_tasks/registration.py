@@ -92,15 +92,15 @@ def add_task(
   """Registers a SeqIO task.
 
   Args:
-    name: The SeqIO task gets this name.
-    source: The rows are read from this source.
-    text: These preprocessors are applied first: they give rows the strings `inputs` and
+    name: is the name of the SeqIO task.
+    source: the rows are read from this source.
+    text: these preprocessors are applied first: they give rows the strings `inputs` and
       `targets`.
-    task_list: The task ids are indices into this list.
-    conditioned_task: Every example carries the id of this member of `task_list`, as
+    task_list: the task ids are indices into this list.
+    conditioned_task: every example carries the id of this member of `task_list`, as
       `task_ids`, an int32 vector of length 1.
-    postprocess_fn: This is the postprocessor of the seqio.Task.
-    metric_fns: These are the metric functions of the seqio.Task.
+    postprocess_fn: is the postprocessor of the seqio.Task.
+    metric_fns: are the metric functions of the seqio.Task.
 
   Raises:
     ValueError: The name is taken.
@@ -137,9 +137,9 @@ def last_steps(
   They stand behind SeqIO's cache, so that no cache outlives the task list or skips a check.
 
   Args:
-    name: This is the name of the SeqIO task.
-    task_id: Every example gets this id.
-    postprocessor: It may tell the labels of the task apart; see `labels`.
+    name: is the name of the SeqIO task.
+    task_id: every example gets this id.
+    postprocessor: it may tell the labels of the task apart; see `labels`.
   """
   steps: list[Callable[..., Any]] = []
   if classes := _labels(postprocessor):
@@ -169,8 +169,8 @@ def add_mixture(name: str, members: Mapping[str, float]) -> None:
   tasks are members, at the same rates, to train it by itself.
 
   Args:
-    name: The mixture gets this name.
-    members: This is the rate of each SeqIO task, or of each registered mixture, whose tasks
+    name: is the name of the mixture.
+    members: is the rate of each SeqIO task, or of each registered mixture, whose tasks
       then share the rate in proportion to their own.
 
   Raises:
@@ -193,8 +193,8 @@ def rates_of(name: str, split: str) -> dict[str, float]:
   """Returns the rates of the SeqIO tasks that are drawn from a split of a mixture.
 
   Args:
-    name: This is the name of a SeqIO task, which has the rate 1, or of a mixture.
-    split: Tasks without this split are left out, and so are those with the rate 0.
+    name: is the name of a SeqIO task, which has the rate 1, or of a mixture.
+    split: tasks without this split are left out, and so are those with the rate 0.
 
   Raises:
     UnknownNameError: Nothing is registered under the name.
@@ -215,9 +215,9 @@ def part(name: str, chosen: int | str | None) -> str:
   """Returns the mixture of some conditioned tasks of a mixture, which it registers.
 
   Args:
-    name: This is the name of a SeqIO task or mixture.
-    chosen: Names or patterns of conditioned tasks, divided by commas; or a number of tasks,
-      which are taken evenly from the task list; None for all.
+    name: is the name of a SeqIO task or mixture.
+    chosen: is names or patterns of conditioned tasks, divided by commas; or a number of
+      tasks, which are taken evenly from the task list; None for all.
 
   Raises:
     UnknownNameError: Nothing is registered under the name, or it has no task list.
@@ -256,7 +256,7 @@ def single_task_mixtures(name: str) -> dict[str, str]:
   """Returns the tasks and mixtures that train each conditioned task of `name` by itself.
 
   Args:
-    name: This is the name of a SeqIO task or mixture.
+    name: is the name of a SeqIO task or mixture.
 
   Returns:
     The name of a SeqIO task or mixture for each conditioned task that is trained. If only

@@ -33,7 +33,7 @@ def super_glue_dir(path: str | None = None) -> str | None:
   """Returns the folder of the official SuperGLUE files, None where TFDS is to be used.
 
   Args:
-    path: The folder holds `BoolQ/ CB/ COPA/ MultiRC/ ReCoRD/ RTE/ WSC/ WiC/`, each with
+    path: holds `BoolQ/ CB/ COPA/ MultiRC/ ReCoRD/ RTE/ WSC/ WiC/`, each with
       `train.jsonl val.jsonl test.jsonl`. By default the environment variable
       SUPER_GLUE_DIR names it.
   """
@@ -45,7 +45,7 @@ def glue_dir(path: str | None = None) -> str | None:
   """Returns the folder of the official GLUE files, None where TFDS is to be used.
 
   Args:
-    path: The folder holds `CoLA/ SST-2/ MRPC/ QQP/ STS-B/ MNLI/ QNLI/ RTE/ WNLI/`, each
+    path: holds `CoLA/ SST-2/ MRPC/ QQP/ STS-B/ MNLI/ QNLI/ RTE/ WNLI/`, each
       with `train.tsv dev.tsv test.tsv` (MNLI: `dev_matched.tsv`, …), and `diagnostic/`
       with `diagnostic.tsv`. By default the environment variable GLUE_DIR names it.
   """
@@ -57,12 +57,12 @@ class Benchmark:
   """A benchmark whose tasks come from TFDS or from a folder of its official files.
 
   Attributes:
-    builders: These are names of TFDS builders, with `{}` for the configuration. The first
+    builders: are names of TFDS builders, with `{}` for the configuration. The first
       that is prepared is read; if none is, TFDS prepares the last.
-    formats: Each TFDS configuration is given with the format of its files.
-    directory: This function returns the folder, None where TFDS is to be used.
-    variable: Errors name this environment variable, which names the folder.
-    contents: The folder is described in these words in errors.
+    formats: each TFDS configuration is given with the format of its files.
+    directory: returns the folder, None where TFDS is to be used.
+    variable: errors name this environment variable, which names the folder.
+    contents: the folder is described in these words in errors.
   """
 
   builders: tuple[str, ...]
@@ -162,9 +162,9 @@ class TfdsSource(seqio.TfdsDataSource):
     """Sets up the source; reads nothing.
 
     Args:
-      benchmark: The data belong to this benchmark, whose folder needs no TFDS.
-      name: This is the name of the TFDS builder, with configuration and version.
-      splits: The task uses these splits.
+      benchmark: the data belong to this benchmark, whose folder needs no TFDS.
+      name: is the name of the TFDS builder, with configuration and version.
+      splits: the task uses these splits.
     """
     super().__init__(name, splits=splits)
     self.benchmark = benchmark
@@ -231,9 +231,9 @@ class BenchmarkSource(ColumnSource):
     """Sets up the source; reads nothing.
 
     Args:
-      benchmark: The task belongs to this benchmark.
-      config: This is the configuration of the TFDS builder, such as `boolq`.
-      splits: The task uses these splits.
+      benchmark: the task belongs to this benchmark.
+      config: is the configuration of the TFDS builder, such as `boolq`.
+      splits: the task uses these splits.
     """
     super().__init__(splits=splits)
     self.benchmark = benchmark
@@ -344,10 +344,10 @@ def _in_order(
   """Returns the rows with the numbers below `size`, in their order or shuffled.
 
   Args:
-    size: This is the number of rows.
-    row: This function returns the row with a number, which is int64.
-    shuffle: Whether each epoch has another order.
-    seed: The orders are drawn from this seed.
+    size: is the number of rows.
+    row: returns the row with a number, which is int64.
+    shuffle: whether each epoch has another order.
+    seed: the orders are drawn from this seed.
   """
   numbers = tf.data.Dataset.range(size)
   if shuffle:

@@ -18,7 +18,7 @@ def unreachable(path: str) -> str | None:
   It does not check that the file exists and may be read; the reader of the file does.
 
   Args:
-    path: The path is local, or `gs://BUCKET/…`.
+    path: is local, or `gs://BUCKET/…`.
 
   Returns:
     The reason, or None if the server answers or the path is local.
@@ -33,7 +33,7 @@ def all_unreachable(urls: Iterable[str]) -> str | None:
   """Returns why none of the servers of some URLs answers.
 
   Args:
-    urls: Each server among these is asked once, all at the same time.
+    urls: each server among these is asked once, all at the same time.
 
   Returns:
     The reason of one server, or None if any server answers or there are no URLs.

@@ -30,10 +30,10 @@ class File:
   """One file of a submission.
 
   Attributes:
-    name: The server expects this name.
-    task: The test split of this SeqIO task is answered.
-    rows: The test split has this many examples.
-    labels: The file holds these values for the classes; None if it holds the answers.
+    name: the server expects this name.
+    task: the test split of this SeqIO task is answered.
+    rows: the test split has this many examples.
+    labels: the file holds these values for the classes; None if it holds the answers.
   """
 
   name: str
@@ -109,8 +109,8 @@ def contents(file: File, answers: Sequence[Answer]) -> tuple[str, int]:
   """Returns the text of a file, in the order of the official test split.
 
   Args:
-    file: The text is written for this file.
-    answers: These are the answers to all examples of the test split, in any order.
+    file: the text is written for this file.
+    answers: are the answers to all examples of the test split, in any order.
 
   Returns:
     The text of the file, and the number of answers that are none of its labels.

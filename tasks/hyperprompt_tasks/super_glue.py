@@ -50,7 +50,7 @@ def super_glue_average(metrics_by_task: averages.AllMetrics) -> float | None:
   """Returns the SuperGLUE average over its eight tasks, None if a metric is missing.
 
   Args:
-    metrics_by_task: The metrics of each `hp_super_glue_…` task are given as
+    metrics_by_task: the metrics of each `hp_super_glue_…` task are given as
       {metric: value x 100}.
   """
   return averages.average(_MIXTURE, metrics_by_task)

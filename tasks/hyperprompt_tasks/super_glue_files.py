@@ -60,9 +60,9 @@ class Fields:
     """Returns the class id of `label`, -1 where the test split has none.
 
     Args:
-      classes: These are the names of the classes in id order.
-      named: Whether the file holds a name; else it holds true and false, or 1 and 0.
-      split: The split is `train`, `validation` or `test`.
+      classes: are the names of the classes in id order.
+      named: whether the file holds a name; else it holds true and false, or 1 and 0.
+      split: is `train`, `validation` or `test`.
     """
     if split == 'test' and 'label' not in self.values:
       return -1
@@ -173,12 +173,12 @@ class Format(official_files.Format):
   """How the JSONL files of one TFDS configuration are laid out.
 
   Attributes:
-    classes: These are the names of the labels in id order; ReCoRD has none.
-    files: This is the name of the file of each split.
-    named_labels: Whether the file holds those names.
-    texts: A line holds these string features.
-    integers: A line holds these int32 features besides `idx`.
-    rows: This function makes the rows of one line, given the format, the line and the
+    classes: are the names of the labels in id order; ReCoRD has none.
+    files: is the name of the file of each split.
+    named_labels: whether the file holds those names.
+    texts: a line holds these string features.
+    integers: a line holds these int32 features besides `idx`.
+    rows: makes the rows of one line, given the format, the line and the
       split.
   """
 

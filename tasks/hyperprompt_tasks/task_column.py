@@ -38,19 +38,19 @@ def from_task_column(
   The SeqIO task of `TASK` is `NAME.TASK`. Signs that no name of a task may have become `_`.
 
   Args:
-    name: The mixture gets this name.
-    files: These are the file, files or pattern of each split (`train`, `validation`,
+    name: is the name of the mixture.
+    files: are the file, files or pattern of each split (`train`, `validation`,
       `test`).
-    columns: These are the columns `inputs`, `targets` and `task`, by name or by number; by
+    columns: are the columns `inputs`, `targets` and `task`, by name or by number; by
       default they have these names.
-    templates: Format strings that make `inputs` or `targets` of the columns, such as
+    templates: are format strings that make `inputs` or `targets` of the columns, such as
       `{instruction} {inputs}`.
-    num_validation: This is the number of the first rows of a task that validate, at most
+    num_validation: is the number of the first rows of a task that validate, at most
       half of them, where there is no validation split; the others train.
-    rates: This is the rate of a task, by default the number of its training rows, or a
+    rates: is the rate of a task, by default the number of its training rows, or a
       `Proportional` for all.
-    metric_fns: These are the metrics of all tasks, or by task.
-    task_list: These are the tasks in the order of their ids, by default the alphabet's.
+    metric_fns: are the metrics of all tasks, or by task.
+    task_list: are the tasks in the order of their ids, by default the alphabet's.
 
   Returns:
     `name`. The same call again registers nothing.
@@ -88,10 +88,10 @@ class Table:
   """Rows of many tasks in the same files, which are read once when they are asked for.
 
   Args:
-    files: This is the file, the files or the pattern of each split.
-    layout: Where inputs and targets are in a row.
-    task_column: This is the column that names the task of a row.
-    num_validation: This is the largest number of rows of a task that validate.
+    files: is the file, the files or the pattern of each split.
+    layout: where inputs and targets are in a row.
+    task_column: is the column that names the task of a row.
+    num_validation: is the largest number of rows of a task that validate.
   """
 
   def __init__(
@@ -172,9 +172,9 @@ class TableSource(text_tasks.HeldOutSource):
   """The rows of one task in a table.
 
   Args:
-    table: This table holds the rows.
-    task: This is the name of the task.
-    facts: These are the facts about its rows.
+    table: this table holds the rows.
+    task: is the name of the task.
+    facts: are the facts about its rows.
   """
 
   def __init__(self, table: Table, task: str, facts: text_files.Facts):

@@ -30,8 +30,8 @@ def check_name(name: str, pattern: re.Pattern[str] = NAME) -> None:
   """Checks that a task can have a name, and a folder of that name.
 
   Args:
-    name: The name is that of a conditioned task, a SeqIO task or a mixture.
-    pattern: The whole name must match this.
+    name: is that of a conditioned task, a SeqIO task or a mixture.
+    pattern: the whole name must match this.
 
   Raises:
     TaskError: The name cannot be used.
@@ -54,8 +54,8 @@ class TaskList:
   """An ordered list of conditioned tasks.
 
   Attributes:
-    tasks: The names of the conditioned tasks; a task id is an index into this tuple.
-    scores: The metrics whose mean is the score of a conditioned task, for every
+    tasks: are the names of the conditioned tasks; a task id is an index into this tuple.
+    scores: are the metrics whose mean is the score of a conditioned task, for every
       conditioned task that has one.
   """
 
@@ -100,9 +100,9 @@ def declare(name: str, tasks: TaskList, conditioned_task: str | None = None) -> 
   """Declares that the ids of a SeqIO task index a task list.
 
   Args:
-    name: This is the name of the SeqIO task.
-    tasks: The ids are indices into this list.
-    conditioned_task: All examples belong to this conditioned task; None if they differ.
+    name: is the name of the SeqIO task.
+    tasks: the ids are indices into this list.
+    conditioned_task: all examples belong to this conditioned task; None if they differ.
 
   Raises:
     TaskError: The SeqIO task has a list already, or the list does not hold the conditioned
@@ -130,8 +130,8 @@ def common_list(name: str, members: Iterable[str]) -> TaskList:
   """Returns the task list that all members of a mixture share.
 
   Args:
-    name: This mixture is named in the error.
-    members: These are the names of declared SeqIO tasks.
+    name: is the mixture that the error names.
+    members: are the names of declared SeqIO tasks.
 
   Raises:
     UnknownNameError: A member is not declared.
@@ -180,7 +180,7 @@ def task_list(name: str) -> tuple[str, ...]:
   """Returns the conditioned tasks, in order, that the task ids of `name` index.
 
   Args:
-    name: This is the name of a registered SeqIO task or mixture.
+    name: is the name of a registered SeqIO task or mixture.
 
   Raises:
     UnknownNameError: Nothing is registered under the name, or it has no task list.
@@ -197,8 +197,8 @@ def short_names(name: str, split: str) -> dict[str, str]:
   so does a task of the name `score`, under which metrics have the scores of all tasks.
 
   Args:
-    name: This is the name of a registered SeqIO task or mixture.
-    split: The results are those of this split.
+    name: is the name of a registered SeqIO task or mixture.
+    split: the results are those of this split.
 
   Raises:
     UnknownNameError: Nothing is registered under the name.
@@ -218,9 +218,9 @@ def seqio_name(name: str, task: str, split: str) -> str:
   """Returns the SeqIO task that has a name or a short name.
 
   Args:
-    name: This is the name of the mixture in which short names are looked up.
-    task: This is the name of a SeqIO task, or the short name of a member.
-    split: Short names are those for this split.
+    name: is the name of the mixture in which short names are looked up.
+    task: is the name of a SeqIO task, or the short name of a member.
+    split: short names are those for this split.
   """
   if task in seqio.TaskRegistry.names() or task in seqio.MixtureRegistry.names():
     return task

@@ -27,9 +27,9 @@ class Facts:
   """The facts of a task's examples that a start needs before it reads them.
 
   Attributes:
-    sizes: This is the number of examples of each split.
-    digests: This is a digest of the examples of each split.
-    several: Whether any example has several targets.
+    sizes: is the number of examples of each split.
+    digests: is a digest of the examples of each split.
+    several: whether any example has several targets.
   """
 
   sizes: Mapping[str, int]
@@ -61,9 +61,9 @@ class TextSource(sources.ColumnSource):
   """Examples of texts, which are read when they are first asked for.
 
   Args:
-    splits: These are the splits.
-    files: The source reads these files, which it shares with no other source.
-    reading: This describes how the files are read.
+    splits: are the splits.
+    files: the source reads these files, which it shares with no other source.
+    reading: describes how the files are read.
   """
 
   def __init__(self, splits: Sequence[str], files: Sequence[str] = (), reading: str = ''):
@@ -123,11 +123,11 @@ class TextFileSource(TextSource):
   """The files of one task.
 
   Args:
-    paths: This is the file, the files or the pattern of each split, which
+    paths: is the file, the files or the pattern of each split, which
       `file_readers.expand` describes.
-    labels: This is the closed set of targets, or None for any text.
-    layout: Where inputs and targets are in a row.
-    numbers: Whether all targets are numbers.
+    labels: is the closed set of targets, or None for any text.
+    layout: where inputs and targets are in a row.
+    numbers: whether all targets are numbers.
 
   Raises:
     DataError: A split or a format of a file does not exist, or a pattern matches nothing.
@@ -180,8 +180,8 @@ def files_of_splits(
   """Returns the files of each split, in the order of the splits.
 
   Args:
-    paths: This is the file, the files or the pattern of each split.
-    layout: Where inputs and targets are in a row.
+    paths: is the file, the files or the pattern of each split.
+    layout: where inputs and targets are in a row.
 
   Raises:
     DataError: A split or a format of a file does not exist, or a pattern matches nothing.

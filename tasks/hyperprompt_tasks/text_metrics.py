@@ -202,10 +202,10 @@ def _bleu_score(
   """Returns BLEU, from 0 to 1, of the numbers of a corpus.
 
   Args:
-    matches: This is the number of n-grams of each order that a reference has too.
-    totals: This is the number of n-grams of each order in the predictions.
-    length: This is the number of tokens in the predictions.
-    reference_length: This is the number of tokens in the references of the nearest length.
+    matches: is the number of n-grams of each order that a reference has too.
+    totals: is the number of n-grams of each order in the predictions.
+    length: is the number of tokens in the predictions.
+    reference_length: is the number of tokens in the references of the nearest length.
   """
   if not any(matches) or not all(totals):
     return 0.0

@@ -27,8 +27,8 @@ class TextTask:
   """A task of texts.
 
   Attributes:
-    source: This is the source of its examples.
-    metrics: These are the metrics that compare its targets.
+    source: is the source of its examples.
+    metrics: are the metrics that compare its targets.
   """
 
   source: text_files.TextSource
@@ -39,8 +39,8 @@ class HeldOutSource(text_files.TextSource):
   """A source whose splits follow from its examples, some of which are held out.
 
   Args:
-    files: The source reads these files, which it shares with no other source.
-    reading: This describes how the files are read.
+    files: the source reads these files, which it shares with no other source.
+    reading: describes how the files are read.
   """
 
   def __init__(self, files: Sequence[str] = (), reading: str = ''):
@@ -89,11 +89,11 @@ def register(
   """Registers tasks and a mixture of them.
 
   Args:
-    name: The mixture gets this name. The SeqIO task of `TASK` is `NAME.TASK`.
-    tasks: These are the tasks by name.
-    given: This is the rate of a task, or of all; by default it is the number of training
+    name: is the name of the mixture. The SeqIO task of `TASK` is `NAME.TASK`.
+    tasks: are the tasks by name.
+    given: is the rate of a task, or of all; by default it is the number of training
       examples.
-    order: These are the tasks in the order of their ids, by default the alphabet's.
+    order: are the tasks in the order of their ids, by default the alphabet's.
 
   Raises:
     TaskError: A rate or a name cannot be used, or all rates are 0.

@@ -13,7 +13,7 @@ def obstacle(builder: Any) -> str | None:
   """Returns why TFDS cannot prepare a data set, as far as can be known in seconds.
 
   Args:
-    builder: The TFDS builder has its configuration and version.
+    builder: is the TFDS builder with its configuration and version.
 
   Returns:
     The reason, or None if the data are prepared, were downloaded before, or a server that

@@ -34,7 +34,7 @@ def use_vocabulary(name: str) -> seqio.Vocabulary:
   Datasets that exist already keep the vocabulary that they were made with.
 
   Args:
-    name: The name is `bytes`, or the path of a SentencePiece model file, local or `gs://`,
+    name: is `bytes`, or the path of a SentencePiece model file, local or `gs://`,
       or of a local folder of a Hugging Face model. A file without T5's 100 sentinels gets
       them at its end, so that the 32,000-piece file that other libraries ship gives T5's
       32,100 ids (docs/reference/task_specification.md, section 1). `FILE:N` adds N in
@@ -76,7 +76,7 @@ def vocabulary_file(name: str) -> tuple[str, int]:
   """Returns the SentencePiece file that a name of a vocabulary stands for.
 
   Args:
-    name: The name is that of a file, `FILE:N`, or a folder; see `use_vocabulary`.
+    name: is that of a file, `FILE:N`, or a folder; see `use_vocabulary`.
 
   Returns:
     The path, and the number of sentinels to add to a file that has none.
@@ -94,9 +94,9 @@ def check_labels(task: str, labels: Sequence[str], vocabulary: seqio.Vocabulary)
   """Checks that a model can answer with each label, and that all labels differ.
 
   Args:
-    task: This task is named in the error.
-    labels: The labels are the closed set of targets of the task.
-    vocabulary: The labels are written in this vocabulary.
+    task: is the task that the error names.
+    labels: are the closed set of targets of the task.
+    vocabulary: the labels are written in this vocabulary.
 
   Raises:
     VocabularyError: The tokens of a label stand for another text, as where a piece is

@@ -51,7 +51,7 @@ def wnli(row: Mapping[str, Any]) -> dict[str, Any]:
   """Makes WNLI's text in the form of WSC, for evaluation.
 
   Args:
-    row: A row has strings `sentence1 sentence2`, `label` int64 and `idx` int32.
+    row: has strings `sentence1 sentence2`, `label` int64 and `idx` int32.
 
   Returns:
     Strings `inputs targets premise hypothesis`, `label`, `idx`. The pipeline fails with

@@ -1,20 +1,22 @@
 """Checks names and docstrings; `make lint` runs it, and `--report` counts for each folder.
 
-Four rules hold in every Python file:
+Five rules hold in every Python file:
 
 - `name`: no variable, parameter, attribute or method is named `found`, `said`, `of`,
   `moving` or `moved`. A name is a noun that says what it holds.
 - `noun`: no entry under "Args:" or "Attributes:" begins with a word that stands for a
   missing noun, as "of the network" and "what was read" do.
 - `summary`: no docstring begins with such a word, as "What attention is given" does.
-- `verb`: each of these entries has a finite verb. "The mesh of devices." has none; "Names
+- `verb`: each of these entries has a finite verb. "The mesh of devices." has none; "names
   the mesh of devices.", "is the mesh" and "whether there is a mesh" have one.
+- `case`: each of these entries begins in lower case, because it goes on from the name:
+  "mesh: is the mesh of devices.". Names such as "MODEL_DIR" and "SeqIO" stay as they are.
 
 English verbs have no mark of their own, so the last rule goes by the list `verbs.txt`:
 
 - Auxiliaries ("is", "may") and third persons ("holds") count anywhere.
 - Third persons that are plural nouns as well ("names"; a star in the list) count as the
-  first word ("Names the mesh") unless the next word shows a noun ("names of tasks",
+  first word ("names the mesh") unless the next word shows a noun ("names of tasks",
   "steps done"), and after `RELATIVES`.
 - Base forms and forms in -ed count after `RELATIVES` ("the rows that share a prompt"), base
   forms also as the first word about a plural ("**macros: override the defaults").
@@ -54,6 +56,7 @@ LISTED = words((pathlib.Path(__file__).parent / 'verbs.txt').read_text(encoding=
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SECTION = re.compile(r'(\s*)([A-Z][a-z]+):\s*$')
 ENTRY = re.compile(r'\s*([*\w`][\w.,*` ]*?)\s*(?:\([^)]*\))?:(?:\s+(.*))?$')
+CAPITALISED = re.compile(r'[A-Z][a-z]*(?!\w)')
 
 
 def third_person(verb: str) -> str:
@@ -75,10 +78,10 @@ class Violation:
   """A place that breaks a rule.
 
   Attributes:
-    path: The file that holds the place.
-    line: The line of the place, which counts from 1.
-    rule: The rule's name is 'name', 'noun', 'summary' or 'verb'.
-    message: Says what is wrong.
+    path: is the file that holds the place.
+    line: is the line of the place, which counts from 1.
+    rule: is the rule's name: 'name', 'noun', 'summary', 'verb' or 'case'.
+    message: says what is wrong.
   """
 
   path: pathlib.Path
@@ -148,7 +151,7 @@ def summary_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]
 
 
 def entry_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
-  """Yields the entries that begin without their noun, and the others that have no verb."""
+  """Yields the entries that break one of the rules for them, with the first such rule."""
   for line, docstring in documented(tree):
     for offset, name, text in entries(docstring):
       quote = f'"{name}: {text if len(text) < 50 else text[:47] + "..."}"'
@@ -158,6 +161,9 @@ def entry_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
         yield Violation(path, line + offset, 'noun', message)
       elif not has_finite_verb(name, text):
         yield Violation(path, line + offset, 'verb', f'{quote} has no verb (tools/prose)')
+      elif CAPITALISED.match(text):
+        message = f'{quote} begins with a capital letter'
+        yield Violation(path, line + offset, 'case', message)
 
 
 def name_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
@@ -196,12 +202,15 @@ def print_report(results: dict[pathlib.Path, tuple[int, list[Violation]]]) -> No
     for folder in {str(path.parent), path.parts[0], 'all'}:
       rows[folder]['entries'] += number
       rows[folder].update(violation.rule for violation in violations)
-  print(f'{"folder":36} {"names":>6} {"entries":>8} {"no noun":>12} {"no verb":>12}')
+  columns = ' '.join(f'{head:>12}' for head in ('no noun', 'no verb', 'case'))
+  print(f'{"folder":36} {"names":>6} {"entries":>8} {columns}')
   for folder, row in sorted(rows.items()):
-    noun, verb = (
-      f'{row[r]} {row[r] / max(row["entries"], 1):6.1%}' for r in ('noun', 'verb')
+    shares = (
+      f'{row[rule]} {row[rule] / max(row["entries"], 1):6.1%}'
+      for rule in ('noun', 'verb', 'case')
     )
-    print(f'{folder:36} {row["name"]:6} {row["entries"]:8} {noun:>12} {verb:>12}')
+    columns = ' '.join(f'{share:>12}' for share in shares)
+    print(f'{folder:36} {row["name"]:6} {row["entries"]:8} {columns}')
 
 
 def main() -> int:

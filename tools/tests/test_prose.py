@@ -99,28 +99,41 @@ def test_a_docstring_that_begins_without_its_noun_fails(prose):
 def test_an_entry_with_a_verb_passes(prose):
   entries = (
     'x: is the mesh of devices.',
-    'x: The mesh that holds the parameters.',
-    'x: Names the mesh.',
+    'x: the mesh that holds the parameters.',
+    'x: names the mesh.',
     'x: places parameters and batches on the device mesh.',
-    'x: Whether rows hold several examples.',
-    'x (int): The rows that share a prompt.',
-    'x: The mesh,\n      which may be None.',
-    "x: The device's mesh isn't read.",
-    '*x, y: Carries the rest.',
+    'x: whether rows hold several examples.',
+    'x (int): the rows that share a prompt.',
+    'x: the mesh,\n      which may be None.',
+    "x: the device's mesh isn't read.",
+    '*x, y: carries the rest.',
     '**x: override the rest.',
     'rows: share a prompt.',
   )
   assert prose(described(*entries), described(*entries, section='Attributes')) == (0, [])
 
 
-def test_every_entry_is_looked_at_and_other_sections_are_not(prose):
-  status, lines = prose(described('x: The mesh.', 'y: Holds rows.', 'z: The rows.'))
+def test_an_entry_that_begins_with_a_capital_letter_fails_unless_it_is_a_name(prose):
+  status, lines = prose(
+    described('x: Is the mesh.', 'y: A mesh is given.', 'z: MODEL_DIR is empty.'),
+    described('x: SeqIO has it.', 'y: T5X has it.', 'z: `B` is a row.'),
+  )
   assert status == 1
-  assert [line.split('"')[1] for line in lines] == ['x: The mesh.', 'z: The rows.']
+  assert [line.split('"')[1] for line in lines] == [
+    'x: Is the mesh.',
+    'y: A mesh is given.',
+  ]
+  assert all('begins with a capital letter' in line for line in lines)
+
+
+def test_every_entry_is_looked_at_and_other_sections_are_not(prose):
+  status, lines = prose(described('x: the mesh.', 'y: holds rows.', 'z: the rows.'))
+  assert status == 1
+  assert [line.split('"')[1] for line in lines] == ['x: the mesh.', 'z: the rows.']
 
 
 def test_the_report_counts_by_folder_and_passes(prose):
-  source = 'found = 1\n' + described('x: The mesh.', 'y: of it.')
+  source = 'found = 1\n' + described('x: the mesh.', 'y: of it.', 'z: Is it.', 'u: is it.')
   status, lines = prose(source, flags=['--report'])
   assert status == 0
-  assert lines[-1].split()[-6:] == ['1', '2', '1', '50.0%', '1', '50.0%']
+  assert lines[-1].split()[1:] == ['1', '4', *('1', '25.0%') * 3]
