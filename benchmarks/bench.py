@@ -9,7 +9,7 @@ The table also goes to docs/reference/speed.md, which explains it.
 import argparse
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import around_step, reading, results, speed, start, tpu_step, works
@@ -128,7 +128,6 @@ def of_cpu(measured: dict[str, Any]) -> Iterator[Row]:
     ('base', works.TRAIN, works.T5X): 1.15,
     ('small', works.GREEDY, works.T5X): 1.6,
     ('small', works.GREEDY, works.CT2): 1.0,
-    ('small', works.GREEDY, works.CT2_INT8): 1.0,
     ('small', works.RANK, works.GREEDY): 3.0,
   }
   for size in ('small', 'base'):
@@ -146,6 +145,7 @@ def of_cpu(measured: dict[str, Any]) -> Iterator[Row]:
             least.get((size, what, other)),
             at_least=True,
           )
+      yield from _of_exports(size, what, times, told)
     if faults := measured.get(size, {}).get(works.TRAIN, {}).get('faults'):
       gigabytes = measured[size][works.TRAIN]['gigabytes']
       yield Row(
@@ -164,6 +164,23 @@ def of_cpu(measured: dict[str, Any]) -> Iterator[Row]:
         f'one task {by_tasks["cpu_seconds"][works.OURS]:.2f} s',
         ratio,
         1.1,
+      )
+
+
+def _of_exports(
+  size: str, what: str, times: dict[str, Any], told: Callable[[str], str]
+) -> Iterator[Row]:
+  """Yields the rows of our exports, beside CTranslate2 at the same precision."""
+  for export, other in ((works.ONNX, works.CT2), (works.ONNX_INT8, works.CT2_INT8)):
+    if {export, other} <= times['times_ours'].keys():
+      target = 1.0 if (size, what) == ('small', works.GREEDY) else None
+      yield Row(
+        f'{what}, {size.title()}, {export.removeprefix("ours, ")}',
+        told(export),
+        f'{other} {told(other)}',
+        times['times_ours'][other] / times['times_ours'][export],
+        target,
+        at_least=True,
       )
 
 

@@ -22,6 +22,7 @@ PACKAGES = (
   'torch',
   'transformers',
   'ctranslate2',
+  'onnxruntime',
   'libtpu',
 )
 

@@ -5,7 +5,8 @@
 
 Compares HyperPrompt-Global with eight tasks to plain T5 in every other implementation that
 can be imported: T5X (docs/how_to/t5x.md), Transformers on PyTorch, CTranslate2 (on a CPU,
-where it decodes and scores) and, on request, our own network without prompts. Weights and
+where it decodes and scores), to our own exports to ONNX Runtime (on a CPU) and, on request,
+to our own network without prompts. Weights and
 tokens are random. The result is the median of interleaved repeats, and the median ratio of
 pairs. Each implementation has its own process, as it has for its users: a step allocates
 gigabytes, and a shared heap would be fragmented. `taskset` gives all of them one core.
@@ -39,6 +40,8 @@ from benchmarks.works import (
   GREEDY,
   MEMORY,
   MTL,
+  ONNX,
+  ONNX_INT8,
   OURS,
   RANK,
   SCORE,
@@ -55,6 +58,7 @@ from hyperprompt_jax.planning.steps import Batch
 from hyperprompt_jax.runtime import workarounds
 
 FRESH = 'fresh memory'  # our training without `workarounds.reuse_freed_memory`
+ANSWERING = (CT2, CT2_INT8, ONNX, ONNX_INT8)  # they do not train
 BY_TASKS = 'by tasks'  # greedy decoding of models with few and with many tasks
 
 
@@ -218,6 +222,9 @@ def measure(
         GREEDY: ours.timed(GREEDY),
         ENCODE: ours.timed(ENCODE),
       }
+      ways |= {
+        name: workers[name].timed(RANK) for name in (ONNX, ONNX_INT8) if name in workers
+      }
       keep(RANK, interleaved(ways, repeats))
   return measured
 
@@ -233,7 +240,7 @@ def training(
     workers = {OURS: start(OURS, reuses_memory=not on_gpu())}
     if not on_gpu():
       workers[FRESH] = start(OURS)
-    workers |= {name: start(name) for name in others if name not in (CT2, CT2_INT8)}
+    workers |= {name: start(name) for name in others if name not in ANSWERING}
     ways = {name: worker.timed(TRAIN) for name, worker in workers.items()}
     measured = {TRAIN: interleaved(ways, repeats)}
     if on_gpu():
@@ -265,7 +272,7 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
   parser.add_argument('--remat_policy', choices=list(REMAT_POLICIES), default='none')
-  by_default = [T5X, TORCH] if on_gpu() else [T5X, TORCH, CT2, CT2_INT8]
+  by_default = [T5X, TORCH] if on_gpu() else [T5X, TORCH, *ANSWERING]
   parser.add_argument(
     '--against', nargs='*', choices=[MTL, *by_default], default=by_default
   )
@@ -276,6 +283,7 @@ def main(arguments: Sequence[str]) -> None:
   torch = ('torch', 'transformers')
   needs = {MTL: (), T5X: ('t5x',), TORCH: torch}
   needs |= dict.fromkeys((CT2, CT2_INT8), (*torch, 'ctranslate2'))
+  needs |= dict.fromkeys((ONNX, ONNX_INT8), ('onnx', 'onnxruntime'))
   against = [name for name in flags.against if all(map(results.has, needs[name]))]
   options = {'dtype': flags.dtype, 'remat_policy': flags.remat_policy}
   setup = {'batch': [batch.size, batch.inputs, batch.targets], **options}

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import os
+import pathlib
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperprompt_jax import decoding
+from hyperprompt_jax.checkpoints.differences import by_path
+from hyperprompt_jax.checkpoints.lazy import in_memory, unrolled
 from hyperprompt_jax.data import features
+from hyperprompt_jax.inference.answers import Generation
 from hyperprompt_jax.methods import HyperPromptGlobal, Method, MultiTaskLearning
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
@@ -29,6 +33,8 @@ from hyperprompt_jax.training.train_step import (
 OURS, MTL, T5X, TORCH = 'ours', 'mtl', 't5x', 'transformers'
 # CTranslate2 only decodes and scores; the second has weights and activations of 8 bits.
 CT2, CT2_INT8 = 'ctranslate2', 'ctranslate2 int8'
+# Our exports to ONNX Runtime decode, score and rank.
+ONNX, ONNX_INT8 = 'ours, onnx', 'ours, onnx int8'
 TRAIN, GREEDY, BEAM, SCORE, RANK = 'train step', 'greedy', 'beam search', 'score', 'rank'
 ENCODE = 'encoder alone'
 # Our layers are in a loop by default; T5X's are unrolled here.
@@ -38,6 +44,8 @@ LEARNING_RATE = 1e-3
 GIB = 2**30
 # This is not a time but the peak memory of a training step, in GiB.
 MEMORY = 'train step GiB'
+# Two labels, of which one has three pieces and EOS.
+LABELS = np.asarray([[10, 1, 0, 0], [11, 12, 13, 1]], np.int32)
 METHOD = HyperPromptGlobal(prompt_length=16, bottleneck_dim=24, task_embed_dim=32)
 
 # Runs once, and waits for the result.
@@ -55,8 +63,6 @@ def ours(
   partitioner = Partitioner()
   rows = features_of(batch, config.vocab_size)
   rows[features.TASK_IDS] = np.arange(batch.size, dtype=np.int32)[:, None] % num_tasks
-  # Two labels of three pieces and EOS.
-  labels = np.asarray([[10, 1, 0, 0], [11, 12, 13, 1]], np.int32)
   with partitioner.activate():
     like = abstract_state(model, optimizer, partitioner)
     held = [initial_state(model, optimizer, like, seed=0)]
@@ -97,7 +103,7 @@ def ours(
     GREEDY: waited(decode, inputs, max_decode_length=batch.targets),
     BEAM: waited(search, inputs, max_decode_length=batch.targets),
     SCORE: waited(score, on_device),
-    RANK: waited(rank, inputs, labels),
+    RANK: waited(rank, inputs, LABELS),
     ENCODE: waited(encode, inputs),
     MEMORY: memory,
   }
@@ -272,6 +278,38 @@ def ctranslate2(config: Config, batch: Batch, compute_type: str) -> dict[str, Wo
   }
 
 
+def exported(config: Config, batch: Batch, *, int8: bool) -> dict[str, Work]:
+  """Returns the work of our export to ONNX Runtime, by name.
+
+  Args:
+    config: configures the network.
+    batch: is the shape of a batch.
+    int8: tells whether kernels and activations are rounded to int8.
+  """
+  from hyperprompt_jax.onnx import folder
+  from hyperprompt_jax.onnx.engine import OnnxEngine
+
+  model = Model(config, METHOD, tuple(f'task_{number}' for number in range(8)))
+  params = model.init(jax.random.key(0))
+  arrays = {p: in_memory(np.asarray(x)) for p, x in by_path(params).items()}
+  made = jax.jit(model.condition)(params)
+  network = folder.Network(config, unrolled(arrays), made, len(model.task_list))
+  # No token ends an answer.
+  with tempfile.TemporaryDirectory() as place:
+    folder.write(pathlib.Path(place), network, int8=int8)
+    engine = OnnxEngine(place, -1, config.num_decoder_layers)
+  rows = features_of(batch, config.vocab_size)
+  rows[features.TASK_IDS] = np.arange(batch.size, dtype=np.int32)[:, None] % 8
+  places = np.zeros(batch.size, np.int64)
+  labels = np.broadcast_to(LABELS, (batch.size, *LABELS.shape))
+  return {
+    GREEDY: lambda: engine.generate(rows, Generation(), batch.targets, places),
+    SCORE: lambda: engine.score(rows),
+    RANK: lambda: engine.rank(rows, labels),
+    ENCODE: lambda: engine.encode(rows),
+  }
+
+
 def features_of(batch: Batch, vocab_size: int) -> dict[str, np.ndarray]:
   """Returns random tokens without padding."""
   rng = np.random.default_rng(0)
@@ -290,4 +328,6 @@ WAYS: dict[str, Callable[..., dict[str, Work]]] = {
   TORCH: transformers,
   CT2: functools.partial(ctranslate2, compute_type='float32'),
   CT2_INT8: functools.partial(ctranslate2, compute_type='int8'),
+  ONNX: functools.partial(exported, int8=False),
+  ONNX_INT8: functools.partial(exported, int8=True),
 }

@@ -26,6 +26,7 @@ LAYERS = (
     'evaluation',
     'inference',
     'inspection',
+    'onnx',
     'planning',
     'training',
     't5x',

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import types
 from typing import Any
 
 from etils import epath
@@ -22,7 +23,9 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.runtime import files, terminal
 
-T5X, HUGGING_FACE, BUNDLE, STABLEHLO = 't5x', 'huggingface', 'bundle', 'stablehlo'
+T5X, HUGGING_FACE, BUNDLE = 't5x', 'huggingface', 'bundle'
+STABLEHLO, ONNX = 'stablehlo', 'onnx'
+INT8 = 'int8'
 GIN_FILE = t5x_gin.OWN_FILE
 
 
@@ -230,6 +233,54 @@ def to_stablehlo(
     card = model_card.text(record, source.arrays, license_name, model_card.JAX)
     (place / model_card.FILE).write_text(card, encoding='utf-8')
   return _report(source, exported.programs.model.config, STABLEHLO, output)
+
+
+def to_onnx(
+  path: str, output: str, *, dtype: str | None = None, license_name: str = 'unknown'
+) -> dict[str, Any]:
+  """Converts a run to graphs that ONNX Runtime computes (`hyperprompt_jax.onnx`).
+
+  Args:
+    path: names a MODEL_DIR, one of its checkpoints, or a bundle.
+    output: names a folder that does not exist yet.
+    dtype: is the precision of products of matrices, 'float32' or 'int8'; None is float32.
+    license_name: is the licence that the model card names.
+
+  Returns:
+    The description that `convert` returns.
+
+  Raises:
+    UserError: if the package `onnx` is missing, or as `to_bundle` does.
+  """
+  folder_of_onnx = _onnx()
+  run, record = _run_of(path)
+  source = _checked_finite(open_source(path), set(), keep=False)
+  network = folder_of_onnx.prepare(source, record)
+  with files.writing_output(f'--output {output}'), files.whole_folder(output) as folder:
+    place = pathlib.Path(folder)
+    with terminal.phase(f'{source.kind} to {ONNX}'):
+      written = folder_of_onnx.write(place, network, int8=dtype == INT8)
+    bundle.describe(place, run, record, source.step, written)
+    made = run_folder.record_of(str(place))
+    card = model_card.text(made, source.arrays, license_name)
+    (place / model_card.FILE).write_text(card, encoding='utf-8')
+    size = sum((place / name).stat().st_size for name in written)
+  return {**_report(source, network.config, ONNX, output), 'bytes': size}
+
+
+def _onnx() -> types.ModuleType:
+  """Imports the writer of graphs, whose package is an extra.
+
+  Raises:
+    UserError: if it is missing.
+  """
+  try:
+    from hyperprompt_jax.onnx import folder
+  except ModuleNotFoundError as error:
+    raise UserError(
+      f"--to={ONNX} needs the package {error.name}: pip install 'hyperprompt-jax[onnx]'"
+    ) from error
+  return folder
 
 
 def _run_of(path: str) -> tuple[str, RecordedRun]:

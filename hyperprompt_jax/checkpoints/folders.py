@@ -10,6 +10,7 @@ from hyperprompt_jax.errors import UserError
 
 HUGGING_FACE = 'Hugging Face'
 BUNDLE = 'bundle'
+ONNX = 'ONNX'
 RUN = 'hyperprompt'
 T5X = 'T5X'
 T5X_ORBAX = 'T5X Orbax'
@@ -17,6 +18,7 @@ T5X_ORBAX = 'T5X Orbax'
 HUGGING_FACE_CONFIG = 'config.json'
 # The first file of a bundle's parameters; the others have further numbers.
 BUNDLE_PARAMETERS = 'parameters-00001.safetensors'
+ONNX_ENCODER = 'encoder.onnx'
 T5X_CHECKPOINT = 'checkpoint'
 T5X_STATE = 'state'
 ORBAX_FILE = '_METADATA'
@@ -49,7 +51,7 @@ class Decided:
 def decide(path: str) -> Decided:
   """Decides the kind of a folder; none of its files is opened.
 
-  A folder with the files of several kinds is the first of: Hugging Face, bundle, a
+  A folder with the files of several kinds is the first of: Hugging Face, bundle, ONNX, a
   checkpoint of a run, run, T5X.
 
   Args:
@@ -69,6 +71,8 @@ def decide(path: str) -> Decided:
   has_record = os.path.lexists(inside(recorded.FILE))
   if has_record and os.path.lexists(inside(BUNDLE_PARAMETERS)):
     return Decided(BUNDLE, path, run=path)
+  if has_record and os.path.lexists(inside(ONNX_ENCODER)):
+    return Decided(ONNX, path)
   absolute = os.path.abspath(path)
   if _is_step(os.path.basename(absolute)) and os.path.isdir(inside('params')):
     run = os.path.dirname(os.path.dirname(absolute))

@@ -203,6 +203,11 @@ def open_source(path: str, within: tuple[str, ...] = ()) -> Source:
     network, step = network_of(path, made.network), made.trained['step']
     words = made.vocabulary_in(path)
     return Source(path, decided.kind, step, arrays, network, made.task_list, words)
+  if decided.kind == folders.ONNX:
+    raise UserError(
+      f'{path} was exported to ONNX, from which no parameters are read: infer, serve and '
+      'hyperprompt_jax.load answer with it; name the run for anything else'
+    )
   if decided.run is not None:
     step = folders.latest(decided) if decided.step is None else decided.step
     return open_step(decided.run, step, within)

@@ -10,6 +10,7 @@ from etils import epath
 
 from hyperprompt_jax.checkpoints import folders
 from hyperprompt_jax.checkpoints.differences import by_path, check_same_parameters
+from hyperprompt_jax.checkpoints.formats import bundle
 from hyperprompt_jax.checkpoints.identity import description_of, method_of, network_of
 from hyperprompt_jax.checkpoints.lazy import arranged
 from hyperprompt_jax.checkpoints.lazy import load as load_arrays
@@ -54,14 +55,15 @@ def load(
   Compiled programs are kept for later processes, as by the command line.
 
   Args:
-    path: names a MODEL_DIR, MODEL_DIR/checkpoints/STEP, a bundle, a T5X checkpoint (local
-      or `gs://`), or a Hugging Face folder.
+    path: names a MODEL_DIR, MODEL_DIR/checkpoints/STEP, a bundle, an ONNX export, a T5X
+      checkpoint (local or `gs://`), or a Hugging Face folder.
     step: is a step of a run, 'latest', or 'best' for the highest average score.
     vocabulary: is 'bytes', a SentencePiece file or a folder that holds one; None takes the
       run's, or that of the Hugging Face folder.
     task_list: names the tasks of a bare checkpoint.
     lengths: gives the most tokens of `inputs` and `targets`, in place of the run's.
-    partitioner: spreads the model over a mesh of devices; None takes the first device.
+    partitioner: spreads the model over a mesh of devices; None takes the first device. An
+      ONNX export computes on the CPU, whatever it is.
     batch_size: is the most inputs that are computed at once.
 
   Raises:
@@ -70,6 +72,8 @@ def load(
   compilation_cache.enable()
   path = os.fspath(path)
   decided = folders.decide(path)
+  if decided.kind == folders.ONNX:
+    return _of_onnx(decided, step, vocabulary, lengths, batch_size)
   if decided.run is None:
     source = open_source(path)
     record = describe_bare(source, task_list)
@@ -78,14 +82,45 @@ def load(
     record = run_folder.record_of(decided.run)
     source = _open(decided, step)
     given = vocabulary or record.vocabulary_in(decided.run)
-  if lengths:
-    merged = {**record.lengths, **lengths}
-    settings = {**record.settings, 'TASK_FEATURE_LENGTHS': merged}
-    record = dataclasses.replace(record, settings=settings)
+  record = _with_lengths(record, lengths)
   model = _model(path, source, record)
   tokenizer = _tokenizer(path, given, model.config)
   programs = Programs(model, read_params(model, source, partitioner), partitioner)
   return Predictor(programs, tokenizer, record, source.step, batch_size)
+
+
+def _of_onnx(
+  decided: folders.Decided,
+  step: int | str,
+  vocabulary: str | None,
+  lengths: Mapping[str, int] | None,
+  batch_size: int,
+) -> Predictor:
+  """Loads an export of `hyperprompt_jax.onnx`; the arguments are those of `load`."""
+  from hyperprompt_jax.onnx import engine, names
+
+  path = decided.path
+  chosen_step(decided, step)
+  record = run_folder.record_of(path)
+  bundle.checked_files(path, record, names.FILES)
+  config = network_of(path, record.network)
+  assert config is not None  # a record describes one
+  return Predictor(
+    engine.OnnxEngine(path, config.eos_id, config.num_decoder_layers),
+    _tokenizer(path, vocabulary or record.vocabulary_in(path), config),
+    _with_lengths(record, lengths),
+    record.trained['step'],
+    batch_size,
+  )
+
+
+def _with_lengths(record: RecordedRun, lengths: Mapping[str, int] | None) -> RecordedRun:
+  """Returns a record with other lengths of inputs and targets."""
+  if not lengths:
+    return record
+  merged = {**record.lengths, **lengths}
+  settings = {**record.settings, 'TASK_FEATURE_LENGTHS': merged}
+  return dataclasses.replace(record, settings=settings)
 
 
 def _tokenizer(path: str, name: str | None, config: Config) -> Tokenizer:
@@ -138,7 +173,7 @@ def chosen_step(decided: folders.Decided, step: int | str) -> int | None:
   Raises:
     UserError: if there is no such step.
   """
-  if decided.kind == folders.BUNDLE or decided.step is not None:
+  if decided.kind in (folders.BUNDLE, folders.ONNX) or decided.step is not None:
     if step not in (LATEST, decided.step):
       raise UserError(f'{decided.path} holds one step alone: leave out step={step!r}')
     return None

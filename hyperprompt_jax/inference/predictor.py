@@ -16,7 +16,7 @@ from hyperprompt_jax.inference.answers import (
   Score,
 )
 from hyperprompt_jax.inference.batches import LabelSet, Question
-from hyperprompt_jax.inference.programs import Programs
+from hyperprompt_jax.inference.engine import Engine
 from hyperprompt_jax.inference.tokenizer import Tokenizer
 
 R = TypeVar('R')
@@ -31,7 +31,7 @@ class Predictor:
   may be called from several threads.
 
   Args:
-    programs: run the network.
+    engine: runs the network.
     tokenizer: is the vocabulary.
     record: describes tasks, lengths and decoding.
     step: is the training step of the parameters.
@@ -40,17 +40,17 @@ class Predictor:
 
   def __init__(
     self,
-    programs: Programs,
+    engine: Engine,
     tokenizer: Tokenizer,
     record: RecordedRun,
     step: int,
     batch_size: int = 32,
   ):
-    self.programs = programs
+    self.engine = engine
     self.tokenizer = tokenizer
     self.record = record
     self.step = step
-    least = programs.least_rows
+    least = engine.least_rows
     if not isinstance(batch_size, int) or batch_size < 1 or batch_size % least:
       raise UserError(
         f'batch_size must be a positive multiple of {least}, not {shown(batch_size)}'
@@ -123,7 +123,7 @@ class Predictor:
       features = self._features(batch)
       places = np.zeros(len(features['task_ids']), np.int64)
       places[: len(batch)] = [question.place for question in batch]
-      tokens, likelihoods = self.programs.generate(features, generation, limit, places)
+      tokens, likelihoods = self.engine.generate(features, generation, limit, places)
       return [
         results.generated(question, tokens[row], likelihoods[row], limit, self.tokenizer)
         for row, question in enumerate(batch)
@@ -167,7 +167,7 @@ class Predictor:
       features['decoder_target_tokens'] = made
       features['decoder_input_tokens'] = np.pad(made, ((0, 0), (1, 0)))[:, :-1]
       features['decoder_loss_weights'] = (made > 0).astype(np.int32)
-      likelihoods = self.programs.score(features)
+      likelihoods = self.engine.score(features)
       return [
         Score(float(likelihoods[row]), len(target), question.truncated)
         for row, (question, target) in enumerate(batch)
@@ -225,7 +225,7 @@ class Predictor:
       tokens = np.zeros((len(features['task_ids']), number, length), np.int32)
       for row, (_, labels) in enumerate(batch):
         tokens[row] = batches.padded(labels.tokens, number, length)
-      likelihoods = self.programs.rank(features, tokens)
+      likelihoods = self.engine.rank(features, tokens)
       return [
         results.ranked(question, labels, likelihoods[row, : len(labels.tokens)])
         for row, (question, labels) in enumerate(batch)
@@ -241,7 +241,7 @@ class Predictor:
     """
 
     def attention(batch: Sequence[Question]) -> list[np.ndarray]:
-      return list(self.programs.attention(self._features(batch))[: len(batch)])
+      return list(self.engine.attention(self._features(batch))[: len(batch)])
 
     return self._batched(questions, attention, lambda question: len(question.tokens))
 
@@ -258,7 +258,7 @@ class Predictor:
     questions, _ = self._questions(task, texts)
 
     def encode(batch: Sequence[Question]) -> list[np.ndarray]:
-      outputs = self.programs.encode(self._features(batch))
+      outputs = self.engine.encode(self._features(batch))
       return [outputs[row, : len(q.tokens)] for row, q in enumerate(batch)]
 
     return list(self._batched(questions, encode, lambda q: len(q.tokens)))
@@ -344,7 +344,7 @@ class Predictor:
     return self._with_end(self.tokenizer.encode(text))
 
   def _features(self, questions: Sequence[Question]) -> dict[str, np.ndarray]:
-    return batches.inputs_of(questions, self.lengths['inputs'], self.programs.least_rows)
+    return batches.inputs_of(questions, self.lengths['inputs'], self.engine.least_rows)
 
   def _batched(
     self,

@@ -13,10 +13,9 @@ import numpy as np
 
 from hyperprompt_jax import decoding
 from hyperprompt_jax.inference.answers import Generation
+from hyperprompt_jax.inference.engine import Features
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.partitioning import Partitioner
-
-Features = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Shape:
 
 
 class Programs:
-  """Runs a model on batches; calls from several threads do not disturb each other.
+  """The programs of XLA, an `Engine`.
 
   Args:
     model: is the network.
@@ -92,12 +91,14 @@ class Programs:
     copies, fsdp, _ = self._partitioner.mesh.devices.shape
     return copies * fsdp
 
-  def adopt(self, other: 'Programs') -> bool:
+  def adopt(self, other: Any) -> bool:
     """Takes over the compiled programs of other parameters of the same network.
 
     Returns:
       Whether the networks and their meshes are the same. If not, no program is taken over.
     """
+    if not isinstance(other, Programs):
+      return False
     if (self.model, self._partitioner) != (other.model, other._partitioner):
       return False
     for name in ('_generate', '_score', '_rank', '_encode', '_attention', 'compiled'):
@@ -118,27 +119,9 @@ class Programs:
   def generate(
     self, features: Features, generation: Generation, limit: int, places: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Generates answers.
-
-    Args:
-      features: are the features of the inputs, `[B, ...]`.
-      generation: holds the options of answers.
-      limit: is the most tokens of an answer.
-      places: are the places of the rows in their call, which seed their draws, `[B]`.
-
-    Returns:
-      Tokens `[B, N, P]` int32, and log likelihoods `[B, N]` float32; a candidate that does
-      not exist has a log likelihood below -1e6.
-    """
+    """Generates answers; see `Engine.generate`."""
     shape = Shape.from_generation(generation, limit)
-    numbers = {
-      'limit': np.int32(limit),
-      'seed': np.uint32(generation.seed),
-      'places': places.astype(np.uint32),
-      'temperature': np.float32(generation.temperature),
-      'top_k': np.int32(generation.top_k),
-      'top_p': np.float32(generation.top_p),
-    }
+    numbers = numbers_of(generation, limit, places)
     with self._active():
       tokens, likelihoods = self._generate(
         self._params, self._conditioning, self._put(features), numbers, shape=shape
@@ -163,10 +146,7 @@ class Programs:
       return np.asarray(self._encode(self._params, self._conditioning, self._put(features)))
 
   def attention(self, features: Features) -> np.ndarray:
-    """Returns the attention mass on prompts in the encoder, `[B, m]` float32.
-
-    It is the mean over heads and over the queries that are no padding.
-    """
+    """Returns the attention mass on prompts in the encoder, `[B, m]` float32."""
     with self._active():
       return np.asarray(
         self._attention(self._params, self._conditioning, self._put(features))
@@ -208,6 +188,46 @@ def _generate(
     batch_axis=model.cache_batch_axis,
     limit=numbers['limit'],
   )
+  return search(step, cache, settings, shape, numbers)
+
+
+def numbers_of(generation: Generation, limit: int, places: np.ndarray) -> dict[str, Any]:
+  """Returns the part of a `Generation` that no program is compiled for.
+
+  Args:
+    generation: holds the options of answers.
+    limit: is the most tokens of an answer.
+    places: are the places of the rows in their call, `[B]`.
+  """
+  return {
+    'limit': np.int32(limit),
+    'seed': np.uint32(generation.seed),
+    'places': places.astype(np.uint32),
+    'temperature': np.float32(generation.temperature),
+    'top_k': np.int32(generation.top_k),
+    'top_p': np.float32(generation.top_p),
+  }
+
+
+def search(
+  step: decoding.StepFn,
+  cache: Any,
+  settings: decoding.DecodeSettings,
+  shape: Shape,
+  numbers: Mapping[str, Any],
+) -> tuple[jax.Array, jax.Array]:
+  """Decodes by greedy search, by sampling or by beam search.
+
+  Args:
+    step: is the step function; see `hyperprompt_jax.decoding`.
+    cache: is its state before the first token.
+    settings: are the settings that all decoders share.
+    shape: chooses the decoder.
+    numbers: are the result of `numbers_of`.
+
+  Returns:
+    Tokens `[B, N, P]` int32, and log likelihoods `[B, N]` float32.
+  """
   if shape.samples:
     narrowing = decoding.Narrowing(numbers['temperature'])
     if shape.most is not None:
@@ -226,7 +246,7 @@ def _generate(
     step, cache, settings, num_decodes=shape.num_decodes, alpha=shape.alpha
   )
   # A search's score of a finished sequence is divided by the penalty of its length.
-  ends = tokens == model.config.eos_id
+  ends = tokens == settings.eos_id
   ended = jnp.any(ends, axis=-1) & (scores > decoding.IMPOSSIBLE / 2)
   penalty = decoding.length_penalty(jnp.argmax(ends, axis=-1) + 1, shape.alpha)
   return tokens, jnp.where(ended, scores * penalty, scores)

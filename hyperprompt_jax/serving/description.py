@@ -95,7 +95,7 @@ def tasks(predictor: Predictor) -> dict[str, Any]:
   """Returns the response of `/v1/tasks`."""
   return {
     'step': predictor.step,
-    'method': type(predictor.programs.model.method).__name__,
+    'method': predictor.record.network['METHOD'],
     'lengths': dict(predictor.lengths),
     'tasks': [{'name': name, 'labels': predictor.labels(name)} for name in predictor.tasks],
   }

@@ -94,7 +94,8 @@ class Request:
 
 def takes_compilation(group: Group, values: Sequence[Any]) -> bool:
   """Whether no batch like this one has been computed yet: it takes a compilation."""
-  return _program(group, values) not in group.predictor.programs.compiled
+  compiled = group.predictor.engine.compiled
+  return compiled is not None and _program(group, values) not in compiled
 
 
 def _program(group: Group, values: Sequence[Any]) -> Hashable:
@@ -107,7 +108,7 @@ def _program(group: Group, values: Sequence[Any]) -> Hashable:
   elif group.kind == SCORE:
     setting = batches.size(max(len(target) for _, target in values), LONGEST_ANSWER)
   shape = batches.shape_of(
-    questions, predictor.lengths['inputs'], predictor.programs.least_rows
+    questions, predictor.lengths['inputs'], predictor.engine.least_rows
   )
   return group.kind, setting, shape
 
@@ -115,7 +116,8 @@ def _program(group: Group, values: Sequence[Any]) -> Hashable:
 def compute(group: Group, values: Sequence[Any]) -> Sequence[Any]:
   """Computes a batch."""
   results = _computed(group, values)
-  group.predictor.programs.compiled.add(_program(group, values))
+  if (compiled := group.predictor.engine.compiled) is not None:
+    compiled.add(_program(group, values))
   return results
 
 

@@ -227,7 +227,7 @@ class _Keeper(threading.Thread):
       predictor = newer(old)
       if predictor is None:
         return
-      if not predictor.programs.adopt(old.programs):
+      if not predictor.engine.adopt(old.engine):
         self._compile(predictor)
     except Exception as error:
       terminal.say(f'step {old.step} is kept: {reason_of(error)}')
@@ -238,7 +238,7 @@ class _Keeper(threading.Thread):
 
   def _compile(self, predictor: Predictor) -> None:
     kinds = self._options.compiled
-    if not kinds:
+    if not kinds or predictor.engine.compiled is None:
       return
     sizes = list(compiled_sizes(predictor))
     with terminal.phase(f'compiling {len(sizes)} sizes of batches'):
@@ -254,7 +254,7 @@ def compiled_sizes(predictor: Predictor) -> Iterator[tuple[int, int]]:
   rows = {min(2**n, most) for n in range(most.bit_length() + 1)}
   for length in requests.lengths(predictor):
     for number in sorted(rows):
-      if number >= predictor.programs.least_rows:
+      if number >= predictor.engine.least_rows:
         yield number, length
 
 

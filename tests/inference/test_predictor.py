@@ -197,7 +197,7 @@ def test_a_batch_is_as_large_as_what_is_asked():
 def test_prompts_that_are_too_large_to_keep_are_made_for_each_batch(predictor, monkeypatch):
   monkeypatch.setattr(model, 'LARGEST_FOLDED', 0)
   other = made.predictor()
-  assert other.programs._conditioning is None
+  assert other.engine._conditioning is None
   texts = ['abc', 'a longer one']
   for one, kept in zip(other.encode('c', texts), predictor.encode('c', texts), strict=True):
     np.testing.assert_allclose(one, kept, atol=1e-5)

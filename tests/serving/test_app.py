@@ -341,8 +341,8 @@ def test_a_new_checkpoint_answers_without_a_lost_request(serve, predictor):
   held, new = Held(predictor), made.predictor()
   new.step = 8
   # The programs of the first one are used again: only their parameters differ.
-  assert new.programs.adopt(predictor.programs)
-  compiled = predictor.programs._generate._cache_size()
+  assert new.engine.adopt(predictor.engine)
+  compiled = predictor.engine._generate._cache_size()
   service = serve(limits=Limits(wait_seconds=0))
   service.predictor = held
   body = {'task': 'a', 'inputs': 'x'}
@@ -358,7 +358,7 @@ def test_a_new_checkpoint_answers_without_a_lost_request(serve, predictor):
     return [json.loads((await request)[2])['step'] for request in [*before, after]]
 
   assert asyncio.run(run()) == [7, 7, 7, 7, 8]
-  assert new.programs._generate._cache_size() <= compiled + 1
+  assert new.engine._generate._cache_size() <= compiled + 1
 
 
 def test_closing_answers_what_was_accepted_and_refuses_the_rest(serve, predictor):

@@ -70,7 +70,7 @@ def test_a_server_follows_its_run_and_answers_what_it_accepted(monkeypatch, capf
   thread.join()
   assert [answer['step'] for answer in answers] == [7, 8]
   assert answers[0]['answers'] == answers[1]['answers']
-  assert newer.programs._generate is predictor.programs._generate
+  assert newer.engine._generate is predictor.engine._generate
   assert not service.is_ready
   assert 'step 8 answers from now on' in capfd.readouterr().err
 

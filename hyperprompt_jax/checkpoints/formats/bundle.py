@@ -5,7 +5,7 @@ import hashlib
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from etils import epath
 
 from hyperprompt_jax.checkpoints.formats.huggingface import in_shards, open_file, save_file
 from hyperprompt_jax.checkpoints.lazy import LazyArray
+from hyperprompt_jax.checkpoints.storage import check_file
 from hyperprompt_jax.configuration import recorded
 from hyperprompt_jax.configuration.recorded import RecordedRun
 from hyperprompt_jax.errors import UserError
@@ -46,7 +47,7 @@ def write(
   Raises:
     OSError: if the folder cannot be written.
   """
-  digests: dict[str, str] = {}
+  files = []
   for number, paths in enumerate(in_shards(arrays, _SHARD_BYTES), 1):
     tensors = {}
     for path in paths:
@@ -54,10 +55,26 @@ def write(
       yield path
     file = folder / f'parameters-{number:05d}.safetensors'
     save_file(tensors, file)
-    digests[file.name] = _digest(file)
+    files.append(file.name)
+  describe(folder, run, record, step, files)
+
+
+def describe(
+  folder: pathlib.Path, run: str, record: RecordedRun, step: int, files: Iterable[str]
+) -> None:
+  """Writes the vocabulary, and a record that leaves out the paths of this machine.
+
+  Args:
+    folder: is the new folder.
+    run: is the folder of the run, which has the vocabulary and the scores.
+    record: is the run's record.
+    step: is the training step of the parameters.
+    files: are the names of the files of parameters, whose digests the record gets.
+  """
   if record.vocabulary != recorded.BYTES:
     vocabulary = recorded.VOCABULARY_FILE
     shutil.copyfile(f'{run}/{vocabulary}', folder / vocabulary)
+  digests = {name: _digest(folder / name) for name in files}
   made = {**trained(run, record, step), 'sha256': digests}
   described = dataclasses.replace(record, declarations=(), folders={}, trained=made)
   (folder / recorded.FILE).write_text(described.to_json(), encoding='utf-8')
@@ -71,18 +88,34 @@ def read(path: str) -> tuple[dict[str, LazyArray], RecordedRun]:
   """
   record = recorded.read(path)
   assert record is not None  # it makes the folder a bundle
+  arrays: dict[str, LazyArray] = {}
+  for name in checked_files(path, record, _SHARD):
+    arrays |= open_file(pathlib.Path(path) / name)
+  return arrays, record
+
+
+def checked_files(path: str, record: RecordedRun, names: re.Pattern[str]) -> list[str]:
+  """Returns the names of the files of parameters that a record describes.
+
+  Args:
+    path: is the folder.
+    record: is the record in it.
+    names: is the pattern of the files' names.
+
+  Raises:
+    UserError: if a file is missing, or differs from the one that was written.
+  """
   step, digests = record.trained.get('step'), record.trained.get('sha256')
   if type(step) is not int or not isinstance(digests, dict) or not digests:
-    raise UserError(f'{path}/{recorded.FILE} does not describe the parameters of a bundle')
-  arrays: dict[str, LazyArray] = {}
+    raise UserError(f'{path}/{recorded.FILE} does not describe the files beside it')
   for name, digest in digests.items():
-    if not _SHARD.fullmatch(name):
+    if not names.fullmatch(name):
       raise UserError(f'{path}/{recorded.FILE} names {name!r}, which is none of its files')
     file = pathlib.Path(path) / name
-    arrays |= open_file(file)
+    check_file(str(file))
     if _digest(file) != digest:
       raise UserError(f'{file} is damaged: it is not what was written; get it again')
-  return arrays, record
+  return [*digests]
 
 
 def _digest(file: pathlib.Path) -> str:
