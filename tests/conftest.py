@@ -77,6 +77,13 @@ def pytest_configure(config):
     config.option.markexpr = ''
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+  """Imports TensorFlow as the command does: Keras takes a second, and no test needs it."""
+  with workarounds.without_keras():
+    return (yield)
+
+
 def pytest_collection_modifyitems(config, items):
   """Runs the slow files first."""
   config.stash[slow.COLLECTED] = [*items]

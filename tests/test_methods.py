@@ -11,7 +11,7 @@ from hyperprompt_jax.configuration import gin_files
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import SingleTask
 from hyperprompt_jax.training import train
-from tests import tiny, tiny_run
+from tests import slow, tiny, tiny_run
 
 METHODS = sorted(p.stem for p in (gin_files.gin_directory() / 'methods').glob('*.gin'))
 STEPS = 12
@@ -44,7 +44,10 @@ def test_every_method_has_a_gin_file():
   assert {*METHODS} == {*tiny.METHODS, 'single_task'}
 
 
-@pytest.mark.parametrize('method', [m for m in METHODS if m != 'single_task'])
+# One method of each kind: adapters, prompts that are generated, and prompts that are not.
+@pytest.mark.parametrize(
+  'method', slow.all_but(('adapter', 'hyperprompt_global', 'prompt_tuning'), tiny.METHODS)
+)
 def test_a_method_trains_on_a_mixture_from_its_gin_file(method, tmp_path, compile_once):
   folder = tmp_path / 'run'
   assert cli.main(arguments(folder, f'methods/{method}.gin')) == 0
@@ -55,7 +58,7 @@ def test_a_method_trains_on_a_mixture_from_its_gin_file(method, tmp_path, compil
 def single_task(folder, mixture):
   files = ('models/tiny.gin', 'methods/single_task.gin', 'runs/finetune.gin')
   return tiny_run.train_arguments(
-    folder, files=files, network=NETWORK, MIXTURE_OR_TASK_NAME=mixture
+    folder, files=files, network=NETWORK, MIXTURE_OR_TASK_NAME=mixture, EVAL_STEPS=0
   )
 
 

@@ -73,7 +73,9 @@ def test_the_plan_waits_for_the_rates_and_takes_the_best(plan):
   [
     pytest.param(experiment.SIZE, networks.NAMES, SHAPE[0], marks=pytest.mark.slow),
     (depth.SIZE, depth.METHODS, depth.SHAPE[0]),
-    (language.SIZE, language_design.METHODS, len(data.TASKS)),
+    pytest.param(
+      language.SIZE, language_design.METHODS, len(data.TASKS), marks=pytest.mark.slow
+    ),
   ],
 )
 def test_methods_add_as_many_parameters_as_each_other(size, names, num_tasks):
@@ -122,7 +124,7 @@ def test_replicas_learn_apart_and_only_what_is_tuned():
   model = networks.model(size, 20, ('a', 'b'), 'global', networks.DEFAULT)
   rows = conflict.rows((2, 3, 4), rows_per_task=4, seed=0)
   keys = jax.random.split(jax.random.key(0), 2)
-  start = jax.vmap(model.init)(keys)
+  start = jax.jit(jax.vmap(model.init))(keys)
   recipes = [
     side_by_side.Recipe(0.01, 4, 2, tuned='method'),
     side_by_side.Recipe(0.01, 4, 2, method_rate=0.0),

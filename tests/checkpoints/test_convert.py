@@ -68,9 +68,9 @@ def test_from_hugging_face_through_a_run_to_hugging_face_and_to_the_byte(
 
 
 def test_a_run_with_a_method_to_t5x_and_to_hugging_face(
-  source, tmp_path, compile_once, capsys
+  source, started_run, tmp_path, capsys
 ):
-  run = train(tmp_path / 'run', source)
+  run = started_run
   report = convert(capsys, run, tmp_path / 't5x', '--to=t5x')
   restored = open_source(report['checkpoint'])
   assert restored.method_paths

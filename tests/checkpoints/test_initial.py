@@ -33,13 +33,10 @@ from tests.checkpoints.started import (
 )
 
 
-def test_the_backbone_is_the_checkpoints_and_the_method_is_fresh(
-  source, tmp_path, compile_once, capfd
-):
-  run = train(tmp_path / 'run', source)
-  assert f'starting from step {STEP} of {source} (T5X)' in capfd.readouterr().err
-  published.assert_same(backbone_of(run), backbone_of(source))
-  fresh = {p: x for p, x in params_of(run, STEP + 1).items() if p.startswith('method/')}
+def test_the_backbone_is_the_checkpoints_and_the_method_is_fresh(source, started_run):
+  published.assert_same(backbone_of(started_run), backbone_of(source))
+  params = params_of(started_run, STEP + 1)
+  fresh = {p: x for p, x in params.items() if p.startswith('method/')}
   assert fresh
   for path, array in fresh.items():
     assert array.std() > 0, path
@@ -128,6 +125,7 @@ def test_prompts_start_from_the_loaded_vocabulary(source, tmp_path, compile_once
 def test_a_frozen_backbone_is_the_checkpoint_itself(source, tmp_path, compile_once, capsys):
   path = shutil.copytree(source, tmp_path / source.name)
   run = train(tmp_path / 'run', path, TUNED_PARAMETERS='task')
+  assert f'starting from step {STEP} of {path} (T5X)' in capsys.readouterr().err
   assert not (run / 'base').exists()
   assert all(p.startswith('method/') for p in params_of(run, STEP + 1))
   reference = json.loads((run / f'checkpoints/{STEP + 1}/run/metadata').read_text())
@@ -168,8 +166,8 @@ def test_a_resized_vocabulary(source, tmp_path, compile_once, capsys):
   assert (embedding[300:] == embedding[300]).all()
 
 
-def test_a_method_is_loaded_where_the_run_says_so(source, tmp_path, compile_once, capsys):
-  first = train(tmp_path / 'first', source)
+def test_a_method_is_loaded_where_the_run_says_so(source, started_run, tmp_path, capsys):
+  first = started_run
   args = arguments(tmp_path / 'second', first)
   line = mistake(capsys, args)
   assert 'holds parameters of a method' in line and 'would lose them' in line

@@ -30,7 +30,7 @@ def read(name, num_shards, pack):
   [
     ((5,), 1, False),
     ((32,), 2, False),
-    ((20, 7), 1, True),
+    pytest.param((20, 7), 1, True, marks=pytest.mark.slow),
     pytest.param((60, 17), 1, True, marks=pytest.mark.slow),
     pytest.param((100,), 4, False, marks=pytest.mark.slow),
   ],

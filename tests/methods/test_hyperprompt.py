@@ -27,8 +27,8 @@ def on_cpu():
 
 def test_hypernetworks_run_once_a_step_whatever_the_batch_size(on_cpu):
   # Layers are unrolled, because cost analysis counts the body of a loop only once.
-  plain = tiny.model(tiny.mtl(), scan_layers=False)
-  prompted = tiny.model(scan_layers=False)
+  unrolled = {'scan_layers': False, 'num_decoder_layers': 1}
+  plain, prompted = tiny.model(tiny.mtl(), **unrolled), tiny.model(**unrolled)
   params = {m: tiny.init(m) for m in (plain, prompted)}
   extra = {
     rows: flops(prompted, params[prompted], rows) - flops(plain, params[plain], rows)

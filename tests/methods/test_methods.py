@@ -125,12 +125,13 @@ def test_folded_outputs_need_no_parameters_of_the_method_and_are_the_same(method
 @pytest.mark.parametrize(
   ('method', 'scan'),
   [
-    ('hyperprompt_global', True),
     ('prompt_tuning', False),
     *(
-      pytest.param(method, False, marks=pytest.mark.slow)
-      for method in tiny.METHODS
-      if method != 'prompt_tuning'
+      pytest.param(*slow_one, marks=pytest.mark.slow)
+      for slow_one in (
+        ('hyperprompt_global', True),
+        *((method, False) for method in tiny.METHODS if method != 'prompt_tuning'),
+      )
     ),
   ],
 )

@@ -21,7 +21,7 @@ from tests import slow, tiny
 
 # Parameters of tasks along the first axis and along the second.
 METHOD = tiny.METHODS['hyperprompt_sep']
-MODEL = tiny.model(METHOD)
+MODEL = tiny.model(METHOD, num_encoder_layers=1, num_decoder_layers=1, scan_layers=False)
 # Optimizers that move a parameter, or change its state, although its gradient is zero.
 OPTIMIZERS = {
   'adamw': optax.adamw(0.1, weight_decay=0.01),
@@ -145,7 +145,9 @@ def test_a_restored_state_goes_on_with_the_same_bits(tmp_path):
 
 
 def test_a_network_without_parameters_of_tasks_trains_as_without_it():
-  model = tiny.model(tiny.mtl())
+  model = tiny.model(
+    tiny.mtl(), num_encoder_layers=1, num_decoder_layers=1, scan_layers=False
+  )
   params, grads = tiny.init(model), tiny.init(model, seed=1)
   optimizer = by_task(optax.adam(0.1), model.method, model.config)
   got, _ = optimizer.update(

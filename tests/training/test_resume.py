@@ -30,7 +30,7 @@ START = """
 import sys
 from hyperprompt_jax import cli
 from hyperprompt_jax.runtime import workarounds
-with workarounds.without_tensorflow_notes():
+with workarounds.without_tensorflow_notes(), workarounds.without_keras():
   from tests import tiny_run
 sys.exit(cli.main(sys.argv[1:]))
 """
