@@ -17,30 +17,43 @@ from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed, reporting, terminal, workarounds
 from hyperprompt_jax.runtime.interrupts import Interrupted, Interrupts
 from hyperprompt_jax.training import early_stopping, step_metrics
+from hyperprompt_jax.training.schedule import Schedule
 from hyperprompt_jax.training.settings import END, WARN
 from hyperprompt_jax.training.train_step import StepFn
 
 
 @dataclasses.dataclass
 class TrainingLoop:
-  """The training loop, with the objects that it uses; `train.train` makes it."""
+  """The training loop, with the objects that it uses; `Setup.loop` makes it.
+
+  Attributes:
+    train_step: takes a step.
+    batches: gives the batches, and has a position that is saved.
+    partitioner: puts batches on the devices.
+    task_list: names the tasks by their ids.
+    schedule: tells at which steps the run reports, is evaluated and is saved.
+    evaluator: evaluates parameters.
+    checkpointer: saves states.
+    metrics: writes the numbers of steps and evaluations.
+    progress: shows them to the user.
+    scores: holds the scores of all evaluations, by which checkpoints are ranked.
+    watch: ends the run early if the evaluations call for it.
+    interrupts: notices the signals that end the run.
+    failing_metrics: is WARN or END, for a metric that raises an error.
+  """
 
   train_step: StepFn
-  evaluator: Evaluator
+  batches: TrainingBatches
   partitioner: Partitioner
+  task_list: Sequence[str]
+  schedule: Schedule
+  evaluator: Evaluator
   checkpointer: Checkpointer
   metrics: reporting.Metrics
   progress: terminal.Progress
   scores: ScoresByStep
-  task_list: Sequence[str]
-  interrupts: Interrupts
-  batches: TrainingBatches
-  first_step: int
-  last_step: int
-  eval_period: int
-  checkpoint_period: int
-  log_period: int
   watch: early_stopping.Watch
+  interrupts: Interrupts
   failing_metrics: str = WARN
 
   def run(self, state: TrainState) -> None:
@@ -51,7 +64,7 @@ class TrainingLoop:
     try:
       # The last start may have ended during this evaluation.
       self._evaluate_if_due(state, step)
-      while step < self.last_step and not self.watch.reason_to_stop():
+      while step < self.schedule.last_step and not self.watch.reason_to_stop():
         self.interrupts.check()
         if compiled:
           state, sums = self.train_step(state, self._next_batch())
@@ -61,13 +74,13 @@ class TrainingLoop:
           compiled = True
         pending.append(sums)
         step += 1
-        if self._due(step, self.log_period) or self._at_boundary(step):
+        if self.schedule.reports_at(step):
           self._report(step, pending)
         # Saved first: if an evaluation ends the process, a restart repeats it.
-        if self._due(step, self.checkpoint_period):
+        if self.schedule.saves_at(step):
           self._save(state)
         self._evaluate_if_due(state, step)
-      if step < self.last_step:
+      if step < self.schedule.last_step:
         self._save(state)
         self.progress.message(f'step {step}: {self.watch.reason_to_stop()}')
       self.checkpointer.wait()
@@ -89,12 +102,6 @@ class TrainingLoop:
     self.checkpointer.close()
     self.metrics.close()
     self.progress.close()
-
-  def _due(self, step: int, period: int) -> bool:
-    return step > self.first_step and (step % period == 0 or step == self.last_step)
-
-  def _at_boundary(self, step: int) -> bool:
-    return self._due(step, self.eval_period) or self._due(step, self.checkpoint_period)
 
   def _next_batch(self) -> Any:
     batch = next(self.batches)
@@ -150,7 +157,7 @@ class TrainingLoop:
     )
 
   def _evaluate_if_due(self, state: TrainState, step: int) -> None:
-    if not self._due(step, self.eval_period) or step in self.scores:
+    if not self.schedule.evaluates_at(step) or step in self.scores:
       return
     self.progress.pause()
     results = self.evaluator.evaluate(state.params, step)

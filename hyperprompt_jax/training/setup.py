@@ -41,6 +41,7 @@ from hyperprompt_jax.runtime.files import writing
 from hyperprompt_jax.runtime.interrupts import Interrupts
 from hyperprompt_jax.training import early_stopping, header, recording, settings, trainable
 from hyperprompt_jax.training.loop import TrainingLoop
+from hyperprompt_jax.training.schedule import Schedule
 from hyperprompt_jax.training.train_step import (
   abstract_state,
   initial_state,
@@ -327,6 +328,16 @@ class Setup:
         num_microbatches=self.optimisation.num_microbatches,
         trainable=self.trainable,
       ),
+      batches=batches,
+      partitioner=self.partitioner,
+      task_list=self.model.task_list,
+      schedule=Schedule(
+        first_step=start.checkpointer.initial_step,
+        last_step=last_step,
+        eval_period=self.evaluation.period,
+        checkpoint_period=self.checkpoints.period,
+        log_period=logs.period,
+      ),
       evaluator=Evaluator(
         self.model,
         self.partitioner,
@@ -335,19 +346,11 @@ class Setup:
         log_dir=str(epath.Path(model_dir) / 'inference_eval'),
         between_batches=interrupts.check,
       ),
-      partitioner=self.partitioner,
       checkpointer=start.checkpointer,
       metrics=metrics,
       progress=terminal.Progress(last_step, step, enabled=distributed.is_first()),
       scores=start.scores,
-      task_list=self.model.task_list,
-      interrupts=interrupts,
-      batches=batches,
-      first_step=start.checkpointer.initial_step,
-      last_step=last_step,
-      eval_period=self.evaluation.period,
-      checkpoint_period=self.checkpoints.period,
-      log_period=self.logs.period,
       watch=early_stopping.Watch(self.evaluation.early_stopping, records),
+      interrupts=interrupts,
       failing_metrics=self.evaluation.failing_metrics,
     )

@@ -17,6 +17,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.runtime.interrupts import Interrupted
 from hyperprompt_jax.training.early_stopping import Watch
 from hyperprompt_jax.training.loop import TrainingLoop
+from hyperprompt_jax.training.schedule import Schedule
 from hyperprompt_jax.training.settings import EarlyStopping
 
 TASKS = ('copy', 'first', 'last')
@@ -73,11 +74,7 @@ class Run:
       task_list=TASKS,
       interrupts=SimpleNamespace(check=self.check),
       batches=itertools.repeat({'task_ids': np.zeros((2, 1), np.int32)}),
-      first_step=0,
-      last_step=STEPS,
-      eval_period=eval_period,
-      checkpoint_period=checkpoint_period,
-      log_period=log_period,
+      schedule=Schedule(0, STEPS, eval_period, checkpoint_period, log_period),
       watch=Watch(EarlyStopping('average' if averages else None, patience=2)),
     )
     self.averages = averages or {}
