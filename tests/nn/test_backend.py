@@ -1,6 +1,7 @@
 """The seam between the network and the kinds of devices."""
 
 import ast
+import functools
 import pathlib
 
 import jax
@@ -30,3 +31,17 @@ def test_the_gradient_of_a_bias_is_the_sum_over_rows(rows):
   np.testing.assert_allclose(loss(bias), (bias * weights).sum(), rtol=1e-4)
   expected = weights.sum(axis=0, keepdims=True)
   np.testing.assert_allclose(jax.grad(loss)(bias), expected, rtol=1e-5, atol=1e-6)
+
+
+# The second width is one that a CPU handles by a transposed copy.
+@pytest.mark.parametrize('outputs', [24, backend._ALIASED])
+def test_a_product_has_the_gradients_of_jax(outputs):
+  x = jax.random.normal(jax.random.key(0), (2, 3, 16))
+  kernel = jax.random.normal(jax.random.key(1), (16, outputs))
+  weights = jax.random.normal(jax.random.key(2), (2, 3, outputs))
+  values = []
+  for product in (backend.matmul, jnp.matmul):
+    loss = lambda x, kernel, product=product: jnp.sum(product(x, kernel) * weights)
+    values.append(jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(x, kernel))
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, *values)
