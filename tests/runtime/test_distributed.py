@@ -32,6 +32,7 @@ def arguments(folder, mesh, **macros):
   return tiny_run.train_arguments(
     folder,
     *(f'--gin.partitioning.Partitioner.{axis}={size}' for axis, size in mesh.items()),
+    network={**tiny_run.NETWORK, **tiny_run.UNROLLED},
     **{
       'MIXTURE_OR_TASK_NAME': tiny_run.TWO_TASKS,
       'TRAIN_STEPS': STEPS,
@@ -48,7 +49,7 @@ START = """
 from hyperprompt_jax.cli import command
 from hyperprompt_jax.runtime import workarounds
 command._quieten_libraries()  # before anything else is imported, as the command does
-with workarounds.without_tensorflow_notes():
+with workarounds.without_tensorflow_notes(), workarounds.without_keras():
   from tests.runtime import test_distributed as t
 """
 

@@ -50,7 +50,7 @@ def arguments(folder, **macros):
     'TRAIN_STEPS': STEPS,
     'CHECKPOINT_PERIOD': 4,
     'EVAL_PERIOD': STEPS,
-    'EVAL_STEPS': 1,
+    'EVAL_STEPS': 0,
     'EVALUATOR_NUM_EXAMPLES': 2,
     **macros,
   }
