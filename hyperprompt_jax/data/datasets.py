@@ -1,12 +1,13 @@
 """Checks of a mixture, rows of its splits, and rows in the order of their lengths."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import seqio
 
 import hyperprompt_tasks
 from hyperprompt_jax.data import splits
 from hyperprompt_jax.data.access import Access
+from hyperprompt_jax.data.examples import Examples
 from hyperprompt_jax.data.rows import Rows
 from hyperprompt_jax.errors import UserError
 
@@ -32,15 +33,20 @@ def check_mixture(name: str, split: str, *, use_cached: bool = False) -> None:
     )
 
 
+def tasks_with(split: str, name: str) -> list[seqio.Task]:
+  """Returns the SeqIO tasks of a task or mixture that have a split."""
+  tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
+  return [task for task in tasks if split in task.splits]
+
+
 def check_targets(name: str, split: str, access: Access) -> None:
   """Checks that the examples of a split have targets, which a test split may lack.
 
   Raises:
     UserError: if those of a task have none.
   """
-  tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
-  with_split = [task for task in tasks if split in task.splits]
-  for task, dataset in splits.datasets(with_split, split, access, access.lengths).items():
+  tasks = tasks_with(split, name)
+  for task, dataset in splits.datasets(tasks, split, access, access.lengths).items():
     if 'targets' not in dataset.element_spec:
       raise UserError(
         f'the split {split} of {task} has no targets to compare answers with: '
@@ -49,7 +55,12 @@ def check_targets(name: str, split: str, access: Access) -> None:
 
 
 def split_rows(
-  name: str, access: Access, *, limit: int | None, split: str = 'validation'
+  name: str,
+  access: Access,
+  *,
+  limit: int | None,
+  split: str = 'validation',
+  opened: Mapping[str, Examples] | None = None,
 ) -> dict[str, Rows]:
   """Returns the first rows of a split of each task of a mixture, in their order.
 
@@ -58,16 +69,14 @@ def split_rows(
     access: gives the way to the examples, and the lengths to which they are cut.
     limit: is the largest number of rows of a task; None for no limit.
     split: names the split of the tasks that have it.
+    opened: holds the tasks' examples as `splits.open_splits` gives them; None opens them.
 
   Returns:
     Rows by the name of the SeqIO task.
   """
-  tasks = [
-    task
-    for task in seqio.get_subtasks(seqio.get_mixture_or_task(name))
-    if split in task.splits
-  ]
-  opened = splits.open_splits(tasks, split, access)
+  tasks = tasks_with(split, name)
+  if opened is None:
+    opened = splits.open_splits(tasks, split, access)
   return {
     task.name: Rows.of_examples(opened[task.name], access.lengths, limit)
     if task.name in opened

@@ -121,17 +121,22 @@ class Evaluator:
     self._rank = jax.jit(model.rank, out_shardings=everywhere)
 
   @functools.cached_property
+  def _opened(self) -> Mapping[str, Examples]:
+    """The materialised splits of the tasks, from which losses and answers read."""
+    tasks = self._eval_tasks
+    if self._evaluation.steps:  # losses need no metrics
+      tasks = datasets.tasks_with(self._split, self._name)
+    return splits.open_splits(tasks, self._split, self._access)
+
+  @functools.cached_property
   def _losses(self) -> Mapping[str, Rows]:
-    """The rows for the loss of each task, opened when they are first needed."""
+    """The rows for the loss of each task."""
     if not self._evaluation.steps:
       return {}
     limit = self._evaluation.steps * self._batch_size
-    return datasets.split_rows(self._name, self._access, limit=limit, split=self._split)
-
-  @functools.cached_property
-  def _opened(self) -> Mapping[str, Examples]:
-    """The splits of the tasks that are scored, as far as they can be materialised."""
-    return splits.open_splits(self._eval_tasks, self._split, self._access)
+    return datasets.split_rows(
+      self._name, self._access, limit=limit, split=self._split, opened=self._opened
+    )
 
   @functools.cached_property
   def _evaluator(self) -> seqio.Evaluator:
