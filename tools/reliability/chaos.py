@@ -2,7 +2,7 @@
 
     python -m tools.reliability.chaos            (make chaos)
 
-Takes half an hour on two cores. Writes tools/results/chaos.json and the table of
+Takes half an hour on two cores. Writes tools/results/chaos.json and the list of
 docs/reference/reliability.md. `--only kills` tries one campaign, and keeps the results of
 the others. The status is 1 if anything was lost.
 """
@@ -32,7 +32,7 @@ HOSTS = {'one_host': 1, 'one_host_again': 1, 'two_hosts': 2}
 
 
 def _rows(results: dict[str, Any]) -> list[list[str]]:
-  """Returns the rows of the table in `report.py`, for the campaigns that have results."""
+  """Returns the rows that `report.py` writes, for the campaigns that have results."""
   makers = {
     'kills': _row_of_kills,
     'files': _row_of_files,

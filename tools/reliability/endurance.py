@@ -3,7 +3,7 @@
     python -m tools.reliability.endurance            (make endurance)
 
 Trains in a process of its own, with evaluations and checkpoints, and observes the memory,
-open files and threads of that process. Writes tools/results/endurance.json and the table of
+open files and threads of that process. Writes tools/results/endurance.json and the list of
 docs/reference/reliability.md. The status is 1 if memory grows by 2 % or more after the
 first thousand steps, or if files or threads grow at all. TensorStore's pool of threads is
 left out, as it grows with the work up to a limit.

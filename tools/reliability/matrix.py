@@ -7,7 +7,7 @@ Each combination has an environment of its own in .matrix/. The newest packages 
 that pip finds for that Python; the oldest, those of constraints-oldest.txt, which are the
 least that setup.py allows. A Python that this machine lacks is skipped, by name. Writes
 tools/results/matrix.json, where combinations that did not run keep their last result, and
-the table of docs/reference/reliability.md. The status is 1 unless all tests passed.
+the list of docs/reference/reliability.md. The status is 1 unless all tests passed.
 """
 
 import argparse
