@@ -24,8 +24,8 @@ def open_initial(initial: InitialCheckpoint, model: Model) -> 'Initial | None':
     model: is the network.
 
   Raises:
-    UserError: See `open_for`; or if the last task alone is to be fresh, and the checkpoint
-      is not one of the others.
+    UserError: as `open_for` does; or if the last task alone is to be fresh, and the
+      checkpoint is not one of the others.
   """
   if initial.path is None:
     return None
@@ -75,8 +75,8 @@ def open_for(
     source: is the checkpoint, if it is open already.
 
   Raises:
-    UserError: If it cannot be read, or differs from the network in anything but what
-      starts fresh: with a table.
+    UserError: if it cannot be read, or differs from the network in anything but what starts
+      fresh: with a table.
   """
   if initial.path is None:
     return None

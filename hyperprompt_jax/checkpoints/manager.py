@@ -69,7 +69,7 @@ def has_checkpoints(model_dir: str) -> bool:
   """Whether a run has saved any step, so that it goes on from there.
 
   Raises:
-    UserError: If a folder among the steps has the name of none.
+    UserError: if a folder among the steps has the name of none.
   """
   folder = epath.Path(model_dir) / SUBDIRECTORY
   check_step_names(folder)

@@ -100,7 +100,7 @@ class Setting:
       name: is the name that the error gives the setting; empty for the macro.
 
     Raises:
-      UserError: If the setting cannot have this value.
+      UserError: if the setting cannot have this value.
     """
     name = name or self.macro
     if not fits(value, self.hint):
@@ -191,6 +191,6 @@ class Settings:
     """Checks a value for one field, for an object that takes it without the group.
 
     Raises:
-      UserError: If the field cannot have the value.
+      UserError: if the field cannot have the value.
     """
     cls.described()[name].check(value)

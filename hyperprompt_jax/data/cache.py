@@ -55,7 +55,7 @@ class Info:
     """The inverse of `to_json`.
 
     Raises:
-      TypeError, ValueError, KeyError: if it is none.
+      TypeError, ValueError, KeyError: if the value does not describe an entry.
     """
     return cls(**{**value, 'layout': Layout.from_json(value['layout'])})
 
@@ -100,7 +100,7 @@ class Entry:
     return 0.0
 
   def remove(self) -> None:
-    """Removes the entry; a process that has it open keeps what it has."""
+    """Removes the entry; a process that has opened it can read on."""
     shutil.rmtree(self.path, ignore_errors=True)
     with contextlib.suppress(OSError):
       os.rmdir(os.path.dirname(self.path))
@@ -149,7 +149,7 @@ class Cache:
     """Returns an entry, which counts as used now, or None where there is none."""
     entry = _read(self._path(task, split, key))
     if entry:
-      with contextlib.suppress(OSError):  # of somebody else's cache
+      with contextlib.suppress(OSError):  # the cache may be somebody else's
         os.utime(os.path.join(entry.path, _INFO))
     return entry
 
@@ -181,8 +181,8 @@ class Cache:
       try:
         yield True
       finally:
-        # Whoever waits for the lock then holds that of a file without a name, and finds
-        # the entry there, or builds it beside another.
+        # A process that waits here then locks a file without a name, which keeps out
+        # nobody. It finds the entry, or builds it at the same time as another process.
         with contextlib.suppress(OSError):
           os.unlink(path)
 
@@ -214,12 +214,11 @@ class Cache:
       try:
         os.rename(temporary, path)
       except OSError:
-        # Another process has built the same; or what is there is damaged.
-        if not (there := _read(path)):
-          shutil.rmtree(path, ignore_errors=True)
-          os.rename(temporary, path)
-        else:
-          return there
+        # Another process has built the entry, or a damaged one is in the way.
+        if built := _read(path):
+          return built
+        shutil.rmtree(path, ignore_errors=True)
+        os.rename(temporary, path)
     finally:
       shutil.rmtree(temporary, ignore_errors=True)
     return Entry(path, info)
@@ -237,7 +236,7 @@ class Cache:
     return [entry for entry in entries if entry]
 
   def prune(self, max_bytes: int | None = None, keep: Iterable[Entry] = ()) -> list[Entry]:
-    """Removes what kills left, and entries, those used longest ago first.
+    """Removes the folders of killed writers, and entries, those used longest ago first.
 
     Args:
       max_bytes: bounds the room of the rest; None is for the cache's own bound.
@@ -262,7 +261,7 @@ class Cache:
     return removed
 
   def _remove_leftovers(self) -> None:
-    """Removes folders of writers that no longer are: those that nobody touched lately."""
+    """Removes the folders of killed writers, which nobody has touched for an hour."""
     with contextlib.suppress(OSError):
       for task in os.listdir(self.directory):
         folder = os.path.join(self.directory, task)
@@ -277,13 +276,13 @@ class Cache:
 
 
 def default_directory() -> str:
-  """The folder that HYPERPROMPT_DATA_CACHE names, or the user's own for caches."""
+  """The folder that HYPERPROMPT_DATA_CACHE names, or one in the user's cache folder."""
   own = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
   return os.environ.get(DIRECTORY_VARIABLE) or os.path.join(own, 'hyperprompt_jax', 'data')
 
 
 def _read(path: str) -> Entry | None:
-  """The entry in a folder; None for what is none, or is of another version."""
+  """The entry in a folder; None if it is damaged, or is of another version."""
   try:
     with open(os.path.join(path, _INFO), encoding='utf-8') as file:
       info = Info.from_json(json.load(file))

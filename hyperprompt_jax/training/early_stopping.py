@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints import AVERAGE
 from hyperprompt_jax.errors import UserError, nearest
-from hyperprompt_jax.evaluation.summary import EVAL
+from hyperprompt_jax.evaluation.scores import EVAL
 from hyperprompt_jax.training.settings import EarlyStopping
 
 

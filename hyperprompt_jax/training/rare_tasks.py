@@ -63,7 +63,7 @@ def by_task(
     config: is the network's configuration.
 
   Raises:
-    UserError: If the optimizer skips steps.
+    UserError: if the optimizer skips steps.
   """
   inner = optax.with_extra_args_support(optimizer)
   axes_by_path = _axes_of_method(method, config)

@@ -165,7 +165,7 @@ class OptimisationSettings(Settings):
       initial_step: is the number of steps of the initial checkpoint.
 
     Raises:
-      UserError: If there is no step to train, or more than a counter of 32 bits holds.
+      UserError: if there is no step to train, or more than a counter of 32 bits holds.
     """
     if self.relative_steps is not None:
       last = initial_step + self.relative_steps

@@ -94,7 +94,7 @@ class Setup:
     """Finds the user's mistakes before anything is written or compiled.
 
     Raises:
-      UserError: If the settings, the network, the data and the mesh do not go together.
+      UserError: if the settings, the network, the data and the mesh do not go together.
     """
     data, config = self.data, self.model.config
     name, num_microbatches = data.mixture_or_task_name, self.optimisation.num_microbatches
@@ -144,7 +144,7 @@ class Setup:
     """Opens the checkpoint that a fresh run starts from; None for random parameters.
 
     Raises:
-      UserError: If it cannot be read, does not fit the network, or leaves no steps.
+      UserError: if it cannot be read, does not fit the network, or leaves no steps.
     """
     initial = None
     if not has_checkpoints(self.checkpoints.model_dir):
@@ -209,7 +209,7 @@ class Setup:
     """Tries the tasks' own metrics on a few rows, before hours are spent.
 
     Raises:
-      UserError: If one fails, and FAILING_METRICS says that this ends the run.
+      UserError: if one fails, and FAILING_METRICS says that this ends the run.
     """
     failures = metric_guard.rehearse(
       self.data.mixture_or_task_name, use_cached=self.data.use_cached

@@ -48,9 +48,9 @@ def train(
     The records of the run's `metrics.jsonl`.
 
   Raises:
-    UserError: For problems that the user can fix, such as another active run in
+    UserError: for problems that the user can fix, such as another active run in
       `model_dir`, or a loss, gradient or parameter that is not finite.
-    Interrupted: After SIGTERM or SIGINT, when the state has been saved.
+    Interrupted: after SIGTERM or SIGINT, when the state has been saved.
   """
   setup = Setup(
     model, optimizer, partitioner, data, optimisation, evaluation, checkpoints, logs

@@ -107,7 +107,7 @@ def resolve(axes: Params, choice: str) -> TrainableParameters:
     choice: is one of the choices of `OptimisationSettings.trainable`.
 
   Raises:
-    UserError: If there is no such choice, or it leaves nothing to train.
+    UserError: if there is no such choice, or it leaves nothing to train.
   """
   OptimisationSettings.check('trainable', choice)
   trainable = TrainableParameters(choice, task_axes(axes))

@@ -21,7 +21,7 @@ def parquet(path: str, content: bytes) -> Rows:
     content: are the bytes of the file.
 
   Raises:
-    DataError: The bytes are no Parquet file.
+    DataError: if the bytes are no Parquet file.
   """
   import pyarrow as pa  # takes a second, and few runs need it
   from pyarrow import parquet as reader
@@ -41,7 +41,7 @@ def arrow(path: str, content: bytes) -> Rows:
     content: are the bytes of the file.
 
   Raises:
-    DataError: The bytes are no Arrow file.
+    DataError: if the bytes are no Arrow file.
   """
   import pyarrow as pa
 

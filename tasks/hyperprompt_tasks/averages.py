@@ -25,7 +25,7 @@ def groups(name: str) -> dict[str, task_lists.Metrics]:
     name: is the name of a registered SeqIO task or mixture.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name, or it has no task list.
+    UnknownNameError: if nothing is registered under the name, or it has no task list.
   """
   members = set(task_lists.seqio_tasks(name))
   scores = task_lists.resolve(name).scores
@@ -46,7 +46,7 @@ def task_scores(name: str, metrics: AllMetrics) -> dict[str, float]:
       correlation of equal predictions, counts as 0.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name, or it has no task list.
+    UnknownNameError: if nothing is registered under the name, or it has no task list.
   """
   scores = {}
   for group, pairs in groups(name).items():
@@ -83,7 +83,7 @@ def average(name: str, metrics: AllMetrics) -> float | None:
     metrics: are the metrics of its SeqIO tasks, x 100.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name, or it has no task list.
+    UnknownNameError: if nothing is registered under the name, or it has no task list.
   """
   scores = task_scores(name, metrics)
   if not scores or scores.keys() != groups(name).keys():

@@ -84,7 +84,7 @@ def chance(task_name: str) -> float:
       `hp_builtin_reverse`.
 
   Raises:
-    KeyError: There is no such task.
+    KeyError: if there is no such task.
   """
   function = FUNCTIONS[task_name.removeprefix(f'{_PREFIX}_')]
   targets = collections.Counter(map(function, _strings('validation')))

@@ -45,8 +45,8 @@ def condition(
     `name`. The same call again registers nothing.
 
   Raises:
-    UnknownNameError: There is no such SeqIO task.
-    TaskError: A name is taken, a task does not map text to text, a rate is invalid, or
+    UnknownNameError: if there is no such SeqIO task.
+    TaskError: if a name is taken, a task does not map text to text, a rate is invalid, or
       `task_list`, `conditioned_as` or `scores` do not fit `tasks`.
   """
   conditioned_as, scores = dict(conditioned_as or {}), dict(scores or {})
@@ -100,7 +100,7 @@ def _owners(
   """Returns the conditioned task of each SeqIO task.
 
   Raises:
-    TaskError: Conditioned tasks of different task lists have the same name, and nothing
+    TaskError: if conditioned tasks of different task lists have the same name, and nothing
       tells whether they are one.
   """
   owners = {

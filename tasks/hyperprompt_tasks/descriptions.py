@@ -90,7 +90,7 @@ def declare_again(
       where a user has made it of files that have moved.
 
   Raises:
-    TaskError: A declaration cannot be repeated, or a mixture of its name exists and is
+    TaskError: if a declaration cannot be repeated, or a mixture of its name exists and is
       another one.
   """
   for declaration in described:

@@ -40,7 +40,7 @@ def expand(paths: str | Sequence[str]) -> list[str]:
   The files of a pattern are sorted. A path that exists is never a pattern.
 
   Raises:
-    DataError: A path is not text, or no file matches a pattern.
+    DataError: if a path is not text, or no file matches a pattern.
   """
   files: list[str] = []
   for path in paths if isinstance(paths, list | tuple) else [paths]:
@@ -66,7 +66,7 @@ def read(path: str, needed: Collection[str], has_header: bool = True) -> Rows:
       it the columns are named `0`, `1`, …
 
   Raises:
-    DataError: The file or a row of it cannot be used; the error names the place.
+    DataError: if the file or a row of it cannot be used; the error names the place.
   """
   reader = FORMATS[_format(path)]
   if reader in (_csv, _tsv):
@@ -99,7 +99,7 @@ def text_of(path: str) -> str:
   """Returns the text of a file, which may be compressed.
 
   Raises:
-    DataError: The file cannot be read, or is no UTF-8.
+    DataError: if the file cannot be read, or is no UTF-8.
   """
   content = _bytes(path)
   try:

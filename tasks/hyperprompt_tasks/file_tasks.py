@@ -58,8 +58,8 @@ def from_files(
     `name`. The same call again registers nothing.
 
   Raises:
-    TaskError: A name is taken, or an argument does not fit `files`.
-    DataError: A file or a line of it cannot be used; the error names both.
+    TaskError: if a name is taken, or an argument does not fit `files`.
+    DataError: if a file or a line of it cannot be used; the error names both.
   """
   call = (files, rates, labels, columns, templates, metric_fns, task_list)
   if own_tasks.is_made(name, call):

@@ -113,7 +113,7 @@ class Format(official_files.Format):
     """Yields the lines of a file without its header and blank lines.
 
     Raises:
-      DataError: The header lacks a column.
+      DataError: if the header lacks a column.
     """
     columns, longer = self._columns(split), 0
     for where, line in self.lines(path, split, 'a line of text'):

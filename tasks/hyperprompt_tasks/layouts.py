@@ -36,7 +36,7 @@ class Template:
     """Parses Python's format strings: `{column}`, `{column:.1f}`, `{{` for a brace.
 
     Raises:
-      TaskError: The text is no format string of columns.
+      TaskError: if the text is no format string of columns.
     """
     parts = []
     try:
@@ -59,7 +59,7 @@ class Template:
     """Returns the text of a row.
 
     Raises:
-      DataError: The row lacks a column, or a value does not fit its format.
+      DataError: if the row lacks a column, or a value does not fit its format.
     """
     text = ''
     for part in self.parts:
@@ -105,7 +105,7 @@ class Layout:
       row: is given as its values by column.
 
     Raises:
-      DataError: The row lacks a column, or the value is no text that is not blank.
+      DataError: if the row lacks a column, or the value is no text that is not blank.
     """
     if isinstance(self.inputs, Template):
       return _checked(where, INPUTS, self.inputs.fill(where, row))
@@ -130,7 +130,7 @@ class Layout:
         a label, from 0, or false and true for the labels 0 and 1.
 
     Raises:
-      DataError: The row lacks a column, the value is no text that is not blank, or it is
+      DataError: if the row lacks a column, the value is no text that is not blank, or it is
         not one of the labels.
     """
     if isinstance(self.targets, Template):
@@ -158,7 +158,7 @@ def make(
       braces are columns of a table without a line of names.
 
   Raises:
-    TaskError: An entry is for neither, for both, or is no column or template.
+    TaskError: if an entry is for neither, for both, or is no column or template.
   """
   columns, templates = dict(columns or {}), dict(templates or {})
   for argument, given in (('columns', columns), ('templates', templates)):

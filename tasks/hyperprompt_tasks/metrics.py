@@ -118,7 +118,7 @@ def record_em_and_f1(
   A query has one example per answer, all with the same inputs; the first one counts.
 
   Raises:
-    ValueError: A query has no answers, as in the test split.
+    ValueError: if a query has no answers, as in the test split.
   """
   queries: dict[Hashable, tuple[list[str], str]] = {}
   for target, predicted in zip(targets, predictions, strict=True):

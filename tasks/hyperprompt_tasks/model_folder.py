@@ -57,7 +57,7 @@ def sentencepiece_file(folder: str) -> tuple[str, int]:
   A file that is made from `tokenizer.json` lasts as long as this process.
 
   Raises:
-    VocabularyError: The folder holds no vocabulary, or one that SentencePiece does not
+    VocabularyError: if the folder holds no vocabulary, or one that SentencePiece does not
       encode in the same way.
   """
   if _has(folder, SPIECE_FILE):
@@ -96,7 +96,7 @@ def _check_added(folder: str) -> int:
   """Returns the number of sentinels beside `spiece.model`.
 
   Raises:
-    VocabularyError: The folder has tokens that the file lacks.
+    VocabularyError: if the folder has tokens that the file lacks.
   """
   settings = _read(folder, _SETTINGS_FILE)
   decoder = settings.get('added_tokens_decoder')

@@ -75,7 +75,7 @@ def choose(
     labels: is the closed set of targets; None for any target.
 
   Raises:
-    TaskError: There is no such metric for such targets, or a function takes other
+    TaskError: if there is no such metric for such targets, or a function takes other
       arguments.
   """
   if isinstance(given, str) or not isinstance(given, Sequence):

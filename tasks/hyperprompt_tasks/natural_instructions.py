@@ -67,8 +67,8 @@ def from_natural_instructions(
     `name`. The same call again registers nothing.
 
   Raises:
-    TaskError: A name is taken, or an argument does not fit.
-    DataError: A file cannot be used; the error names it.
+    TaskError: if a name is taken, or an argument does not fit.
+    DataError: if a file cannot be used; the error names it.
   """
   call = (directory, tasks, inputs, num_validation, rates, metric_fns, task_list)
   if own_tasks.is_made(name, call):

@@ -39,7 +39,7 @@ class Format(abc.ABC):
     """Returns the path of the file of a split, whether or not it exists.
 
     Raises:
-      DataError: The task has no such split.
+      DataError: if the task has no such split.
     """
     folder = os.path.join(directory, self.folder)
     if split not in self.files:
@@ -55,8 +55,8 @@ class Format(abc.ABC):
       split: is the split that the file holds; only test splits may lack labels.
 
     Raises:
-      DataError: The file is absent, empty or not UTF-8, or a line does not hold a row. The
-        error names file and line.
+      DataError: if the file is absent, empty or not UTF-8, or a line does not hold a row.
+        The error names file and line.
     """
 
   def lines(self, path: str, split: str, expected: str) -> Iterator[tuple[str, str]]:
@@ -70,7 +70,7 @@ class Format(abc.ABC):
       expected: this description of a line is used in errors.
 
     Raises:
-      DataError: The file is absent, or a line is not UTF-8.
+      DataError: if the file is absent, or a line is not UTF-8.
     """
     try:
       with tf.io.gfile.GFile(path, 'rb') as file:

@@ -27,8 +27,8 @@ def is_made(name: str, call: Any) -> bool:
     call: are all other arguments of the call.
 
   Raises:
-    TaskError: Another call has made a mixture of this name, or the name belongs to another
-      module's mixture or task, or cannot be used.
+    TaskError: if another call has made a mixture of this name, or the name belongs to
+      another module's mixture or task, or cannot be used.
   """
   if name in _made:
     if _made[name] == _snapshot(call):
@@ -48,7 +48,7 @@ def check_tasks(name: str, tasks: Collection[str]) -> None:
     tasks: are the names of its tasks, with a value each.
 
   Raises:
-    TaskError: The tasks are no dict, there are none, or a name cannot be used. A pattern
+    TaskError: if the tasks are no dict, there are none, or a name cannot be used. A pattern
       is no name, and is not checked here.
   """
   if not isinstance(tasks, Mapping):
@@ -91,7 +91,7 @@ def check_keys(
     arguments: each argument is given with its value.
 
   Raises:
-    TaskError: An argument is no dict, or has a key that is none of the tasks.
+    TaskError: if an argument is no dict, or has a key that is none of the tasks.
   """
   for argument, value in arguments.items():
     if not isinstance(value, Mapping):

@@ -11,7 +11,7 @@ def parse(text: str | bytes) -> Any:
     text: bytes are read as UTF-8.
 
   Raises:
-    ValueError: The text is not JSON, or Python cannot read it because it is nested too
+    ValueError: if the text is not JSON, or Python cannot read it because it is nested too
       deeply or holds a number with too many digits. The message is one line.
   """
   try:

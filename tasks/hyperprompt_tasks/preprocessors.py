@@ -249,7 +249,7 @@ def check_labels(
     labels: is the closed set of targets of the task.
 
   Raises:
-    VocabularyError: The vocabulary cannot write a label, or writes two in the same way.
+    VocabularyError: if the vocabulary cannot write a label, or writes two in the same way.
   """
   vocabulary.check_labels(task, labels, output_features['targets'].vocabulary)
   return dataset

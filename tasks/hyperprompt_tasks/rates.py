@@ -59,7 +59,7 @@ def by_examples(
     examples: is the number of training examples of each task.
 
   Raises:
-    TaskError: A rate is neither a finite number of 0 or more nor proportional.
+    TaskError: if a rate is neither a finite number of 0 or more nor proportional.
   """
   others = given if isinstance(given, Proportional) else Proportional()
   listed = given if isinstance(given, Mapping) else {}
@@ -79,7 +79,7 @@ def check(mixture: str, rates: Mapping[str, Any]) -> None:
     rates: is the rate of each member of the mixture.
 
   Raises:
-    TaskError: One rate is neither.
+    TaskError: if one rate is neither.
   """
   for member, rate in rates.items():
     if not isinstance(rate, Proportional) and not (_is_finite(rate) and rate >= 0):
@@ -109,7 +109,7 @@ def check_trainable(
       called only if all rates are 0, because it may look on disk.
 
   Raises:
-    TaskError: All rates are 0 although a task has a train split.
+    TaskError: if all rates are 0 although a task has a train split.
   """
   if not any(rates.values()) and any(map(has_train_split, rates)):
     raise errors.TaskError(
@@ -135,7 +135,7 @@ def expand(mixture: str, rates: Mapping[str, Any]) -> dict[str, float]:
     The rate of each SeqIO task.
 
   Raises:
-    TaskError: A rate is invalid, the rates of an inner mixture are, or no task matches a
+    TaskError: if a rate is invalid, the rates of an inner mixture are, or no task matches a
       pattern.
   """
   check(mixture, rates)
@@ -171,7 +171,7 @@ def of_mixture(mixture: seqio.Mixture) -> dict[str, float]:
   """Returns the rate of each SeqIO task of a registered mixture.
 
   Raises:
-    TaskError: A rate is invalid, or a function that computes a rate raises.
+    TaskError: if a rate is invalid, or a function that computes a rate raises.
   """
   try:
     rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}

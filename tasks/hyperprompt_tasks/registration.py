@@ -103,7 +103,7 @@ def add_task(
     metric_fns: are the metric functions of the seqio.Task.
 
   Raises:
-    ValueError: The name is taken.
+    ValueError: if the name is taken.
     TaskError: `task_list` does not hold `conditioned_task`.
   """
   task_id = task_list.index(conditioned_task)
@@ -174,10 +174,10 @@ def add_mixture(name: str, members: Mapping[str, float]) -> None:
       then share the rate in proportion to their own.
 
   Raises:
-    UnknownNameError: A member has no task list.
-    TaskError: A rate is not a finite number of 0 or more, all are 0 although a member has
-      training data, or the ids of two members index different lists.
-    ValueError: The name is taken.
+    UnknownNameError: if a member has no task list.
+    TaskError: if a rate is not a finite number of 0 or more, all are 0 although a member
+      has training data, or the ids of two members index different lists.
+    ValueError: if the name is taken.
   """
   tasks = rates.expand(name, members)
   task_list = task_lists.common_list(name, tasks)
@@ -197,8 +197,8 @@ def rates_of(name: str, split: str) -> dict[str, float]:
     split: tasks without this split are left out, and so are those with the rate 0.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name.
-    TaskError: A rate is not a finite number of 0 or more.
+    UnknownNameError: if nothing is registered under the name.
+    TaskError: if a rate is not a finite number of 0 or more.
   """
   if name not in seqio.MixtureRegistry.names():
     return dict.fromkeys(task_lists.seqio_tasks(name), 1.0)
@@ -220,8 +220,8 @@ def part(name: str, chosen: int | str | None) -> str:
       tasks, which are taken evenly from the task list; None for all.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name, or it has no task list.
-    TaskError: There are no such tasks.
+    UnknownNameError: if nothing is registered under the name, or it has no task list.
+    TaskError: if there are no such tasks.
   """
   if chosen is None:
     return name
@@ -263,7 +263,7 @@ def single_task_mixtures(name: str) -> dict[str, str]:
     one is, it is `name`.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name, or it has no task list.
+    UnknownNameError: if nothing is registered under the name, or it has no task list.
   """
   members = task_lists.seqio_tasks(name)
   task_list = task_lists.common_list(name, members)

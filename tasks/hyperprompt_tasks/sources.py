@@ -75,7 +75,7 @@ class Benchmark:
     """Returns the folder in use, None where TFDS is.
 
     Raises:
-      DataError: There is no such folder.
+      DataError: if there is no such folder.
     """
     # `directory` does not check this: gin adds lines to errors of its configurables.
     folder = self.directory()
@@ -182,7 +182,7 @@ class TfdsSource(seqio.TfdsDataSource):
     """Returns the rows of a split; see seqio.TfdsDataSource.
 
     Raises:
-      DataError: TFDS cannot provide the rows.
+      DataError: if TFDS cannot provide the rows.
     """
     with self._errors():
       self._check_downloads()
@@ -192,7 +192,7 @@ class TfdsSource(seqio.TfdsDataSource):
     """Returns whether the data are prepared, so that nothing has to be downloaded.
 
     Raises:
-      DataError: TFDS does not know the data.
+      DataError: if TFDS does not know the data.
     """
     with self._errors():
       # The builder's own `is_prepared` warns where there is nothing.
@@ -280,7 +280,7 @@ class BenchmarkSource(ColumnSource):
     """Returns the rows of a split; see seqio.DataSource.
 
     Raises:
-      DataError: The folder or a file in it cannot be used.
+      DataError: if the folder or a file in it cannot be used.
     """
     if not self.in_memory:
       return self._tfds().get_dataset(split, shuffle, seed, shard_info)
@@ -296,7 +296,7 @@ class BenchmarkSource(ColumnSource):
     """Returns all rows of a split of the folder.
 
     Raises:
-      DataError: The folder or a file in it cannot be used.
+      DataError: if the folder or a file in it cannot be used.
     """
     folder = self.benchmark.folder()
     if folder is None:

@@ -83,7 +83,7 @@ def files(mixture: str) -> tuple[File, ...]:
   GLUE's server also wants WNLI.tsv, which no task of the mixture answers.
 
   Raises:
-    TaskError: The mixture belongs to no benchmark.
+    TaskError: if the mixture belongs to no benchmark.
   """
   if mixture not in _FILES:
     raise errors.TaskError(
@@ -96,7 +96,7 @@ def check_rows(file: File, rows: int) -> None:
   """Checks the number of examples of a test split.
 
   Raises:
-    DataError: The server expects more or fewer.
+    DataError: if the server expects more or fewer.
   """
   if rows != file.rows:
     raise errors.DataError(
@@ -116,7 +116,7 @@ def contents(file: File, answers: Sequence[Answer]) -> tuple[str, int]:
     The text of the file, and the number of answers that are none of its labels.
 
   Raises:
-    DataError: There are more or fewer answers than the server expects.
+    DataError: if there are more or fewer answers than the server expects.
   """
   check_rows(file, len(answers))
   task = seqio.TaskRegistry.get(file.task)

@@ -56,8 +56,8 @@ def from_task_column(
     `name`. The same call again registers nothing.
 
   Raises:
-    TaskError: A name is taken, or an argument does not fit.
-    DataError: A file or a line of it cannot be used; the error names both.
+    TaskError: if a name is taken, or an argument does not fit.
+    DataError: if a file or a line of it cannot be used; the error names both.
   """
   call = (files, columns, templates, num_validation, rates, metric_fns, task_list)
   if own_tasks.is_made(name, call):
@@ -127,7 +127,7 @@ class Table:
     """Returns the examples of each split of each task.
 
     Raises:
-      DataError: A file or a line of it cannot be used; the error names both.
+      DataError: if a file or a line of it cannot be used; the error names both.
     """
     if not self._examples:
       tasks: dict[str, dict[str, list[text_files.Example]]] = {}

@@ -34,7 +34,7 @@ def check_name(name: str, pattern: re.Pattern[str] = NAME) -> None:
     pattern: the whole name must match this.
 
   Raises:
-    TaskError: The name cannot be used.
+    TaskError: if the name cannot be used.
   """
   if not isinstance(name, str) or not pattern.fullmatch(name) or set(name) == {'.'}:
     signs = '_ - . : #' if pattern is NAME else '_ . : #'
@@ -78,7 +78,7 @@ class TaskList:
     """Returns the task id of a conditioned task.
 
     Raises:
-      TaskError: The list does not hold the conditioned task.
+      TaskError: if the list does not hold the conditioned task.
     """
     if conditioned_task not in self._ids:
       raise errors.TaskError(
@@ -105,8 +105,8 @@ def declare(name: str, tasks: TaskList, conditioned_task: str | None = None) -> 
     conditioned_task: all examples belong to this conditioned task; None if they differ.
 
   Raises:
-    TaskError: The SeqIO task has a list already, or the list does not hold the conditioned
-      task.
+    TaskError: if the SeqIO task has a list already, or the list does not hold the
+      conditioned task.
   """
   if name in _declared:
     raise errors.TaskError(f'{name} has a task list already')
@@ -134,8 +134,8 @@ def common_list(name: str, members: Iterable[str]) -> TaskList:
     members: are the names of declared SeqIO tasks.
 
   Raises:
-    UnknownNameError: A member is not declared.
-    TaskError: Two members have different lists, so that one id would mean two tasks.
+    UnknownNameError: if a member is not declared.
+    TaskError: if two members have different lists, so that one id would mean two tasks.
   """
   lists = {member: declared_list(member) for member in members}
   first, *rest = lists
@@ -153,7 +153,7 @@ def seqio_tasks(name: str) -> tuple[str, ...]:
   """Returns the names of the SeqIO tasks of a mixture, or a SeqIO task's own name.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name.
+    UnknownNameError: if nothing is registered under the name.
   """
   if name in seqio.MixtureRegistry.names():
     return tuple(task.name for task in seqio.MixtureRegistry.get(name).tasks)
@@ -166,8 +166,8 @@ def resolve(name: str) -> TaskList:
   """Returns the task list of a registered SeqIO task or mixture.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name, or it has no task list.
-    TaskError: The members of a mixture have different lists, or a rate of a mixture that
+    UnknownNameError: if nothing is registered under the name, or it has no task list.
+    TaskError: if the members of a mixture have different lists, or a rate of a mixture that
       was registered with SeqIO alone is not a finite number of 0 or more.
   """
   if name in seqio.MixtureRegistry.names():
@@ -183,8 +183,8 @@ def task_list(name: str) -> tuple[str, ...]:
     name: is the name of a registered SeqIO task or mixture.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name, or it has no task list.
-    TaskError: The members of a mixture have different lists, or a rate is invalid.
+    UnknownNameError: if nothing is registered under the name, or it has no task list.
+    TaskError: if the members of a mixture have different lists, or a rate is invalid.
   """
   return resolve(name).tasks
 
@@ -201,7 +201,7 @@ def short_names(name: str, split: str) -> dict[str, str]:
     split: the results are those of this split.
 
   Raises:
-    UnknownNameError: Nothing is registered under the name.
+    UnknownNameError: if nothing is registered under the name.
   """
   members = [
     task for task in seqio_tasks(name) if split in seqio.TaskRegistry.get(task).splits
@@ -232,7 +232,7 @@ def declared_list(name: str) -> TaskList:
   """Returns the task list that was declared for a SeqIO task.
 
   Raises:
-    UnknownNameError: None was declared.
+    UnknownNameError: if none was declared.
   """
   if name not in _declared:
     raise _unknown(name)

@@ -78,7 +78,7 @@ class TextSource(sources.ColumnSource):
     """Returns the examples of all splits; each has one at least.
 
     Raises:
-      DataError: A file cannot be used; the error names the place.
+      DataError: if a file cannot be used; the error names the place.
     """
 
   @property
@@ -104,7 +104,7 @@ class TextSource(sources.ColumnSource):
     string vectors `references` are all of them.
 
     Raises:
-      DataError: A file cannot be used; the error names the place.
+      DataError: if a file cannot be used; the error names the place.
     """
     if not self._columns:
       examples = self.read()
@@ -130,7 +130,8 @@ class TextFileSource(TextSource):
     numbers: whether all targets are numbers.
 
   Raises:
-    DataError: A split or a format of a file does not exist, or a pattern matches nothing.
+    DataError: if a split or a format of a file does not exist, or a pattern matches
+      nothing.
   """
 
   def __init__(
@@ -184,7 +185,8 @@ def files_of_splits(
     layout: where inputs and targets are in a row.
 
   Raises:
-    DataError: A split or a format of a file does not exist, or a pattern matches nothing.
+    DataError: if a split or a format of a file does not exist, or a pattern matches
+      nothing.
   """
   if unknown := [str(split) for split in paths if split not in SPLITS]:
     raise errors.DataError(

@@ -96,7 +96,7 @@ def register(
     order: are the tasks in the order of their ids, by default the alphabet's.
 
   Raises:
-    TaskError: A rate or a name cannot be used, or all rates are 0.
+    TaskError: if a rate or a name cannot be used, or all rates are 0.
   """
   examples = {task: own.source.facts.sizes.get('train', 0) for task, own in tasks.items()}
   rate_of = rates.by_examples(name, given, examples)

@@ -41,9 +41,9 @@ def use_vocabulary(name: str) -> seqio.Vocabulary:
       their place. A folder tells their number itself.
 
   Raises:
-    VocabularyError: The file is absent or is no SentencePiece model, Google Cloud Storage
-      does not answer, or the ids do not fit T5: id 0 is not padding, or no piece ends a
-      text.
+    VocabularyError: if the file is absent or is no SentencePiece model, Google Cloud
+      Storage does not answer, or the ids do not fit T5: id 0 is not padding, or no piece
+      ends a text.
   """
   if not isinstance(name, str) or not name:
     raise errors.VocabularyError(
@@ -60,7 +60,7 @@ def current_vocabulary() -> seqio.Vocabulary:
   """Returns the vocabulary that was set last, or T5's if none was set.
 
   Raises:
-    VocabularyError: None was set and T5's cannot be read.
+    VocabularyError: if none was set and T5's cannot be read.
   """
   return _in_use.get('vocabulary') or use_vocabulary(DEFAULT_VOCABULARY)
 
@@ -82,7 +82,7 @@ def vocabulary_file(name: str) -> tuple[str, int]:
     The path, and the number of sentinels to add to a file that has none.
 
   Raises:
-    VocabularyError: The folder holds no such file, and none can be made of its others.
+    VocabularyError: if the folder holds no such file, and none can be made of its others.
   """
   if os.path.isdir(name):
     return model_folder.sentencepiece_file(name)
@@ -99,7 +99,7 @@ def check_labels(task: str, labels: Sequence[str], vocabulary: seqio.Vocabulary)
     vocabulary: the labels are written in this vocabulary.
 
   Raises:
-    VocabularyError: The tokens of a label stand for another text, as where a piece is
+    VocabularyError: if the tokens of a label stand for another text, as where a piece is
       unknown or blanks are dropped, or two labels have the same tokens.
   """
   owners: dict[tuple[int, ...], str] = {}
@@ -151,7 +151,7 @@ def _check_special_ids(path: str, tokenizer: Any) -> None:
   A model that falls back to bytes has no unknown text, so its unknown piece may be id 0.
 
   Raises:
-    VocabularyError: A piece of text has the id of padding, or no piece ends a text.
+    VocabularyError: if a piece of text has the id of padding, or no piece ends a text.
   """
   advice = 'train the model with --pad_id=0 --eos_id=1 --unk_id=2, as T5 does'
   falls_back_to_bytes = tokenizer.IsByte(tokenizer.PieceToId('<0x00>'))

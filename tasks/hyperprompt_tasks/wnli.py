@@ -30,7 +30,7 @@ def recast(premise: str, hypothesis: str) -> tuple[str, str]:
   """Returns the premise with its pronoun in stars, and the noun of the hypothesis.
 
   Raises:
-    ValueError: The premise has no pronoun, or the hypothesis does not hold the noun.
+    ValueError: if the premise has no pronoun, or the hypothesis does not hold the noun.
   """
   words, others = _words(premise), [word.text for word in _words(hypothesis)]
   texts = [word.text for word in words]

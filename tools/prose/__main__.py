@@ -9,8 +9,9 @@ Five rules hold in every Python file:
 - `summary`: no docstring begins with such a word, as "What attention is given" does.
 - `verb`: each of these entries has a finite verb. "The mesh of devices." has none; "names
   the mesh of devices.", "is the mesh" and "whether there is a mesh" have one.
-- `case`: each of these entries begins in lower case, because it goes on from the name:
-  "mesh: is the mesh of devices.". Names such as "MODEL_DIR" and "SeqIO" stay as they are.
+- `case`: each of these entries, and each under "Raises:", begins in lower case, because it
+  goes on from the name: "mesh: is the mesh of devices.", "UserError: if there is none.".
+  Names such as "MODEL_DIR" and "SeqIO" stay as they are.
 
 English verbs have no mark of their own, so the last rule goes by the list `verbs.txt`:
 
@@ -31,7 +32,7 @@ import dataclasses
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 FOLDERS = ('benchmarks', 'hyperprompt_jax', 'launch', 'studies', 'tasks', 'tests', 'tools')
 
@@ -54,6 +55,7 @@ AUXILIARIES = words(
 )
 LISTED = words((pathlib.Path(__file__).parent / 'verbs.txt').read_text(encoding='utf-8'))
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+DESCRIBED = ('Args', 'Attributes')
 SECTION = re.compile(r'(\s*)([A-Z][a-z]+):\s*$')
 ENTRY = re.compile(r'\s*([*\w`][\w.,*` ]*?)\s*(?:\([^)]*\))?:(?:\s+(.*))?$')
 CAPITALISED = re.compile(r'[A-Z][a-z]*(?!\w)')
@@ -109,14 +111,14 @@ def has_finite_verb(name: str, text: str) -> bool:
   return False
 
 
-def entries(docstring: str) -> list[list]:
-  """Returns line offset, name and text of each entry under "Args:" and "Attributes:"."""
+def entries(docstring: str, sections: Sequence[str] = DESCRIBED) -> list[list]:
+  """Returns line offset, name and text of each entry of some sections."""
   section = width = None
   result: list[list] = []
   for offset, line in enumerate(docstring.splitlines()):
     indent = len(line) - len(line.lstrip())
     if match := SECTION.match(line):
-      section = len(match[1]) if match[2] in ('Args', 'Attributes') else None
+      section = len(match[1]) if match[2] in sections else None
       width = None
     elif section is None or not line.strip():
       continue
@@ -153,8 +155,12 @@ def summary_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]
 def entry_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
   """Yields the entries that break one of the rules for them, with the first such rule."""
   for line, docstring in documented(tree):
+    for offset, name, text in entries(docstring, ('Raises',)):
+      if CAPITALISED.match(text):
+        message = f'"{_quoted(name, text)}" begins with a capital letter'
+        yield Violation(path, line + offset, 'case', message)
     for offset, name, text in entries(docstring):
-      quote = f'"{name}: {text if len(text) < 50 else text[:47] + "..."}"'
+      quote = f'"{_quoted(name, text)}"'
       first = re.findall(r'^[A-Za-z]*', text)[0].lower()
       if first in WITHOUT_NOUN:
         message = f'{quote} begins with "{first}" where a noun is missing'
@@ -164,6 +170,10 @@ def entry_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:
       elif CAPITALISED.match(text):
         message = f'{quote} begins with a capital letter'
         yield Violation(path, line + offset, 'case', message)
+
+
+def _quoted(name: str, text: str) -> str:
+  return f'{name}: {text if len(text) < 50 else text[:47] + "..."}'
 
 
 def name_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[Violation]:

@@ -126,6 +126,16 @@ def test_an_entry_that_begins_with_a_capital_letter_fails_unless_it_is_a_name(pr
   assert all('begins with a capital letter' in line for line in lines)
 
 
+def test_an_error_is_described_in_lower_case(prose):
+  status, lines = prose(
+    described(
+      'E: If it is wet.', 'F: if it is wet.', 'G: MODEL_DIR is wet.', section='Raises'
+    )
+  )
+  assert status == 1
+  assert [line.split('"')[1] for line in lines] == ['E: If it is wet.']
+
+
 def test_every_entry_is_looked_at_and_other_sections_are_not(prose):
   status, lines = prose(described('x: the mesh.', 'y: holds rows.', 'z: the rows.'))
   assert status == 1
