@@ -19,7 +19,7 @@ VARIANTS = (
   'lengths_and_offsets',
 )
 every_variant = pytest.mark.parametrize(
-  'variant', slow.all_but(('prompt_tuning', 'adapter', 'lengths_and_offsets'), VARIANTS)
+  'variant', slow.all_but(('adapter', 'lengths_and_offsets'), VARIANTS)
 )
 
 # One row has four tasks, and the other has room left.
