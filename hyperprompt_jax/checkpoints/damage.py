@@ -46,7 +46,7 @@ def reading(where: str, remedy: str = DELETE) -> Iterator[None]:
   except Exception as error:
     distributed.end_if_lost(error)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    # TensorStore's whole specification, and TensorFlow's name of the failing operation.
+    # Leaves out TensorStore's specification, and TensorFlow's name of the operation.
     reason = re.split(r'\. See full|\[tensorstore_spec|\[source loc', first)[0]
     reason = re.sub(r'^\{\{function_node .*?\}\} ', '', reason)
     reason = reason[:200].strip()

@@ -188,7 +188,7 @@ class Checkpointer:
       self._manager.save(int(state.step), args=items, force=True)
 
   def num_data_shards(self) -> int | None:
-    """How many shards the run's data are read in; None before its first checkpoint."""
+    """The number of shards of the run's data; None before its first checkpoint."""
     steps = self.steps()
     for step in reversed(steps):
       # All checkpoints of a run have the same number. Restoring reports a damaged one.

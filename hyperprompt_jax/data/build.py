@@ -244,7 +244,7 @@ def _build(
 
 
 def _rules(task: seqio.Task) -> dict[str, str]:
-  """How each token feature is cut to a length when it is read."""
+  """Returns the rule by which each token feature is cut when it is read."""
   before_eos = any(
     function_of(step) is seqio.preprocessors.append_eos_after_trim
     for step in task.preprocessors

@@ -94,7 +94,7 @@ class Entry:
       return False
 
   def last_used(self) -> float:
-    """When it was last opened, in seconds since the epoch."""
+    """Returns the time at which it was last opened, in seconds since the epoch."""
     with contextlib.suppress(OSError):
       return os.stat(os.path.join(self.path, _INFO)).st_mtime
     return 0.0

@@ -252,7 +252,7 @@ class Columns:
     return list(self._arrays)
 
   def lengths(self, feature: str, rows: np.ndarray | None = None) -> np.ndarray:
-    """How many values a vector has in some rows, or all, int64 `[n]`."""
+    """Returns the number of values of a vector in some rows, or all, int64 `[n]`."""
     ends = self._arrays[feature][1]
     if rows is None:
       return np.diff(ends.astype(np.int64), prepend=0)

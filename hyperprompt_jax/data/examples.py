@@ -41,7 +41,7 @@ class Examples:
     return len(self.columns)
 
   def lengths(self, feature: str, rows: np.ndarray, limit: int) -> np.ndarray:
-    """How many tokens some rows have when they are cut, int64 `[n]`."""
+    """Returns the number of tokens of some rows once they are cut, int64 `[n]`."""
     return np.minimum(self.columns.lengths(feature, rows), limit)
 
   def spans(self, feature: str, rows: np.ndarray, limit: int) -> np.ndarray:

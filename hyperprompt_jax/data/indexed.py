@@ -192,7 +192,7 @@ class Batches:
 
 
 def _rank(row: np.ndarray) -> np.ndarray:
-  """How many draws before each one are in its row, int64 `[n]`."""
+  """Returns the number of draws before each one in its row, int64 `[n]`."""
   return _before_in_row(np.ones_like(row), row)
 
 

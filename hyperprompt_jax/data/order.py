@@ -23,7 +23,7 @@ _ROUNDS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-  """The examples that a range of draws is.
+  """The examples of a range of draws.
 
   Attributes:
     task: holds the index of each draw's task, int64 `[n]`.
@@ -55,7 +55,7 @@ class Draws:
   which depends on the seed and the task's name and on no other task.
 
   Args:
-    names: holds those of the tasks.
+    names: are the names of the tasks.
     sizes: are the numbers of examples of the tasks, 1 or more.
     rates: gives the rate of each task in the mixture, positive.
     seed: decides the draws and the orders.
@@ -88,9 +88,9 @@ class Draws:
     return Drawn(task, epoch, permuted(row, self._sizes[task], key))
 
   def _drawn(self, time: int) -> np.ndarray:
-    """How many draws each task has had before a time, int64 `[tasks]`."""
+    """Returns the number of draws of each task before a time, int64 `[tasks]`."""
     tasks = np.arange(len(self._shares))
-    # All before the last of these have come, and none after them.
+    # The draws before these three have come, and none after them has.
     last = np.floor(time * self._shares).astype(np.int64)
     count = np.maximum(last - 1, 0)
     for place in (last - 1, last, last + 1):
@@ -98,7 +98,7 @@ class Draws:
     return count
 
   def _times(self, task: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """When draws of tasks come, float64 `[n]`."""
+    """Returns the times at which draws of tasks come, float64 `[n]`."""
     bits = mixed(self._time_keys[task] + place.astype(np.uint64) * _GOLDEN)
     uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return (place + uniform) / self._shares[task]
@@ -140,7 +140,7 @@ def _sorting(key: int, size: int) -> np.ndarray:
 
 
 def _feistel(row: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
-  # The pairs are a few more than the rows; what falls outside is permuted again.
+  # There are a few more pairs than rows: a result that is no row is permuted again.
   width = np.ceil(np.sqrt(size)).astype(np.int64)
   height = (-(-size // width)).astype(np.uint64)
   width = width.astype(np.uint64)

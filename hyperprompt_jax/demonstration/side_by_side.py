@@ -22,7 +22,7 @@ Params = Any
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How a network is trained.
+  """The recipe by which a network is trained.
 
   Attributes:
     rate: is the highest learning rate of Adam.

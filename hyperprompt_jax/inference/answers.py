@@ -65,7 +65,7 @@ class Options(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-  """How answers are generated: greedily, by beam search, or by sampling.
+  """The way in which answers are generated: greedily, by beam search, or by sampling.
 
   Attributes:
     num_decodes: is the number of candidates. Several are those of a beam search, or, with a

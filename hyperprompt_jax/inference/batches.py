@@ -1,7 +1,7 @@
 """Batches of questions: as many rows as there are questions, in sizes of powers of two.
 
-A program is compiled for each size, so there are few sizes, and none is much larger than
-what is asked: one question costs what one question needs.
+A program is compiled for each size, so there are few sizes. No size is more than twice the
+number of questions, so that a single question is cheap.
 """
 
 import dataclasses

@@ -225,7 +225,7 @@ def unrolls_decoding() -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class KernelLayout:
-  """How the kernel of attention is run over the devices of the mesh.
+  """The way in which the kernel of attention runs over the devices of the mesh.
 
   Attributes:
     rows: names the axes of the mesh that rows are spread over.

@@ -183,7 +183,7 @@ def _run(
 
 
 def _block_specs(block: _Block, arrays: Any) -> Any:
-  """How blocks are cut from `AttentionInputs`, or from an array `[B, Q, h * k]`."""
+  """Returns how blocks are cut from `AttentionInputs`, or an array `[B, Q, h * k]`."""
 
   def joined(x: Any) -> pl.BlockSpec:
     return pl.BlockSpec((1, x.shape[1], block.width), lambda h, b: (b, 0, h))

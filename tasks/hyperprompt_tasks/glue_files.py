@@ -70,7 +70,7 @@ class Fields:
 
 @dataclasses.dataclass(frozen=True)
 class Format(official_files.Format):
-  """How the TSV files of one TFDS configuration are laid out.
+  """The layout of the TSV files of one TFDS configuration.
 
   Attributes:
     files: is the name of the file of each split.

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Format(abc.ABC):
-  """How the files of one TFDS configuration are laid out.
+  """The layout of the files of one TFDS configuration.
 
   Attributes:
     folder: the files are in this folder inside the benchmark's folder.

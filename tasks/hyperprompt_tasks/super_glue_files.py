@@ -170,7 +170,7 @@ def _record_rows(layout: 'Format', line: Fields, split: str) -> Iterator[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class Format(official_files.Format):
-  """How the JSONL files of one TFDS configuration are laid out.
+  """The layout of the JSONL files of one TFDS configuration.
 
   Attributes:
     classes: are the names of the labels in id order; ReCoRD has none.
