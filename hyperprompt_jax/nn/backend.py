@@ -118,19 +118,26 @@ def _transposing_product(x: Array, kernel: Array) -> Array:
   return jnp.matmul(x, kernel)
 
 
-def _product_and_inputs(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-  return jnp.matmul(x, kernel), (x, kernel)
+def _product_and_inputs(x: Any, kernel: Any) -> tuple[Array, tuple[Array | None, ...]]:
+  """The product, and those inputs that the wanted gradients need.
+
+  A kernel that is not trained has no gradient, so that `x` is not kept for it.
+  """
+  kept = (x.value if kernel.perturbed else None, kernel.value if x.perturbed else None)
+  return jnp.matmul(x.value, kernel.value), kept
 
 
 def _gradients_of_product(
-  inputs: tuple[Array, Array], gradient: Array
-) -> tuple[Array, Array]:
-  x, kernel = inputs
-  transposed = jax.lax.optimization_barrier(x.T)
-  return jnp.matmul(gradient, kernel.T), jnp.matmul(transposed, gradient)
+  kept: tuple[Array | None, ...], gradient: Array
+) -> tuple[Array | None, ...]:
+  x, kernel = kept
+  of_x = None if kernel is None else jnp.matmul(gradient, kernel.T)
+  if x is None:
+    return of_x, None
+  return of_x, jnp.matmul(jax.lax.optimization_barrier(x.T), gradient)
 
 
-_transposing_product.defvjp(_product_and_inputs, _gradients_of_product)
+_transposing_product.defvjp(_product_and_inputs, _gradients_of_product, symbolic_zeros=True)
 
 
 def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:

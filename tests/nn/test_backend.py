@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hyperprompt_jax.nn import backend
+from hyperprompt_jax.planning import arithmetic
 
 NN = pathlib.Path(backend.__file__).parent
 
@@ -35,13 +36,18 @@ def test_the_gradient_of_a_bias_is_the_sum_over_rows(rows):
 
 # The second width is one that a CPU handles by a transposed copy.
 @pytest.mark.parametrize('outputs', [24, backend._ALIASED])
-def test_a_product_has_the_gradients_of_jax(outputs):
+@pytest.mark.parametrize('argnums', [(0, 1), (0,), (1,)])
+def test_a_product_has_the_gradients_of_jax(argnums, outputs):
   x = jax.random.normal(jax.random.key(0), (2, 3, 16))
   kernel = jax.random.normal(jax.random.key(1), (16, outputs))
   weights = jax.random.normal(jax.random.key(2), (2, 3, outputs))
   values = []
   for product in (backend.matmul, jnp.matmul):
     loss = lambda x, kernel, product=product: jnp.sum(product(x, kernel) * weights)
-    values.append(jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(x, kernel))
+    gradients = jax.value_and_grad(loss, argnums=argnums)
+    values.append(jax.jit(gradients)(x, kernel))
+    # A gradient that is not asked for is not computed either.
+    flops = arithmetic.count(gradients, x, kernel).flops
+    assert flops == (1 + len(argnums)) * 2 * x.size * outputs
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
   jax.tree.map(close, *values)
