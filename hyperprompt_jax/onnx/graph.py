@@ -96,6 +96,13 @@ class Graph:
     self._nodes.append(helper.make_node(kind, inputs, [name], **attributes))
     return name
 
+  def split(self, x: Name, number: int) -> list[Name]:
+    """Splits the last axis into equal parts."""
+    names = [f'{x}_part_{part}' for part in range(number)]
+    node = helper.make_node('Split', [x], names, axis=-1, num_outputs=number)
+    self._nodes.append(node)
+    return names
+
   def constant(self, value: Any, dtype: Any = np.int64) -> Name:
     """Adds a small constant, which is kept in the graph itself."""
     array = np.asarray(value, dtype)

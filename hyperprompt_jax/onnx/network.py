@@ -12,7 +12,7 @@ beside `nn.stacks`, `nn.attention`, `nn.layers` and `nn.insertion`. Axis letters
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,9 @@ class _Stack:
   """
 
   name: str
+  # Whether products with one operand in common are one product. With few rows that saves
+  # time; with many the copies of the split cost more.
+  joins: bool
 
   def __init__(self, network: Network, graph: Graph):
     self.network = network
@@ -116,11 +119,23 @@ class _Stack:
     """Multiplies by a kernel."""
     return self.graph.matmul(x, f'{self.name}/{path}', self.read(f'{path}/kernel'))
 
-  def heads(self, path: str, x: Name) -> Name:
-    """Multiplies by a kernel; returns `[B, h, P, k]`."""
+  def branches(self, path: str, names: Sequence[str], x: Name) -> list[Name]:
+    """Multiplies by several kernels of one width."""
+    if not self.joins or len(names) == 1:
+      return [self.dense(f'{path}/{name}', x) for name in names]
+    kernels = [self.read(f'{path}/{name}/kernel') for name in names]
+    name = f'{self.name}/{path}/{"_".join(names)}'
+    y = self.graph.matmul(x, name, np.concatenate(kernels, axis=1))
+    return self.graph.split(y, len(names))
+
+  def heads_apart(self, x: Name) -> Name:
+    """`[B, P, h * k]` as `[B, h, P, k]`."""
     shape = self.graph.constant([0, 0, self.config.num_heads, self.config.head_dim])
-    x = self.op('Reshape', self.dense(path, x), shape)
-    return self.op('Transpose', x, perm=[0, 2, 1, 3])
+    return self.op('Transpose', self.op('Reshape', x, shape), perm=[0, 2, 1, 3])
+
+  def projected(self, path: str, names: Sequence[str], x: Name) -> list[Name]:
+    """Projects to heads, `[B, h, P, k]`."""
+    return [*map(self.heads_apart, self.branches(path, names, x))]
 
   def attend(
     self, path: str, query: Name, key: Name, value: Name, bias: Name
@@ -144,8 +159,7 @@ class _Stack:
     """T5's feed-forward block."""
     names = self.config.mlp_activations
     inputs = ['wi'] if len(names) == 1 else [f'wi_{i}' for i in range(len(names))]
-    branches = (self.dense(f'{path}/{name}', x) for name in inputs)
-    activated = map(self.activate, names, branches)
+    activated = map(self.activate, names, self.branches(path, inputs, x))
     product = functools.reduce(lambda x, y: self.op('Mul', x, y), activated)
     return self.dense(f'{path}/wo', product)
 
@@ -243,6 +257,7 @@ class _Encoder(_Stack):
   """The encoder, with the keys and values that the decoder starts from."""
 
   name = 'encoder'
+  joins = False
   _distance: Name | None = None
 
   def written(self) -> Graph:
@@ -291,7 +306,7 @@ class _Encoder(_Stack):
     path, own = f'layers_{layer}', self.network.conditioning.encoder
     y = self.norm(f'{path}/pre_attention_layer_norm', x)
     names = ('query', 'key', 'value')
-    query, *keys = (self.heads(f'{path}/attention/{name}', y) for name in names)
+    query, *keys = self.projected(f'{path}/attention', names, y)
     prompts = self.network.prompts(self.name, layer)
     for i, name in enumerate(names[1:] if prompts else ()):
       made = self.graph.weight(f'{self.name}/{path}/prompt_{name}', prompts[name])
@@ -332,12 +347,13 @@ class _Start(_Stack):
   """The keys and values from which the decoder starts, written into the encoder's graph."""
 
   name = 'decoder'
+  joins = False
 
   def layer(self, layer: int, encoded: Name) -> None:
     """Writes the keys and values of a layer's cross-attention, and its prompts."""
     h, k = self.config.num_heads, self.config.head_dim
     path = f'layers_{layer}/encoder_decoder_attention'
-    key, value = (self.heads(f'{path}/{name}', encoded) for name in ('key', 'value'))
+    key, value = self.projected(path, ('key', 'value'), encoded)
     key = self.op('Transpose', key, perm=[0, 1, 3, 2])
     self.graph.output(f'cross_key_{layer}', key, _FLOAT, ['B', h, k, 'P'])
     self.graph.output(f'cross_value_{layer}', value, _FLOAT, ['B', h, 'P', k])
@@ -354,6 +370,7 @@ class _Decoder(_Stack):
   """The decoder, with its output layer and the log probabilities."""
 
   name = 'decoder'
+  joins = True
 
   def written(self) -> Graph:
     """Writes all operations."""
@@ -382,7 +399,7 @@ class _Decoder(_Stack):
     y = self.norm(f'{path}/pre_self_attention_layer_norm', x)
     attention = f'{path}/self_attention'
     names = ('query', 'key', 'value')
-    query, *keys = (self.heads(f'{attention}/{name}', y) for name in names)
+    query, *keys = self.projected(attention, names, y)
     for i, name in enumerate(names[1:]):
       keys[i] = self.op('Concat', f'past_{name}_{layer}', keys[i], axis=2)
       self.graph.output(f'{name}_{layer}', keys[i], _FLOAT, ['B', h, None, k])
@@ -393,13 +410,9 @@ class _Decoder(_Stack):
 
     attention = f'{path}/encoder_decoder_attention'
     y = self.norm(f'{path}/pre_cross_attention_layer_norm', x)
-    y, _ = self.attend(
-      attention,
-      self.heads(f'{attention}/query', y),
-      f'cross_key_{layer}',
-      f'cross_value_{layer}',
-      'mask',
-    )
+    (query,) = self.projected(attention, ('query',), y)
+    of_encoder = f'cross_key_{layer}', f'cross_value_{layer}'
+    y, _ = self.attend(attention, query, *of_encoder, 'mask')
     x = self.op('Add', x, y)
 
     y = self.mlp(f'{path}/mlp', self.norm(f'{path}/pre_mlp_layer_norm', x))
