@@ -55,6 +55,9 @@ class Plan:
       compilation.
     utilisation: is the share of the peak rate that a step of `step_seconds` would reach,
       by the model's own arithmetic; recomputation does not count. None for decoding.
+    tokens_per_second: counts the tokens of answers that all slices generate in a second of
+      `step_seconds`, the encoder's time included, if every answer has its full length. None
+      for training.
   """
 
   topology: str
@@ -81,6 +84,7 @@ class Plan:
   network_bytes: int = 0
   network_seconds: float = 0.0
   chip_hours: float | None = None
+  tokens_per_second: float | None = None
 
   def over_slices(self, where: Slice, gradient_bytes: int) -> 'Plan':
     """Returns the plan of several slices, each of which computes a part of every batch.

@@ -136,10 +136,19 @@ class Planner:
       raise UserError(f'--batch_size={batch.size} is not divided by --slices={where.count}')
     part = dataclasses.replace(batch, size=batch.size // where.count)
     plan = self._plan_slice(where, mesh, part, step, num_tasks, progress)
-    if where.count == 1:
-      return plan
+    if where.count > 1:
+      plan = self._over_slices(plan, where, mesh, part, num_tasks)
+    if step == steps.DECODE and plan.step_seconds:
+      tokens = batch.size * batch.targets / plan.step_seconds
+      plan = dataclasses.replace(plan, tokens_per_second=tokens)
+    return plan
+
+  def _over_slices(
+    self, plan: Plan, where: Slice, mesh: Mesh, part: Batch, num_tasks: int
+  ) -> Plan:
+    """Adds the network between slices, each of which has a part of the batch."""
     gradient_bytes = 0
-    if step == steps.TRAIN:
+    if plan.step == steps.TRAIN:
       model, partitioner = self.model(num_tasks), self.partitioner(where, mesh, part)
       trainable = self.trainable(model)
       state = abstract_state(model, self.optimizer, partitioner, trainable)

@@ -50,6 +50,8 @@ def print_plan(plan: Plan, share: Mapping[str, float] | None) -> None:
     rows.append(('   with communication', _milliseconds(plan.step_seconds)))
     if plan.utilisation is not None:
       rows.append(('   model FLOP utilisation', f'{100 * plan.utilisation:.0f} %'))
+  if plan.tokens_per_second is not None:
+    rows.append(('tokens of answers, at most', f'{plan.tokens_per_second:,.0f} a second'))
   if plan.chip_hours is not None:
     hours = plan.chip_hours
     text = f'{hours:,.1f}' if hours >= 10 else f'{hours:.3g}'
