@@ -44,9 +44,36 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
   start = time.monotonic()
   method = experiments[0].method
   network, groups = model(method), _groups(method)
-  pretrained = backbones([experiment.seed for experiment in experiments])
+  params = tuned(experiments)
+  sizes = networks.parameters(network)
+  sizes['parameters'] *= len(groups)
+  new: list[Record] = [
+    {
+      'experiment': dataclasses.asdict(experiment),
+      **sizes,
+      'right_spans': _right_spans(*backbones([experiment.seed])),
+      **_scores(network, params[len(groups) * i : len(groups) * (i + 1)], groups),
+    }
+    for i, experiment in enumerate(experiments)
+  ]
+  seconds = round((time.monotonic() - start) / len(new), 1)
+  return [{**record, 'seconds': seconds} for record in new]
+
+
+def tuned(experiments: Sequence[Experiment]) -> list[Params]:
+  """Tunes the networks of several runs side by side.
+
+  Args:
+    experiments: are runs of one `design.program`.
+
+  Returns:
+    The parameters of the networks of each run: of one, or of one for each task.
+  """
+  method = experiments[0].method
+  network, groups = model(method), _groups(method)
   train = data.rows('train')
   starts, orders, rates = [], [], []
+  pretrained = backbones([experiment.seed for experiment in experiments])
   for experiment, backbone in zip(experiments, pretrained, strict=True):
     recipe = Recipe(
       experiment.rate, STEPS, BATCH if len(groups) == 1 else SINGLE_TASK_BATCH
@@ -57,20 +84,7 @@ def run(experiments: Sequence[Experiment]) -> list[Record]:
       side_by_side.epochs(_rows_of(train, tasks), recipe, experiment.seed * 100 + tasks[0])
       for tasks in groups
     ]
-  tuned = _train(network, starts, [train] * len(starts), orders, rates)
-  sizes = networks.parameters(network)
-  sizes['parameters'] *= len(groups)
-  new: list[Record] = [
-    {
-      'experiment': dataclasses.asdict(experiment),
-      **sizes,
-      'right_spans': _right_spans(backbone),
-      **_scores(network, tuned[len(groups) * i : len(groups) * (i + 1)], groups),
-    }
-    for i, (experiment, backbone) in enumerate(zip(experiments, pretrained, strict=True))
-  ]
-  seconds = round((time.monotonic() - start) / len(new), 1)
-  return [{**record, 'seconds': seconds} for record in new]
+  return _train(network, starts, [train] * len(starts), orders, rates)
 
 
 @functools.cache
