@@ -114,6 +114,8 @@ class Findings:
   ) -> tuple[str | None, float]:
     """Runs a case; returns its fault, if there is one, and its seconds."""
     start = time.process_time()
+    for number in (signal.SIGALRM, signal.SIGPROF):
+      signal.signal(number, _give_up)
     signal.setitimer(signal.ITIMER_PROF, _GIVE_UP_SECONDS)
     signal.setitimer(signal.ITIMER_REAL, _GIVE_UP_WAITING_SECONDS)
     try:
@@ -140,10 +142,6 @@ class _GivenUp(BaseException):
 
 def _give_up(*_: Any) -> None:
   raise _GivenUp
-
-
-signal.signal(signal.SIGALRM, _give_up)
-signal.signal(signal.SIGPROF, _give_up)
 
 
 def _wrong_message(message: str) -> str | None:

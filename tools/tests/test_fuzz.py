@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import pkgutil
-import signal
 
 import gin
 import pytest
@@ -15,16 +14,11 @@ from tools.fuzz import targets
 @pytest.fixture(scope='module')
 def mistakes():
   """The errors by which readers refuse a case; undoes what the targets set in modules."""
-  handlers = {
-    number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGPROF)
-  }
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(gin.config, '__import__', __import__, raising=False)
     patch.setattr(argparse.ArgumentParser, 'print_help', lambda *_: None)
     patch.setattr(official_files, 'warn_once', official_files.warn_once)
     yield importlib.import_module('tools.fuzz.case').MISTAKES
-  for number, handler in handlers.items():
-    signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
