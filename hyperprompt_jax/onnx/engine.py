@@ -1,7 +1,6 @@
 """Answers by ONNX Runtime, on the CPU."""
 
 import functools
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from hyperprompt_jax.inference import programs
 from hyperprompt_jax.inference.answers import Generation
 from hyperprompt_jax.inference.engine import Features
 from hyperprompt_jax.onnx.names import ATTENTION, DECODER
+from hyperprompt_jax.runtime import environment
 
 # Arrays of ONNX Runtime by the names that the graphs have for them.
 Values = dict[str, Any]
@@ -195,7 +195,7 @@ def _session(path: pathlib.Path) -> Any:
       f"{path} needs the package onnxruntime: pip install 'hyperprompt-jax[onnx]'"
     ) from error
   options = onnxruntime.SessionOptions()
-  options.intra_op_num_threads = len(os.sched_getaffinity(0))
+  options.intra_op_num_threads = environment.num_threads()
   options.log_severity_level = 3  # errors
   try:
     return onnxruntime.InferenceSession(

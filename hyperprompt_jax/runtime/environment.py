@@ -38,7 +38,7 @@ def describe(mesh: jax.sharding.Mesh) -> dict[str, str]:
   }
   if devices[0].platform == 'cpu':
     described['processor'] = _processor()
-    described['threads of XLA'] = str(_threads())
+    described['threads of XLA'] = str(num_threads())
   return described
 
 
@@ -65,10 +65,10 @@ def _processor() -> str:
   return ' '.join((platform.machine(), *models[:1]))
 
 
-def _threads() -> int:
-  """Returns the number of threads of XLA's pool on CPUs: one for each usable core.
+def num_threads() -> int:
+  """Returns the number of threads for a CPU's work: one for each usable core.
 
-  XLA, too, reads the variable NPROC.
+  The variable NPROC replaces it; XLA reads it, too.
   """
   if (wanted := os.environ.get('NPROC', '')).isdigit():
     return int(wanted)
