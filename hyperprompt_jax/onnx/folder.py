@@ -1,4 +1,4 @@
-"""A run as files that ONNX Runtime computes with: two graphs and their weights."""
+"""A run as files that ONNX Runtime computes with: three graphs and their weights."""
 
 import pathlib
 
@@ -8,9 +8,11 @@ from hyperprompt_jax.checkpoints.identity import network_of
 from hyperprompt_jax.checkpoints.source import Source
 from hyperprompt_jax.configuration.recorded import RecordedRun
 from hyperprompt_jax.errors import UserError
+from hyperprompt_jax.onnx import stacks
 from hyperprompt_jax.onnx.graph import WeightFile
+from hyperprompt_jax.onnx.layers import ACTIVATIONS
 from hyperprompt_jax.onnx.names import ATTENTION, DECODER, WEIGHTS
-from hyperprompt_jax.onnx.network import ACTIVATIONS, Network
+from hyperprompt_jax.onnx.network import Network
 
 
 def prepare(source: Source, record: RecordedRun) -> Network:
@@ -52,7 +54,7 @@ def write(folder: pathlib.Path, network: Network, *, int8: bool) -> list[str]:
   """
   with open(folder / WEIGHTS, 'wb') as file:
     weights = WeightFile(file, WEIGHTS, int8)
-    network.encoder(weights).save(folder / ONNX_ENCODER)
-    network.decoder(weights).save(folder / DECODER)
-    network.attention(weights).save(folder / ATTENTION)
+    stacks.encoder(network, weights).save(folder / ONNX_ENCODER)
+    stacks.decoder(network, weights).save(folder / DECODER)
+    stacks.attention(network, weights).save(folder / ATTENTION)
   return [ONNX_ENCODER, DECODER, ATTENTION, WEIGHTS]

@@ -1,8 +1,9 @@
 """ONNX graphs: operations, constants, and products of matrices in float32 or in int8."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ _LARGEST_WEIGHT, _LARGEST_ACTIVATION, _ZERO = 63.0, 127.0, 128
 _TINY = 1e-12  # in place of the size of a row or column of zeros
 
 Name = str
+Read = Callable[[], np.ndarray]
 
 
 @dataclasses.dataclass
@@ -37,9 +39,10 @@ class WeightFile:
   int8: bool = False
   tensors: dict[str, TensorProto] = dataclasses.field(default_factory=dict)
 
-  def add(self, name: str, array: np.ndarray) -> TensorProto:
-    """Writes an array, unless it is there already; returns its description."""
+  def add(self, name: str, read: Read) -> TensorProto:
+    """Reads and writes an array, unless it is there already; returns its description."""
     if name not in self.tensors:
+      array = read()
       contents = np.ascontiguousarray(array).tobytes()
       if len(contents) >= _PAGE:
         self.file.write(b'\0' * (-self.file.tell() % _PAGE))
@@ -112,31 +115,37 @@ class Graph:
     self._constants.setdefault(name, numpy_helper.from_array(array, name))
     return name
 
-  def weight(self, name: Name, array: np.ndarray) -> Name:
-    """Adds a weight, which is kept in the file of weights."""
-    if array.size == 0:
-      self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-    else:
-      self._constants[name] = self._weights.add(name, array)
+  def weight(self, name: Name, read: Read) -> Name:
+    """Adds a weight, which is kept in the file of weights.
+
+    Args:
+      name: names the weight in all graphs of the file.
+      read: returns it; it is called for the first of these graphs alone.
+    """
+    self._constants[name] = self._weights.add(name, read)
     return name
 
-  def matmul(self, x: Name, name: str, kernel: np.ndarray) -> Name:
+  def matmul(self, x: Name, name: str, read: Read) -> Name:
     """Multiplies `[..., inputs]` by a kernel `[inputs, outputs]`, both float32.
 
     In int8 each row of `x` and each column of the kernel has its own scale, so that the
     result of a row does not depend on the rows beside it.
+
+    Args:
+      x: is the array.
+      name: names the kernel.
+      read: returns the kernel, as in `weight`.
     """
     if not self._weights.int8:
-      return self.op('MatMul', x, self.weight(name, kernel))
-    column_scales = np.maximum(np.abs(kernel).max(axis=0), _TINY) / _LARGEST_WEIGHT
-    rounded = np.rint(kernel / column_scales).astype(np.int8)
+      return self.op('MatMul', x, self.weight(name, read))
+    columns = functools.cache(lambda: _columns_in_int8(read()))
     rows, factors = self._rows_in_int8(x)
     product = self.op(
       'MatMulIntegerToFloat',
       rows,
-      self.weight(f'{name}.int8', rounded),
+      self.weight(f'{name}.int8', lambda: columns()[0]),
       self.constant(1, np.float32),
-      self.weight(f'{name}.scale', column_scales.astype(np.float32)),
+      self.weight(f'{name}.scale', lambda: columns()[1]),
       self.constant(_ZERO, np.uint8),
       domain=_RUNTIME,
     )
@@ -176,6 +185,12 @@ class Graph:
       producer_name='hyperprompt_jax',
     )
     path.write_bytes(model.SerializeToString())
+
+
+def _columns_in_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns a kernel in int8, and the scales of its columns, float32."""
+  scales = np.maximum(np.abs(kernel).max(axis=0), _TINY) / _LARGEST_WEIGHT
+  return np.rint(kernel / scales).astype(np.int8), scales.astype(np.float32)
 
 
 def _described(name: Name, dtype: Any, shape: Sequence[Any]) -> onnx.ValueInfoProto:

@@ -139,7 +139,9 @@ def test_products_in_int8_are_near_those_in_float32(tmp_path, outlier):
   with open(tmp_path / 'weights.bin', 'wb') as file:
     graph = Graph(WeightFile(file, 'weights.bin', int8=True))
     name = graph.input('x', np.float32, ['B', 'P', 64])
-    graph.output('y', graph.matmul(name, 'kernel', kernel), np.float32, ['B', 'P', 48])
+    graph.output(
+      'y', graph.matmul(name, 'kernel', lambda: kernel), np.float32, ['B', 'P', 48]
+    )
     graph.save(tmp_path / 'graph.onnx')
   session = onnxruntime.InferenceSession(str(tmp_path / 'graph.onnx'))
   (got,) = session.run(None, {'x': x})
