@@ -141,8 +141,8 @@ def _describe(
   """Writes the model card, and the length of answers, of a Hugging Face folder."""
   trained = bundle.trained(*run, source.step)
   record = dataclasses.replace(run[1], trained=trained)
-  card = model_card.text(record, source.arrays, license_name, model_card.TRANSFORMERS)
-  (folder / model_card.FILE).write_text(card, encoding='utf-8')
+  library = model_card.TRANSFORMERS
+  model_card.write(folder, record, source.arrays, license_name, library)
   huggingface.write_generation(folder, record.lengths['targets'])
 
 
@@ -202,8 +202,7 @@ def to_bundle(
       for name in written:
         advance(source.arrays[name].nbytes)
     made = run_folder.record_of(str(place))
-    card = model_card.text(made, source.arrays, license_name)
-    (place / model_card.FILE).write_text(card, encoding='utf-8')
+    model_card.write(place, made, source.arrays, license_name)
   return _report(source, source.config or source.backbone_config(), BUNDLE, output)
 
 
@@ -230,8 +229,7 @@ def to_stablehlo(
     _vocabulary(source).copy(folder, STABLEHLO)
     trained = bundle.trained(run, record, source.step)
     record = dataclasses.replace(record, trained=trained)
-    card = model_card.text(record, source.arrays, license_name, model_card.JAX)
-    (place / model_card.FILE).write_text(card, encoding='utf-8')
+    model_card.write(place, record, source.arrays, license_name, model_card.JAX)
   return _report(source, exported.programs.model.config, STABLEHLO, output)
 
 
@@ -262,8 +260,7 @@ def to_onnx(
       written = folder_of_onnx.write(place, network, int8=dtype == INT8)
     bundle.describe(place, run, record, source.step, written)
     made = run_folder.record_of(str(place))
-    card = model_card.text(made, source.arrays, license_name)
-    (place / model_card.FILE).write_text(card, encoding='utf-8')
+    model_card.write(place, made, source.arrays, license_name)
     size = sum((place / name).stat().st_size for name in written)
   return {**_report(source, network.config, ONNX, output), 'bytes': size}
 

@@ -1,5 +1,6 @@
 """The model card of an exported run: a README in the form that model hubs show."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,18 @@ FILE = 'README.md'
 _OF_METHOD = ('method/', 'conditioning/')
 # The library that loads each format.
 OURS, TRANSFORMERS, JAX = 'hyperprompt_jax', 'transformers', 'jax'
+
+
+def write(
+  folder: pathlib.Path,
+  record: RecordedRun,
+  arrays: Mapping[str, LazyArray],
+  license_name: str,
+  library: str = OURS,
+) -> None:
+  """Writes a model card into a folder; the other arguments are those of `text`."""
+  card = text(record, arrays, license_name, library)
+  (folder / FILE).write_text(card, encoding='utf-8')
 
 
 def text(
