@@ -96,6 +96,11 @@ def padded(rows: Sequence[Sequence[int]], num_rows: int, length: int) -> np.ndar
   return tokens
 
 
+def shifted(targets: np.ndarray) -> np.ndarray:
+  """Returns the decoder's inputs for targets, `[B, Q]`: 0, and all tokens but the last."""
+  return np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+
+
 def shape_of(
   questions: Sequence[Question], longest: int, least_rows: int = 1
 ) -> tuple[int, int]:

@@ -165,7 +165,7 @@ class Predictor:
       length = batches.size(longest, LONGEST_ANSWER)
       made = batches.padded(rows, len(features['task_ids']), length)
       features['decoder_target_tokens'] = made
-      features['decoder_input_tokens'] = np.pad(made, ((0, 0), (1, 0)))[:, :-1]
+      features['decoder_input_tokens'] = batches.shifted(made)
       features['decoder_loss_weights'] = (made > 0).astype(np.int32)
       likelihoods = self.engine.score(features)
       return [

@@ -12,7 +12,7 @@ import numpy as np
 from hyperprompt_jax import decoding
 from hyperprompt_jax.checkpoints.folders import ONNX_ENCODER
 from hyperprompt_jax.errors import UserError, reason_of
-from hyperprompt_jax.inference import programs
+from hyperprompt_jax.inference import batches, programs
 from hyperprompt_jax.inference.answers import Generation
 from hyperprompt_jax.inference.engine import Features
 from hyperprompt_jax.onnx.names import ATTENTION, DECODER
@@ -90,8 +90,8 @@ class OnnxEngine:
     rows, number = len(tasks), labels.shape[1]
     start = _gathered(self._started(inputs, tasks), np.repeat(np.arange(rows), number))
     targets = labels[:rows].reshape(rows * number, -1)
-    shifted = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
-    return self._scores(start, shifted, targets).reshape(rows, number)
+    logs = self._scores(start, batches.shifted(targets), targets)
+    return logs.reshape(rows, number)
 
   def encode(self, features: Features) -> np.ndarray:
     """Returns the encoder's outputs for the inputs' tokens, `[B, K, d]` float32."""
