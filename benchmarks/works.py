@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperprompt_jax import decoding
-from hyperprompt_jax.checkpoints.differences import by_path
-from hyperprompt_jax.checkpoints.lazy import in_memory, unrolled
 from hyperprompt_jax.data import features
 from hyperprompt_jax.inference.answers import Generation
 from hyperprompt_jax.methods import HyperPromptGlobal, Method, MultiTaskLearning
@@ -288,12 +286,10 @@ def exported(config: Config, batch: Batch, *, int8: bool) -> dict[str, Work]:
   """
   from hyperprompt_jax.onnx import folder
   from hyperprompt_jax.onnx.engine import OnnxEngine
+  from hyperprompt_jax.onnx.network import Network
 
   model = Model(config, METHOD, tuple(f'task_{number}' for number in range(8)))
-  params = model.init(jax.random.key(0))
-  arrays = {p: in_memory(np.asarray(x)) for p, x in by_path(params).items()}
-  made = jax.jit(model.condition)(params)
-  network = folder.Network(config, unrolled(arrays), made, len(model.task_list))
+  network = Network.from_params(model, model.init(jax.random.key(0)))
   # No token ends an answer.
   with tempfile.TemporaryDirectory() as place:
     folder.write(pathlib.Path(place), network, int8=int8)
