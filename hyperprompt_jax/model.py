@@ -398,4 +398,5 @@ def _initializer(model: Model) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _abstract_variables(model: Model) -> Mapping[str, Any]:
-  return _initializer(model).eval_shape(jax.random.key(0))
+  # The key is abstract, too: under a mesh of described devices nothing can run.
+  return _initializer(model).eval_shape(jax.eval_shape(jax.random.key, 0))
