@@ -41,6 +41,7 @@ def standard_logical_axis_rules() -> Rules:
     ('joined_kv', MODEL),
     ('embed', FSDP),
     ('embed', None),
+    ('spread_embed', BATCH_AXES),
     ('kv', None),
     ('length', None),
     ('residual_length', MODEL),

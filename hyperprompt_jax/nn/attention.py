@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from hyperprompt_jax.nn import backend, statistics
+from hyperprompt_jax.nn import backend, fused_attention, statistics
 from hyperprompt_jax.nn.attention_inputs import MASKED_LOGIT, AttentionInputs, Keys
 from hyperprompt_jax.nn.config import SAVED
 from hyperprompt_jax.nn.insertion import Prompts
@@ -24,20 +24,6 @@ from hyperprompt_jax.nn.segments import Array, Segments, sees
 # The collection of the encoder's keys and values, which decoding reads at each position and
 # never changes.
 ENCODER_CACHE = 'encoder_cache'
-
-
-def attend(inputs: AttentionInputs) -> Array:
-  """Attention by the TPU's kernel where there is one for the sizes; else written out.
-
-  Returns:
-    `[B, Q, h * k]` in the dtype of the values.
-  """
-  rows, query_length, _ = inputs.query.shape
-  sizes = (inputs.head_dim, query_length, inputs.tokens.key.shape[1])
-  layout = backend.kernel_layout(rows, inputs.num_heads, *sizes)
-  if layout is None or inputs.first_query is not None:
-    return attend_written_out(inputs)[0]
-  return layout.attend(inputs)
 
 
 def attend_written_out(inputs: AttentionInputs) -> tuple[Array, Array]:
@@ -71,6 +57,15 @@ def attend_written_out(inputs: AttentionInputs) -> tuple[Array, Array]:
   weights = jax.nn.softmax(logits).astype(value.dtype)
   x = jnp.einsum('BhQK,BKhk->BQhk', weights, value)
   return x.reshape(*x.shape[:2], -1), logits
+
+
+def _kernel_for(inputs: AttentionInputs) -> backend.KernelLayout | None:
+  """The layout of the TPU's kernel, where there is one for the sizes."""
+  if inputs.first_query is not None:
+    return None
+  rows, query_length, _ = inputs.query.shape
+  sizes = (inputs.head_dim, query_length, inputs.tokens.key.shape[1])
+  return backend.kernel_layout(rows, inputs.num_heads, *sizes)
 
 
 def visible_tokens(inputs: AttentionInputs) -> Array:
@@ -178,20 +173,28 @@ class MultiHeadDotProductAttention(nn.Module):
       inputs = self._with_cache(inputs, decode_index)
     if self.dropout_rate > 0.0:
       inputs = self._with_dropout(inputs)
-    if inputs_kv is None and self._is_watched():
-      x, logits = attend_written_out(inputs)
-      self._sow_statistics(logits, query_segments)
-    else:
-      x = attend(inputs)
-    # Beams become rows again.
-    x = checkpoint_name(x, SAVED).reshape(*inputs_q.shape[:2], -1)
-    return Dense(
+    watched = inputs_kv is None and self._is_watched()
+    project = Dense(
       inputs_q.shape[-1],
       kernel_axes=('joined_kv', 'embed'),
       dtype=self.dtype,
       kernel_init=fan_in_normal,
       name='out',
-    )(x)
+    )
+    x = self._attend(inputs, project, watched)
+    # Beams become rows again.
+    return x.reshape(inputs_q.shape)
+
+  def _attend(self, inputs: AttentionInputs, project: Dense, watched: bool) -> Array:
+    """Attention and its output projection, by the TPU's kernel where there is one."""
+    kernel = None if watched else _kernel_for(inputs)
+    if kernel is not None:
+      attend = functools.partial(fused_attention.attend_and_project, kernel, inputs)
+      return project(inputs.query, attend)
+    x, logits = attend_written_out(inputs)
+    if watched:
+      self._sow_statistics(logits, inputs.query_segments)
+    return project(checkpoint_name(x, SAVED))
 
   def _project(
     self, inputs_q: Array, inputs_kv: Array | None
@@ -206,7 +209,10 @@ class MultiHeadDotProductAttention(nn.Module):
     constrain = functools.partial(
       with_sharding_constraint, logical_axis_resources=('batch', 'length', 'joined_kv')
     )
-    saved = functools.partial(backend.saved_projection, from_encoder=inputs_kv is not None)
+    saved = functools.partial(
+      backend.saved_projection,
+      encoder_width=None if inputs_kv is None else inputs_kv.shape[-1],
+    )
     # T5 has no 1/sqrt(k) in its logits; under Adafactor it is equivalent to have it in
     # the initializer of the queries.
     query_init = lambda *args: fan_in_normal(*args) / math.sqrt(self.head_dim)

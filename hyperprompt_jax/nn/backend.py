@@ -31,6 +31,9 @@ _CACHE_ORDER = (0, 2, 3, 1)
 # Rows whose number of float32 values is a multiple of this begin in the same one or two of
 # the 64 sets of a CPU's first cache.
 _ALIASED = 512
+# The widest encoder whose projections a TPU computes again. By the compiler's estimate this
+# takes less time than to keep them at T5 1.1 Base (768), and would take more at XL (2048).
+_QUICK_WIDTH = 1024
 # Tests set this to run the kernel, interpreted, on a host without a TPU.
 _interpret_kernel = False
 
@@ -90,6 +93,70 @@ def _whole(x: Array) -> Array:
   return with_sharding_constraint(x, ('batch', 'length', 'embed'))
 
 
+@jax.custom_vjp
+def with_scattered_gradient(x: Array) -> Array:
+  """An array with all positions, `[B, P, d]`, whose gradient is spread by positions.
+
+  Layers that share the array add up their gradients. Each sends its own to the devices that
+  keep the positions (`scatter_positions`), so that the sum is spread.
+  """
+  return x
+
+
+with_scattered_gradient.defvjp(
+  lambda x: (x, None), lambda _, gradient: (scatter_positions(gradient),)
+)
+
+
+# ---- Kernels that are spread over all devices in training ----
+
+
+def gathers_layer_by_layer() -> bool:
+  """Whether a training step can gather the kernels of a stack one layer at a time.
+
+  CPUs gather all before the loop: their devices may enter collectives of a loop in
+  different orders and deadlock. On GPUs it was not measured.
+  """
+  return platform() == 'tpu'
+
+
+def gathered(kernel: Array, axes: tuple[str, ...]) -> Array:
+  """A kernel as layers use it, from one that may be spread over all devices.
+
+  The gradient is spread in the layer, too.
+
+  Args:
+    kernel: is a matrix.
+    axes: are its logical axes.
+  """
+  _, devices = mesh_axis('spread_embed')
+  return _gathered(kernel, axes) if platform() == 'tpu' and devices > 1 else kernel
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gathered(kernel: Array, axes: tuple[str, ...]) -> Array:
+  return with_sharding_constraint(kernel, axes)
+
+
+_gathered.defvjp(
+  lambda kernel, axes: (_gathered(kernel, axes), None),
+  lambda axes, _, gradient: (_spread(gradient, axes),),
+)
+
+
+def _spread(gradient: Array, axes: tuple[str, ...]) -> Array:
+  """Spreads the gradient of a kernel over the devices that have rows of their own.
+
+  As in `scatter_positions`, the gradient is declared whole first: the compiler would
+  compute the product in pieces that go around the devices.
+  """
+  _, devices = mesh_axis('spread_embed')
+  if 'embed' not in axes or gradient.shape[axes.index('embed')] % devices:
+    return gradient
+  names = tuple('spread_embed' if axis == 'embed' else axis for axis in axes)
+  return with_sharding_constraint(with_sharding_constraint(gradient, axes), names)
+
+
 # ---- Operations that compilers for CPUs and TPUs handle differently ----
 
 
@@ -118,6 +185,31 @@ def _transposing_product(x: Array, kernel: Array) -> Array:
   return jnp.matmul(x, kernel)
 
 
+@jax.custom_vjp
+def _gradients_at_once(x: Array, kernel: Array) -> Array:
+  """`x` `[B, Q, d]` times the kernel of the output layer, `[d, V]`.
+
+  Both gradients need that of the logits, `[B, Q, V]`, one of the largest arrays of a step.
+  The compiler would compute the kernel's gradient late, and keep that array until then. The
+  barriers make it compute both, one after the other, before it goes on.
+  """
+  return jnp.matmul(x, kernel)
+
+
+def _gradients_of_logits(
+  kept: tuple[Array | None, ...], gradient: Array
+) -> tuple[Array | None, ...]:
+  x, kernel = kept
+  of_x = None if kernel is None else jnp.matmul(gradient, kernel.T)
+  if x is None:
+    return of_x, None
+  if of_x is not None:
+    x, of_x = jax.lax.optimization_barrier((x, of_x))
+  of_kernel = jnp.einsum('BQd,BQV->dV', x, gradient)
+  of_kernel = _spread(of_kernel, ('embed', 'vocab'))
+  return jax.lax.optimization_barrier((of_x, of_kernel))
+
+
 def _product_and_inputs(x: Any, kernel: Any) -> tuple[Array, tuple[Array | None, ...]]:
   """The product, and those inputs that the wanted gradients need.
 
@@ -138,6 +230,18 @@ def _gradients_of_product(
 
 
 _transposing_product.defvjp(_product_and_inputs, _gradients_of_product, symbolic_zeros=True)
+_gradients_at_once.defvjp(_product_and_inputs, _gradients_of_logits, symbolic_zeros=True)
+
+
+def output_product(x: Array, kernel: Array) -> Array:
+  """Activations `[B, Q, d]` times the kernel of the output layer, `[d, V]`.
+
+  A TPU computes both gradients at once if a device's logits are larger than the kernel.
+  """
+  rows = x.shape[0] * x.shape[1] // mesh_axis('batch')[1]
+  if platform() == 'tpu' and rows >= kernel.shape[0]:
+    return _gradients_at_once(x, kernel)
+  return matmul(x, kernel)
 
 
 def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -151,15 +255,24 @@ def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:
   return jax.checkpoint(function, prevent_cse=False)
 
 
-def saved_projection(x: Array, *, from_encoder: bool) -> Array:
+def saved_projection(x: Array, *, encoder_width: int | None = None) -> Array:
   """Marks a projection to be kept for the backward pass.
+
+  A TPU does not keep those of cross-attention if the encoder is narrow: a product with so
+  few inputs takes no longer than to write its result and to read it again.
 
   Projections of the encoder's output are kept as `[1, B, K, h * k]`. A loop over layers
   writes the kept arrays into a stack. If the stacks of encoder and decoder had one shape,
   XLA would start both from one array of zeros. A TPU would then write the zeros first,
   which at T5 1.1 Base is 8 % of the step's memory traffic.
+
+  Args:
+    x: has shape `[B, K, h * k]`.
+    encoder_width: is d in cross-attention, and None in self-attention.
   """
-  if from_encoder:
+  if encoder_width is not None:
+    if platform() == 'tpu' and encoder_width <= _QUICK_WIDTH:
+      return x
     return checkpoint_name(x[None], SAVED)[0]
   return checkpoint_name(x, SAVED)
 
@@ -246,25 +359,55 @@ class KernelLayout:
 
   def attend(self, inputs: AttentionInputs) -> Array:
     """Attention of all rows and heads, `[B, Q, h * k]`."""
-    attend = functools.partial(fused_attention.attend, interpret=platform() != 'tpu')
-    if jax.sharding.get_abstract_mesh().empty:
-      return attend(inputs)
-    joined, rows = PartitionSpec(self.rows, None, self.heads), PartitionSpec(self.rows)
+    return self._over_devices(self._kernel.attend, self._joined)(inputs)
+
+  def gradients(
+    self, inputs: AttentionInputs, out_gradient: Array
+  ) -> tuple[AttentionInputs, Array]:
+    """The gradients of the inputs, and attention; see `fused_attention.Kernel`."""
+    specs = fused_attention.differentiable(self._specs(inputs))
+    run = self._over_devices(self._kernel.gradients, (specs, self._joined))
+    return run(inputs, out_gradient)
+
+  @property
+  def _kernel(self) -> fused_attention.Kernel:
+    return fused_attention.Kernel(interpret=platform() != 'tpu')
+
+  @property
+  def _joined(self) -> PartitionSpec:
+    """The layout of an array `[B, Q, h * k]`."""
+    return PartitionSpec(self.rows, None, self.heads)
+
+  def _specs(self, inputs: AttentionInputs) -> Any:
+    """The layouts of all arrays of the inputs."""
+    rows = PartitionSpec(self.rows)
     given = lambda x, spec: None if x is None else spec
 
     def keys(x: Keys) -> Keys:
-      return Keys(joined, joined, rows, given(x.value_scale, joined))  # type: ignore[arg-type]
+      scale = given(x.value_scale, self._joined)
+      return Keys(self._joined, self._joined, rows, scale)  # type: ignore[arg-type]
 
-    specs = inputs.replace(
-      query=joined,
+    return inputs.replace(
+      query=self._joined,
       query_segments=rows,
       tokens=keys(inputs.tokens),
       prompts=None if inputs.prompts is None else keys(inputs.prompts),
       bias=given(inputs.bias, PartitionSpec(self.rows, self.heads)),
     )
-    return jax.shard_map(attend, in_specs=(specs,), out_specs=joined, check_vma=False)(
-      inputs
-    )
+
+  def _over_devices(self, function: Callable[..., Any], out_specs: Any) -> Any:
+    """Runs a function of the inputs, and of arrays `[B, Q, h * k]`, on every device."""
+    if jax.sharding.get_abstract_mesh().empty:
+      return function
+
+    def run(inputs: AttentionInputs, *arrays: Array) -> Any:
+      in_specs = (self._specs(inputs), *(self._joined for _ in arrays))
+      on_devices = jax.shard_map(
+        function, in_specs=in_specs, out_specs=out_specs, check_vma=False
+      )
+      return on_devices(inputs, *arrays)
+
+    return run
 
 
 def kernel_layout(

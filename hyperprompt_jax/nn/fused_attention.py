@@ -18,7 +18,7 @@ unit. Axis letters: see `hyperprompt_jax.nn`; n is the number of heads of a bloc
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -70,21 +70,89 @@ def supports(heads: int, head_dim: int, query_length: int, key_length: int) -> b
   return whole_tiles and bias <= _MAX_BIAS
 
 
-def attend(inputs: AttentionInputs, *, interpret: bool = False) -> Array:
+@dataclasses.dataclass(frozen=True)
+class Kernel:
   """Attention of one device's rows and heads.
 
-  Args:
-    inputs: are one device's part, with sizes that `supports` allows, one copy of the bias
-      (C = 1) and no `first_query`.
+  Attributes:
     interpret: tells whether to run without a TPU, slowly.
-
-  Returns:
-    `[B, Q, h * k]` in the dtype of the values.
   """
-  assert inputs.first_query is None
-  heads = _heads_per_block(inputs.num_heads, inputs.head_dim)
-  block = _Block(heads, inputs.head_dim, inputs.causal, interpret)
-  return _attend(block, _with_axes_for_blocks(inputs, heads))
+
+  interpret: bool = False
+
+  def attend(self, inputs: AttentionInputs) -> Array:
+    """Attention, `[B, Q, h * k]` in the dtype of the values.
+
+    Args:
+      inputs: are one device's part, with sizes that `supports` allows, one copy of the bias
+        (C = 1) and no `first_query`.
+    """
+    block, inputs = self._block(inputs)
+    return _run(_forward_kernel, block, 2, (inputs,), _like_out(inputs))
+
+  def gradients(
+    self, inputs: AttentionInputs, out_gradient: Array
+  ) -> tuple[AttentionInputs, Array]:
+    """The gradients of the inputs, and attention computed once more.
+
+    Args:
+      inputs: are those of `attend`.
+      out_gradient: is the gradient of its result, `[B, Q, h * k]`.
+
+    Returns:
+      The gradients, with None for segments and scales, and the result of `attend`.
+    """
+    block, inputs = self._block(inputs)
+    like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), differentiable(inputs)
+    )
+    outputs = (like, _like_out(inputs))
+    gradients, out = _run(_backward_kernel, block, 6, (inputs, out_gradient), outputs)
+    bias = gradients.bias
+    return gradients.replace(bias=None if bias is None else bias[None]), out
+
+  def _block(self, inputs: AttentionInputs) -> tuple[_Block, AttentionInputs]:
+    assert inputs.first_query is None
+    heads = _heads_per_block(inputs.num_heads, inputs.head_dim)
+    block = _Block(heads, inputs.head_dim, inputs.causal, self.interpret)
+    return block, _with_axes_for_blocks(inputs, heads)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def attend_and_project(kernel: Any, inputs: AttentionInputs, matrix: Array) -> Array:
+  """Attention times the matrix of its output projection, `[B, Q, d]`.
+
+  The matrix's gradient needs the result of attention. It is not kept for the backward
+  pass: the kernel of the gradients has the weights at hand, and multiplies values by them
+  once more. This takes less time than to write the result and to read it again.
+
+  Args:
+    kernel: is a `Kernel`, or has the same two methods.
+    inputs: are those of attention.
+    matrix: has shape `[h * k, d]`.
+  """
+  return jnp.matmul(kernel.attend(inputs), matrix)
+
+
+def _attend_and_project_forward(
+  kernel: Any, inputs: AttentionInputs, matrix: Array
+) -> tuple[Array, tuple[AttentionInputs, Array]]:
+  return attend_and_project(kernel, inputs, matrix), (inputs, matrix)
+
+
+def _attend_and_project_backward(
+  kernel: Any, kept: tuple[AttentionInputs, Array], gradient: Array
+) -> tuple[AttentionInputs, Array]:
+  inputs, matrix = kept
+  gradients, out = kernel.gradients(inputs, jnp.matmul(gradient, matrix.T))
+  return gradients, jnp.tensordot(out, gradient, ((0, 1), (0, 1)))
+
+
+attend_and_project.defvjp(_attend_and_project_forward, _attend_and_project_backward)
+
+
+def _like_out(inputs: AttentionInputs) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(inputs.query.shape, inputs.tokens.value.dtype)
 
 
 def _heads_per_block(heads: int, head_dim: int) -> int:
@@ -113,31 +181,7 @@ def _with_axes_for_blocks(inputs: AttentionInputs, heads: int) -> AttentionInput
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(block: _Block, inputs: AttentionInputs) -> Array:
-  out = jax.ShapeDtypeStruct(inputs.query.shape, inputs.tokens.value.dtype)
-  return _run(_forward_kernel, block, 2, (inputs,), out)
-
-
-def _attend_forward(
-  block: _Block, inputs: AttentionInputs
-) -> tuple[Array, AttentionInputs]:
-  return _attend(block, inputs), inputs
-
-
-def _attend_backward(
-  block: _Block, inputs: AttentionInputs, out_gradient: Array
-) -> tuple[AttentionInputs]:
-  like = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _differentiable(inputs)
-  )
-  return (_run(_backward_kernel, block, 5, (inputs, out_gradient), like),)
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
-
-
-def _differentiable(inputs: AttentionInputs) -> AttentionInputs:
+def differentiable(inputs: AttentionInputs) -> AttentionInputs:
   """The arrays that have a gradient, with None for segments and scales."""
   keys = lambda x: x.replace(segments=None, value_scale=None)
   return inputs.replace(
@@ -163,11 +207,13 @@ def _run(
   rows, queries, width = given.query.shape
   logits = rows * queries * sum(keys.key.shape[1] for keys in _kinds(given))
   logits *= width // block.head_dim
+  specs = functools.partial(_block_specs, block)
+  out_specs = tuple(map(specs, outputs)) if type(outputs) is tuple else specs(outputs)
   return pl.pallas_call(
     functools.partial(kernel, block),
     grid=(width // block.width, rows),
-    in_specs=tuple(_block_specs(block, x) for x in inputs),
-    out_specs=_block_specs(block, outputs),
+    in_specs=tuple(map(specs, inputs)),
+    out_specs=out_specs,
     out_shape=outputs,
     compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'arbitrary')),
     cost_estimate=pl.CostEstimate(
@@ -225,13 +271,16 @@ def _forward_kernel(block: _Block, inputs: AttentionInputs, out: Any) -> None:
     part_out = jnp.zeros((part.stop - part.start, block.width), jnp.float32)
     for head in range(block.heads):
       weights, _ = _weights(block, head, part, inputs, query_segments[part])
-      products = [_dot(a.astype(v.dtype), v) for a, v in zip(weights, values, strict=True)]
-      part_out = jnp.where(block.lanes(head), sum(products), part_out)
+      part_out = jnp.where(block.lanes(head), _weighted_sum(weights, values), part_out)
     out[0, part] = part_out.astype(out.dtype)
 
 
 def _backward_kernel(
-  block: _Block, inputs: AttentionInputs, out_gradient: Any, gradients: AttentionInputs
+  block: _Block,
+  inputs: AttentionInputs,
+  out_gradient: Any,
+  gradients: AttentionInputs,
+  out: Any,
 ) -> None:
   """The gradients of the same blocks; that of the bias is summed over rows in place."""
   bias_gradient: Any = gradients.bias
@@ -248,11 +297,13 @@ def _backward_kernel(
   value_sums: list[Any] = [0.0 for _ in kinds]
   for part in _parts(inputs.query.shape[1]):
     query_sum: Any = 0.0
+    part_out = jnp.zeros((part.stop - part.start, block.width), jnp.float32)
     for head in range(block.heads):
       lanes = block.lanes(head)
       query = _keep(lanes, inputs.query[0, part])
       head_gradient = _keep(lanes, out_gradient[0, part])
       weights, sees_any = _weights(block, head, part, inputs, query_segments[part])
+      part_out = jnp.where(lanes, _weighted_sum(weights, values), part_out)
       weight_gradients = [_dot_t(head_gradient, value) for value in values]
       centre: Any = sum(
         jnp.sum(a * g, axis=1, keepdims=True)
@@ -268,6 +319,7 @@ def _backward_kernel(
         value_sums[i] += _t_dot(weights[i].astype(query.dtype), head_gradient)
     query_gradient: Any = gradients.query
     query_gradient[0, part] = query_sum.astype(query_gradient.dtype)
+    out[0, part] = part_out.astype(out.dtype)
   for i, keys_gradient in enumerate(_kinds(gradients)):
     key, value = keys_gradient.key, keys_gradient.value
     key[0] = key_sums[i].astype(key.dtype)
@@ -333,6 +385,11 @@ def _weights(
   powers = [jnp.exp(x - largest) for x in logits]
   total = sum(jnp.sum(x, axis=1, keepdims=True) for x in powers)
   return [x / total for x in powers], largest > MASKED_LOGIT / 2
+
+
+def _weighted_sum(weights: list[Array], values: Sequence[Array]) -> Any:
+  """The values of all kinds of keys, summed by their weights."""
+  return sum(_dot(a.astype(v.dtype), v) for a, v in zip(weights, values, strict=True))
 
 
 def _keep(where: Array, x: Array) -> Array:

@@ -70,8 +70,15 @@ class Dense(nn.Module):
   kernel_init: Initializer = fan_in_truncated_normal
 
   @nn.compact
-  def __call__(self, inputs: Array) -> Array:
-    """Maps `[..., inputs]` to `[..., features]`."""
+  def __call__(
+    self, inputs: Array, product: Callable[[Array], Array] | None = None
+  ) -> Array:
+    """Maps `[..., inputs]` to `[..., features]`.
+
+    Args:
+      inputs: has the width of the kernel.
+      product: computes the result from the kernel; None multiplies `inputs` by it.
+    """
     kernel = param_with_axes(
       'kernel',
       self.kernel_init,
@@ -79,7 +86,10 @@ class Dense(nn.Module):
       jnp.float32,
       axes=self.kernel_axes,
     )
-    return backend.matmul(inputs.astype(self.dtype), kernel.astype(self.dtype))
+    kernel = kernel.astype(self.dtype)
+    if product is None:
+      product = functools.partial(backend.matmul, inputs.astype(self.dtype))
+    return product(backend.gathered(kernel, self.kernel_axes))
 
 
 class Embed(nn.Module):

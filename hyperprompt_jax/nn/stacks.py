@@ -20,6 +20,7 @@ from hyperprompt_jax.nn.backend import (
   gather_positions,
   scatter_positions,
   spread_positions,
+  with_scattered_gradient,
 )
 from hyperprompt_jax.nn.config import REMAT_POLICIES, SAVED, Config
 from hyperprompt_jax.nn.insertion import (
@@ -94,7 +95,8 @@ class Encoder(nn.Module):
     # Final norm. Unlike all other dropouts of T5X, this one is drawn for each position.
     x = LayerNorm(dtype=cfg.activation_dtype, name='encoder_norm')(x)
     x = nn.Dropout(cfg.dropout_rate, deterministic=deterministic)(x)
-    return Encoded(x, segments.ids)
+    # Every decoder layer needs all positions: they are gathered once.
+    return Encoded(gather_positions(x), segments.ids)
 
 
 class Decoder(nn.Module):
@@ -146,9 +148,10 @@ class Decoder(nn.Module):
     if cfg.logits_via_embedding:
       logits = self.shared_embedding.attend(x)
     else:
+      x = x.astype(jnp.float32)
       logits = Dense(
         features=cfg.vocab_size, kernel_axes=('embed', 'vocab'), name='logits_dense'
-      )(x)
+      )(x, functools.partial(backend.output_product, x))
     # Keeps the logits of a tied layer at the scale of an untied one at initialisation.
     return logits / jnp.sqrt(float(cfg.emb_dim)) if cfg.scales_logits else logits
 
@@ -234,8 +237,9 @@ class DecoderLayer(nn.Module):
 
     # Cross-attention, to the encoder's output.
     y = norm('pre_cross_attention_layer_norm', x)
+    inputs = with_scattered_gradient(encoded.activations)
     y = attention('encoder_decoder_attention')(
-      y, encoded.activations, segments=segments, key_segments=encoded.segment_ids
+      y, inputs, segments=segments, key_segments=encoded.segment_ids
     )
     x = checkpoint_name(x + dropout(scatter_positions(y)), SAVED)
 

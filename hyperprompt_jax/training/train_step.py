@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from hyperprompt_jax.checkpoints import Initial, TrainState
 from hyperprompt_jax.methods.by_segment import TASKS
 from hyperprompt_jax.model import Batch, Model
+from hyperprompt_jax.nn import backend
 from hyperprompt_jax.nn.stacking import STACK
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training.optimizers import learning_rates
@@ -19,6 +20,8 @@ from hyperprompt_jax.training.trainable import EVERY_PARAMETER, TrainableParamet
 Array = jax.Array
 StepMetrics = dict[str, Array]
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+# Tells whether a parameter stays as it is stored, by its path and its logical axes.
+StaysFn = Callable[[Any, Any], bool]
 # Maps parameters, a batch and a key of dropout to gradients and summed metrics.
 GradFn = Callable[[Any, Batch, Array], tuple[Any, StepMetrics]]
 
@@ -146,10 +149,8 @@ def make_train_step(
     active = trainable.active_part(params)
     all_params = lambda active: merge(trainable.with_active_part(params, active), frozen)
     grad_fn = _grad_fn(model, partitioner, all_params, active_axes)
-    by_segment = model.conditions_segments(batch['task_ids'].size // num_microbatches)
-    working_copy = _working_copy(
-      model, partitioner, active, active_axes, tasks_stay=by_segment
-    )
+    stays = _stays_spread(model, batch['task_ids'].size, num_microbatches)
+    working_copy = _working_copy(model, partitioner, active, active_axes, stays)
     summed, metrics = _accumulated(grad_fn, working_copy, batch, rng, num_microbatches)
     active, opt_state = _update(
       optimizer, state.opt_state, active, summed, metrics, trainable
@@ -163,28 +164,48 @@ def make_train_step(
 
 
 def _working_copy(
-  model: Model, partitioner: Partitioner, active: Any, axes: Any, *, tasks_stay: bool
+  model: Model, partitioner: Partitioner, active: Any, axes: Any, stays: StaysFn
 ) -> Any:
-  """Active parameters gathered where layers use them, in the dtype that they use.
+  """Active parameters in the dtype that layers use, gathered where they use them.
 
-  With `tasks_stay`, the parameters that tasks own are not gathered: the rows that a batch
-  needs are selected where they are stored (`methods.by_segment`).
+  Parameters for which `stays` is true are not gathered.
   """
   dtype = model.config.activation_dtype
   copy = jax.tree_util.tree_map_with_path(
     lambda path, x: x.astype(dtype) if _is_used_in_activation_dtype(path) else x, active
   )
-  gathered = partitioner.shardings(axes)
-  if not tasks_stay:
-    return jax.lax.with_sharding_constraint(copy, gathered)
-  shardings = jax.tree.map(
-    lambda names, used, stored: stored if TASKS in tuple(names) else used,
+  shardings = jax.tree_util.tree_map_with_path(
+    lambda path, names, used, stored: stored if stays(path, names) else used,
     axes,
-    gathered,
+    partitioner.shardings(axes),
     partitioner.spread_shardings(active, axes),
     is_leaf=lambda x: isinstance(x, PartitionSpec),
   )
   return jax.lax.with_sharding_constraint(copy, shardings)
+
+
+def _stays_spread(model: Model, num_segments: int, num_microbatches: int) -> StaysFn:
+  """Tells, by path and logical axes, which parameters the working copy leaves spread.
+
+  If a batch is conditioned by segment, these are the parameters that tasks own: the rows
+  that a batch needs are selected where they are stored (`methods.by_segment`).
+
+  On TPUs these are also the kernels of the encoder's layers. Each layer gathers its own, in
+  both passes: gathered copies of all layers would be kept while the decoder runs, where a
+  step needs the most memory. This is not done for microbatches, each of which would gather
+  them, nor without rematerialisation, which would keep what each layer gathers.
+  """
+  config = model.config
+  by_segment = model.conditions_segments(num_segments // num_microbatches)
+  rematerialises = config.scan_layers and config.remat_policy != 'none'
+  in_loop = rematerialises and backend.gathers_layer_by_layer() and num_microbatches == 1
+
+  def stays(path: Any, names: Any) -> bool:
+    if path[0].key == 'encoder' and in_loop:
+      return _is_used_in_activation_dtype(path)
+    return by_segment and TASKS in tuple(names)
+
+  return stays
 
 
 def _grad_fn(

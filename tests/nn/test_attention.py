@@ -75,7 +75,8 @@ def _written_out(inputs):
 
 
 def _fused(inputs):
-  return fused_attention.attend(inputs, interpret=True)
+  kernel = fused_attention.Kernel(interpret=True)
+  return fused_attention.attend_and_project(kernel, inputs, jnp.eye(inputs.query.shape[-1]))
 
 
 @pytest.mark.parametrize('prompts', [0, 5])

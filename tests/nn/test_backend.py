@@ -37,12 +37,13 @@ def test_the_gradient_of_a_bias_is_the_sum_over_rows(rows):
 # The second width is one that a CPU handles by a transposed copy.
 @pytest.mark.parametrize('outputs', [24, backend._ALIASED])
 @pytest.mark.parametrize('argnums', [(0, 1), (0,), (1,)])
-def test_a_product_has_the_gradients_of_jax(argnums, outputs):
+@pytest.mark.parametrize('name', ['matmul', '_gradients_at_once'])
+def test_a_product_has_the_gradients_of_jax(name, argnums, outputs):
   x = jax.random.normal(jax.random.key(0), (2, 3, 16))
   kernel = jax.random.normal(jax.random.key(1), (16, outputs))
   weights = jax.random.normal(jax.random.key(2), (2, 3, outputs))
   values = []
-  for product in (backend.matmul, jnp.matmul):
+  for product in (getattr(backend, name), jnp.matmul):
     loss = lambda x, kernel, product=product: jnp.sum(product(x, kernel) * weights)
     gradients = jax.value_and_grad(loss, argnums=argnums)
     values.append(jax.jit(gradients)(x, kernel))

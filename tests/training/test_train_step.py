@@ -17,7 +17,7 @@ from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.nn import backend
 from hyperprompt_jax.nn.stacking import stack_layers
 from hyperprompt_jax.partitioning import Partitioner
-from hyperprompt_jax.training import optimizers
+from hyperprompt_jax.training import optimizers, train_step
 from hyperprompt_jax.training.train_step import (
   abstract_state,
   initial_state,
@@ -114,7 +114,8 @@ def test_a_mesh_of_devices_trains_as_one_device_does():
     'with workarounds.without_keras():\n'
     '  from tests.training.test_train_step import *\n'
     'trained = train_on_packed_rows(num_partitions=2, fsdp=2, kernel=True)\n'
-    'print(json.dumps([*trained, sharding_of_positions(16), sharding_of_positions(1)]))'
+    'own = [sharding_of_positions(16), sharding_of_positions(1), *layouts_of_kernels()]\n'
+    'print(json.dumps([*trained, *own]))'
   )
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
   result = subprocess.run(
@@ -124,9 +125,12 @@ def test_a_mesh_of_devices_trains_as_one_device_does():
     capture_output=True,
     text=True,
   )
-  sharding, losses, positions, position = json.loads(result.stdout)
+  sharding, losses, positions, position, *kernels = json.loads(result.stdout)
   assert sharding == [['data', 'fsdp'], 'model']
   assert positions == [['data', 'fsdp'], 'model'] and position == [['data', 'fsdp']]
+  spread = [['data', 'fsdp'], 'model']
+  in_stacks = {'encoder': [None, *spread], 'decoder': [None, 'fsdp', 'model']}
+  assert kernels == [in_stacks, {'gradient': spread}]
   np.testing.assert_allclose(losses, train_on_packed_rows()[1], rtol=1e-5)
 
 
@@ -136,6 +140,28 @@ def sharding_of_positions(length):
   with partitioner.activate(), mock.patch.object(backend, 'platform', lambda: 'tpu'):
     x = jax.device_put(jnp.zeros((8, length, 4)), partitioner.batch_sharding)
     return list(jax.jit(backend.spread_positions)(x).sharding.spec)
+
+
+def layouts_of_kernels():
+  """How a step on TPUs lays out kernels before it runs layers, and a layer's gradient."""
+  model = tiny.model(remat_policy='minimal')
+  partitioner = Partitioner(num_partitions=2, fsdp=2)
+  with partitioner.activate(), mock.patch.object(backend, 'platform', lambda: 'tpu'):
+    axes = model.param_axes()
+    stays = train_step._stays_spread(model, num_segments=1, num_microbatches=1)
+    copy = jax.jit(
+      lambda params: train_step._working_copy(model, partitioner, params, axes, stays)
+    )(model.init(jax.random.key(0)))
+    used = {
+      stack: list(copy[stack]['layers']['mlp']['wi_0']['kernel'].sharding.spec)
+      for stack in ('encoder', 'decoder')
+    }
+    kernel, x = np.ones((16, 8), np.float32), np.ones((8, 2, 16), np.float32)
+    x = jax.device_put(x, partitioner.batch_sharding)
+    loss = lambda kernel: jnp.sum(x @ backend.gathered(kernel, ('embed', 'mlp')))
+    gradient = jax.jit(jax.grad(loss))(kernel)
+    np.testing.assert_array_equal(gradient, 16.0)
+    return used, {'gradient': list(gradient.sharding.spec)}
 
 
 def train_on_packed_rows(num_partitions=1, fsdp=1, kernel=False):
