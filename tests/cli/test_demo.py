@@ -87,9 +87,9 @@ def test_a_network_for_each_task_is_scored_on_its_own_task(monkeypatch, compile_
 def test_right_symbols_are_those_of_the_targets(compile_once):
   model = comparison.CONTESTANTS['mtl'].model()
   rows = conflict.rows(comparison.SHAPE, 1, 0)
-  params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2))
+  params = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), 2))
   right = np.asarray(side_by_side.right_symbols_of_replicas(model, params, rows))
   assert right.shape == (2, 16, 6)
   first = jax.tree.map(lambda x: x[0], params)
-  best = np.argmax(model.logits(first, rows), axis=-1)[:, :6]
+  best = np.argmax(jax.jit(model.logits)(first, rows), axis=-1)[:, :6]
   assert (right[0] == (best == rows['decoder_target_tokens'][:, :6])).all()

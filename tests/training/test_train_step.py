@@ -151,7 +151,7 @@ def layouts_of_kernels():
     stays = train_step._stays_spread(model, num_segments=1, num_microbatches=1)
     copy = jax.jit(
       lambda params: train_step._working_copy(model, partitioner, params, axes, stays)
-    )(model.init(jax.random.key(0)))
+    )(tiny.init(model))
     used = {
       stack: list(copy[stack]['layers']['mlp']['wi_0']['kernel'].sharding.spec)
       for stack in ('encoder', 'decoder')
