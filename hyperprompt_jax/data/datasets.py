@@ -1,6 +1,6 @@
-"""Checks of a mixture, rows of its splits, and rows in the order of their lengths."""
+"""Checks of a mixture, and rows of its splits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import seqio
 
@@ -88,18 +88,3 @@ def split_rows(
     )
     for task in tasks
   }
-
-
-def rows_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-  """Batches rows of similar lengths, the longest first.
-
-  Args:
-    lengths: are the lengths of all rows.
-    batch_size: is the number of rows of a batch; the last batch may have fewer.
-
-  Yields:
-    The indices of a batch's rows.
-  """
-  order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-  for start in range(0, len(order), batch_size):
-    yield order[start : start + batch_size]

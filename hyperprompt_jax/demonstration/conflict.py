@@ -9,7 +9,7 @@ import numpy as np
 
 from hyperprompt_jax.demonstration.side_by_side import Rows
 
-PAD, EOS, FIRST_SYMBOL = 0, 1, 2
+EOS, FIRST_SYMBOL = 1, 2  # 0 is padding
 
 
 def vocabulary_size(alphabet: int, num_tasks: int) -> int:

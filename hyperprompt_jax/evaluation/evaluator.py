@@ -19,6 +19,7 @@ from hyperprompt_jax.data.examples import Examples
 from hyperprompt_jax.data.rows import Rows
 from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation.scores import AVERAGE
+from hyperprompt_jax.inference import batches
 from hyperprompt_jax.model import Batch, Model
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed
@@ -214,7 +215,7 @@ class Evaluator:
     task = self._task_of(dataset)
     labels, rows = self._labels.get(task), self._rows[task]
     _, lengths = rows.tokens['inputs']
-    for numbers in datasets.rows_by_length(lengths.tolist(), self._batch_size):
+    for numbers in batches.by_length(lengths.tolist(), self._batch_size):
       self._between_batches()
       batch = rows.batch(np.array(numbers))
       on_devices = self._put(

@@ -77,13 +77,13 @@ def windows(items: Iterable[T], batch_size: int) -> Iterator[list[T]]:
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-  """Yields the rows of batches of similar lengths, the shortest first.
+  """Yields the rows of batches of similar lengths, the longest first.
 
   Args:
     lengths: are the lengths of all rows.
-    batch_size: is the most rows of a batch.
+    batch_size: is the number of rows of a batch; the last batch may have fewer.
   """
-  order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+  order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
   for start in range(0, len(order), batch_size):
     yield order[start : start + batch_size]
 

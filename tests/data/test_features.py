@@ -259,8 +259,3 @@ def test_padding_is_cut_to_a_power_of_two(longest, wanted):
   assert cut['encoder_input_tokens'].shape == (3, wanted)
   assert cut['encoder_input_tokens'].sum() == inputs.sum()
   assert cut['decoder_target_tokens'] is targets
-
-
-def test_rows_of_about_the_same_length_share_a_batch():
-  assert [*datasets.rows_by_length([3, 9, 1, 7, 8], 2)] == [[1, 4], [3, 0], [2]]
-  assert [*datasets.rows_by_length([], 2)] == []

@@ -204,3 +204,8 @@ def test_prompts_that_are_too_large_to_keep_are_made_for_each_batch(predictor, m
   (kept,) = predictor.attention([predictor.question('c', 'abc')])
   np.testing.assert_allclose(mass, kept, atol=1e-5)
   same(other.predict('c', texts)[1], predictor.predict('c', texts)[1])
+
+
+def test_rows_of_about_the_same_length_share_a_batch():
+  assert [*batches.by_length([3, 9, 1, 7, 8], 2)] == [[1, 4], [3, 0], [2]]
+  assert [*batches.by_length([], 2)] == []
