@@ -40,7 +40,7 @@ def _check_model_dir(model_dir: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings(Settings):
-  """The data, and how batches are made of them."""
+  """The data, and the batches that are made of them."""
 
   mixture_or_task_name: str = setting(
     'MIXTURE_OR_TASK_NAME',
@@ -126,7 +126,7 @@ class DataSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class OptimisationSettings(Settings):
-  """How long training takes, and which parameters it changes."""
+  """The number of steps of training, and the parameters that it changes."""
 
   total_steps: int | None = setting(
     'TRAIN_STEPS',
@@ -189,7 +189,7 @@ class OptimisationSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping(Settings):
-  """Whether training ends before its last step, once a metric no longer improves."""
+  """The metric that ends training before its last step, once it no longer improves."""
 
   metric: str | None = setting(
     'EARLY_STOPPING_METRIC',
@@ -217,7 +217,7 @@ WARN, END = 'warn', 'end'
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings(Settings):
-  """When and how much is evaluated.
+  """The period and the extent of evaluation.
 
   Attributes:
     early_stopping: tells whether training ends once a metric no longer improves.
@@ -295,7 +295,7 @@ class Retention(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class InitialCheckpoint(Settings):
-  """The checkpoint that a run starts from, and which parameters start fresh."""
+  """The checkpoint that a run starts from, and the parameters that start fresh."""
 
   path: str | None = setting(
     'INITIAL_CHECKPOINT_PATH',
@@ -347,7 +347,7 @@ class CheckpointSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class LogSettings(Settings):
-  """How often and how much a run reports."""
+  """The period and the extent of the reports of a run."""
 
   period: int = setting(
     'LOG_PERIOD',
