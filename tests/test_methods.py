@@ -44,10 +44,7 @@ def test_every_method_has_a_gin_file():
   assert {*METHODS} == {*tiny.METHODS, 'single_task'}
 
 
-# One method with adapters and one with prompts.
-@pytest.mark.parametrize(
-  'method', slow.all_but(('adapter', 'hyperprompt_global'), tiny.METHODS)
-)
+@pytest.mark.parametrize('method', slow.all_but(['hyperprompt_global'], tiny.METHODS))
 def test_a_method_trains_on_a_mixture_from_its_gin_file(method, tmp_path, compile_once):
   folder = tmp_path / 'run'
   assert cli.main(arguments(folder, f'methods/{method}.gin')) == 0

@@ -116,7 +116,7 @@ def compare_on_a_mesh(variants):
 )
 def test_loss_and_gradients_equal_those_of_all_tasks(variant, packed):
   m = many_tasks(variant, num_encoder_layers=1, num_decoder_layers=1)
-  params = jax.jit(m.init)(jax.random.key(0))
+  params = tiny.init(m)
   batch = {**tiny.batch(rows=8), 'task_ids': jnp.asarray(TASK_IDS.reshape(8, 1))}
   if packed:
     batch = tiny.pack(batch, [(0, 1), (2, 3), (4,), (5, 6, 7)])

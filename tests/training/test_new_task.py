@@ -8,15 +8,12 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hyperprompt_jax import cli
+from hyperprompt_jax.checkpoints import TrainState
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training import optimizers, trainable
 from hyperprompt_jax.training.settings import LAST_TASK
-from hyperprompt_jax.training.train_step import (
-  abstract_state,
-  initial_state,
-  make_train_step,
-)
+from hyperprompt_jax.training.train_step import abstract_state, make_train_step
 from tests import tiny, tiny_run
 
 OWN = """
@@ -47,7 +44,9 @@ def test_only_the_last_tasks_own_parameters_move(method, scan):
   with partitioner.activate():
     last_task = trainable.resolve(model.param_axes(), LAST_TASK)
     like = abstract_state(model, optimizer, partitioner, last_task)
-    state = initial_state(model, optimizer, like, 0, last_task)
+    params = tiny.init(model)
+    opt_state = optimizer.init(last_task.active_part(last_task.split(params)[0]))
+    state = TrainState(np.int32(0), params, opt_state)
     before = {path: np.asarray(x) for path, x in by_path(state.params).items()}
     step = make_train_step(model, optimizer, partitioner, like, seed=0, trainable=last_task)
     for seed in range(2):
