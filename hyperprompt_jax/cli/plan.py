@@ -28,6 +28,7 @@ SIZES = {
   'num_partitions': (1, 'chips that share one copy of the model and one batch'),
   'fsdp': (1, 'chips that share one copy of the model, each with its own batch'),
   'num_tasks': (8, 'conditioned tasks'),
+  'num_decodes': (1, 'beams of each row with --step=decode; 1 is greedy search'),
   'slices': (1, 'slices like --topology that divide each batch among them'),
 }
 
@@ -68,6 +69,8 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   for name in SIZES:
     if getattr(flags, name) < 1:
       raise UserError(f'--{name} must be a positive integer, not {getattr(flags, name)}')
+  if flags.num_decodes > 1 and flags.step != 'decode':
+    raise UserError(f'--num_decodes={flags.num_decodes}: beams are for --step=decode')
   if flags.sweep and (flags.share or (flags.num_partitions, flags.fsdp) != (1, 1)):
     raise UserError('--sweep chooses the mesh: leave out --num_partitions, --fsdp, --share')
   if not flags.sweep and flags.topology is None:
@@ -106,7 +109,9 @@ def run(parsed: arguments.Parsed) -> None:
   arguments.parse_gin([*flags.gin_file, RUN_FILE], parsed.bindings)
   planner: Planner = gin_files.call(Planner)
   mesh = sweep.Mesh(flags.num_partitions, flags.fsdp)
-  batch = Batch(flags.batch_size, flags.inputs_length, flags.targets_length)
+  batch = Batch(
+    flags.batch_size, flags.inputs_length, flags.targets_length, flags.num_decodes
+  )
   if _is_of_gpus(flags):
     _estimate(planner, batch, flags)
     return

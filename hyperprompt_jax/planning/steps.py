@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hyperprompt_jax import decoding
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.data import features
 from hyperprompt_jax.model import Model
@@ -31,11 +32,13 @@ class Batch:
     size: counts the rows over all chips.
     inputs: is the length of the inputs.
     targets: is the length of the targets.
+    num_decodes: counts the beams of each row in decoding; 1 stands for greedy search.
   """
 
   size: int
   inputs: int
   targets: int
+  num_decodes: int = 1
 
 
 def lower_train(
@@ -65,6 +68,9 @@ def lower_train(
 
 def lower_decode(model: Model, partitioner: Partitioner, batch: Batch) -> Any:
   """Lowers the decoding of a batch as `eval` and `infer` run it."""
+  if batch.num_decodes > 1:
+    beams = functools.partial(decoding.beam_search, num_decodes=batch.num_decodes)
+    model = dataclasses.replace(model, decode_fn=beams)
   with partitioner.activate():
     params = train_step.abstract_params(model, partitioner)
     tokens = functools.partial(_tokens, partitioner, batch.size)

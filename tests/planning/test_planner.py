@@ -155,10 +155,13 @@ def test_decoding(decoding):
   assert decoding['tokens_per_second'] == pytest.approx(tokens / decoding['step_seconds'])
 
 
-def test_what_the_method_adds(capsys):
+def test_a_search_of_two_beams_and_what_the_method_adds_to_it(capsys, decoding):
   """In decoding, a method only adds keys and values to the loop."""
-  report = json_of(capsys, '--step=decode', '--share')
+  report = json_of(capsys, '--step=decode', '--share', '--num_decodes=2')
   assert 0 < report['share']['flops'] < 1
+  # The decoder has twice the rows, and the encoder as many as before.
+  assert 1 < report['cost']['flops'] / decoding['cost']['flops'] < 2
+  assert report['cost']['unknown_loops'] == 0
 
 
 def test_the_table(capsys):
@@ -257,6 +260,8 @@ def test_a_sweep_in_a_table(capsys):
     (('--gin.TUNED_PARAMETERS=\'some\'',), 'TUNED_PARAMETERS must be'),
     (('--topology=v7:2x2',), 'expected a generation'),
     (('--step=eval',), "invalid choice: 'eval'"),
+    (('--num_decodes=4',), '--num_decodes=4: beams are for --step=decode'),
+    (('--num_decodes=0',), '--num_decodes must be a positive integer, not 0'),
   ],
 )  # fmt: skip
 def test_what_cannot_be(capsys, more, expected):
