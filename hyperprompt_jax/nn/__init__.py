@@ -5,7 +5,7 @@ decoder and their layers), `multi_head_attention` (projections, dropout, cache),
 `attention` (the equation), `segments` (which keys a query sees). `insertion` holds the
 prompts and adapters that a method gives to the network, `layers` the other layers of T5.
 `backend` chooses between operations that are written differently for CPUs and TPUs, such
-as `fused_attention`, the TPU's kernel.
+as `fused_attention`, the TPU's kernel, and `joined_heads`, its products for a few queries.
 
 Legend of axes, for every einsum, docstring and comment of `nn` and of the methods. Lower
 case is an axis of parameters, upper case an axis of data.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from hyperprompt_jax.nn import backend, fused_attention, statistics
+from hyperprompt_jax.nn import backend, fused_attention, joined_heads, statistics
 from hyperprompt_jax.nn.attention_inputs import MASKED_LOGIT, AttentionInputs, Keys
 from hyperprompt_jax.nn.config import SAVED
 from hyperprompt_jax.nn.insertion import Prompts
@@ -50,12 +50,12 @@ def attend_written_out(inputs: AttentionInputs) -> tuple[Array, Array]:
       bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (prompt_key.shape[1], 0)))
 
   # softmax(Q K'^T + bias) V'
-  logits = jnp.einsum('BQhk,BKhk->BhQK', query, key, preferred_element_type=jnp.float32)
+  logits = _logits(query, key)
   if bias is not None:
     logits += backend.bias_of_rows(bias, logits.shape[0])
   logits = jnp.where(visible[:, None], logits, MASKED_LOGIT)
   weights = jax.nn.softmax(logits).astype(value.dtype)
-  x = jnp.einsum('BhQK,BKhk->BQhk', weights, value)
+  x = _weighted_sum(weights, value)
   return x.reshape(*x.shape[:2], -1), logits
 
 
@@ -66,6 +66,20 @@ def _kernel_for(inputs: AttentionInputs) -> backend.KernelLayout | None:
   rows, query_length, _ = inputs.query.shape
   sizes = (inputs.head_dim, query_length, inputs.tokens.key.shape[1])
   return backend.kernel_layout(rows, inputs.num_heads, *sizes)
+
+
+def _logits(query: Array, key: Array) -> Array:
+  """`Q K'^T` of every head, `[B, h, Q, K]` float32."""
+  if groups := backend.head_groups(*query.shape[1:3]):
+    return joined_heads.logits(query, key, groups)
+  return jnp.einsum('BQhk,BKhk->BhQK', query, key, preferred_element_type=jnp.float32)
+
+
+def _weighted_sum(weights: Array, value: Array) -> Array:
+  """The sum of values by weights, `[B, Q, h, k]`."""
+  if groups := backend.head_groups(weights.shape[2], weights.shape[1]):
+    return joined_heads.weighted_sum(weights, value, groups)
+  return jnp.einsum('BhQK,BKhk->BQhk', weights, value)
 
 
 def visible_tokens(inputs: AttentionInputs) -> Array:

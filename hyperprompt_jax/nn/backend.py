@@ -34,6 +34,8 @@ _ALIASED = 512
 # The widest encoder whose projections a TPU computes again. By the compiler's estimate this
 # takes less time than to keep them at T5 1.1 Base (768), and would take more at XL (2048).
 _QUICK_WIDTH = 1024
+# Queries of a row that are few: those of decoding, one for each beam.
+_FEW_QUERIES = 8
 # Tests set this to run the kernel, interpreted, on a host without a TPU.
 _interpret_kernel = False
 
@@ -305,6 +307,19 @@ def _sum_of_rows(rows: int, _: None, gradient: Array) -> tuple[Array]:
 
 
 _repeated.defvjp(lambda bias, rows: (_repeated(bias, rows), None), _sum_of_rows)
+
+
+def head_groups(queries: int, heads: int) -> int | None:
+  """The number of groups of heads that have one product each (`joined_heads`).
+
+  Returns:
+    The number of devices that divide the heads, on a TPU and for a few queries; else None,
+    as every head then has products of its own.
+  """
+  if platform() != 'tpu' or queries > _FEW_QUERIES:
+    return None
+  _, devices = mesh_axis('heads')
+  return 1 if heads % devices else devices
 
 
 # ---- The decoding cache ----

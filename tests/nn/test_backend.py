@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperprompt_jax.nn import backend
+from hyperprompt_jax.nn import backend, joined_heads
 from hyperprompt_jax.planning import arithmetic
 
 NN = pathlib.Path(backend.__file__).parent
@@ -52,3 +52,20 @@ def test_a_product_has_the_gradients_of_jax(name, argnums, outputs):
     assert flops == (1 + len(argnums)) * 2 * x.size * outputs
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
   jax.tree.map(close, *values)
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+def test_products_of_joined_heads_are_those_of_each_head(groups):
+  """Also in bfloat16, in which the other heads add nothing but zeros."""
+  query, key, value = (
+    jax.random.normal(jax.random.key(seed), (3, length, 4, 5), jnp.bfloat16)
+    for seed, length in enumerate((2, 7, 7))
+  )
+  logits = joined_heads.logits(query, key, groups)
+  expected = np.einsum('BQhk,BKhk->BhQK', *(np.float32(x) for x in (query, key)))
+  assert logits.dtype == jnp.float32
+  np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+  weights = jax.nn.softmax(logits)
+  sums = joined_heads.weighted_sum(weights, value.astype(jnp.float32), groups)
+  expected = np.einsum('BhQK,BKhk->BQhk', weights, np.float32(value))
+  np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-6)

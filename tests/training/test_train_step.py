@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from unittest import mock
@@ -14,7 +15,7 @@ import optax
 import pytest
 
 from hyperprompt_jax.checkpoints import TrainState
-from hyperprompt_jax.nn import backend
+from hyperprompt_jax.nn import attention, backend
 from hyperprompt_jax.nn.stacking import stack_layers
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.training import optimizers, train_step
@@ -115,7 +116,7 @@ def test_a_mesh_of_devices_trains_as_one_device_does():
     '  from tests.training.test_train_step import *\n'
     'trained = train_on_packed_rows(num_partitions=2, fsdp=2, kernel=True)\n'
     'own = [sharding_of_positions(16), sharding_of_positions(1), *layouts_of_kernels()]\n'
-    'print(json.dumps([*trained, *own]))'
+    'print(json.dumps([*trained, *own, collectives_of_decoding()]))'
   )
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
   result = subprocess.run(
@@ -125,9 +126,10 @@ def test_a_mesh_of_devices_trains_as_one_device_does():
     capture_output=True,
     text=True,
   )
-  sharding, losses, positions, position, *kernels = json.loads(result.stdout)
+  sharding, losses, positions, position, *kernels, collectives = json.loads(result.stdout)
   assert sharding == [['data', 'fsdp'], 'model']
   assert positions == [['data', 'fsdp'], 'model'] and position == [['data', 'fsdp']]
+  assert collectives == []
   spread = [['data', 'fsdp'], 'model']
   in_stacks = {'encoder': [None, *spread], 'decoder': [None, 'fsdp', 'model']}
   assert kernels == [in_stacks, {'gradient': spread}]
@@ -162,6 +164,25 @@ def layouts_of_kernels():
     gradient = jax.jit(jax.grad(loss))(kernel)
     np.testing.assert_array_equal(gradient, 16.0)
     return used, {'gradient': list(gradient.sharding.spec)}
+
+
+def collectives_of_decoding():
+  """The collectives in the attention of one query, if two TPUs had half of the heads."""
+  partitioner = Partitioner(num_partitions=2, fsdp=2)
+
+  def attend(query, key, value):
+    query, key, value = (
+      backend.with_sharding_constraint(x, ('batch', 'length', 'heads', 'kv'))
+      for x in (query, key, value)
+    )
+    weights = attention._logits(query, key)
+    return attention._weighted_sum(weights, value)
+
+  with partitioner.activate(), mock.patch.object(backend, 'platform', lambda: 'tpu'):
+    assert backend.head_groups(queries=1, heads=4) == 2
+    shapes = [jax.ShapeDtypeStruct((8, n, 4, 8), jnp.float32) for n in (1, 16, 16)]
+    text = jax.jit(attend).lower(*shapes).compile().as_text()
+  return re.findall(r'all-reduce|all-gather|all-to-all|collective-permute', text)
 
 
 def train_on_packed_rows(num_partitions=1, fsdp=1, kernel=False):
