@@ -109,7 +109,8 @@ def test_the_golden_files_are_what_the_script_makes(tmp_path):
       published.assert_same(load_file(made / path.name), load_file(path))
     with np.load(kept / 'outputs.npz') as want, np.load(made / 'outputs.npz') as got:
       for array in want:
-        np.testing.assert_allclose(got[array], want[array], atol=1e-5)
+        # PyTorch's float32 differs by up to 2e-5 between processors.
+        np.testing.assert_allclose(got[array], want[array], atol=5e-5)
 
 
 @pytest.mark.skipif(
