@@ -18,7 +18,7 @@ from flax.linen import partitioning as nn_partitioning
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from hyperprompt_jax.nn import fused_attention
+from hyperprompt_jax.nn import custom_gradients, fused_attention
 from hyperprompt_jax.nn.attention_inputs import AttentionInputs, Keys
 from hyperprompt_jax.nn.config import SAVED
 from hyperprompt_jax.nn.segments import Array
@@ -170,21 +170,11 @@ def matmul(x: Array, kernel: Array) -> Array:
   """
   if platform() != 'cpu':
     return jnp.matmul(x, kernel)
-  product = jnp.matmul if kernel.shape[-1] % _ALIASED else _transposing_product
+  product = (
+    jnp.matmul if kernel.shape[-1] % _ALIASED else custom_gradients.transposing_product
+  )
   rows = product(x.reshape(-1, x.shape[-1]), kernel)
   return rows.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-@jax.custom_vjp
-def _transposing_product(x: Array, kernel: Array) -> Array:
-  """`x` `[rows, inputs]` times a kernel `[inputs, outputs]`, for `_ALIASED` outputs.
-
-  The kernel's gradient is a sum over the rows of two matrices. At these widths XLA computes
-  it at 39 to 48 GFLOP/s on one core, and at 59 to 77 at other widths. Once `x` is
-  transposed, XLA takes another product, which reaches 56 to 70. The barrier keeps XLA from
-  undoing the transposition.
-  """
-  return jnp.matmul(x, kernel)
 
 
 @jax.custom_vjp
@@ -202,7 +192,7 @@ def _gradients_of_logits(
   kept: tuple[Array | None, ...], gradient: Array
 ) -> tuple[Array | None, ...]:
   x, kernel = kept
-  of_x = None if kernel is None else jnp.matmul(gradient, kernel.T)
+  of_x = custom_gradients.of_input(kernel, gradient)
   if x is None:
     return of_x, None
   if of_x is not None:
@@ -212,27 +202,9 @@ def _gradients_of_logits(
   return jax.lax.optimization_barrier((of_x, of_kernel))
 
 
-def _product_and_inputs(x: Any, kernel: Any) -> tuple[Array, tuple[Array | None, ...]]:
-  """The product, and those inputs that the wanted gradients need.
-
-  A kernel that is not trained has no gradient, so that `x` is not kept for it.
-  """
-  kept = (x.value if kernel.perturbed else None, kernel.value if x.perturbed else None)
-  return jnp.matmul(x.value, kernel.value), kept
-
-
-def _gradients_of_product(
-  kept: tuple[Array | None, ...], gradient: Array
-) -> tuple[Array | None, ...]:
-  x, kernel = kept
-  of_x = None if kernel is None else jnp.matmul(gradient, kernel.T)
-  if x is None:
-    return of_x, None
-  return of_x, jnp.matmul(jax.lax.optimization_barrier(x.T), gradient)
-
-
-_transposing_product.defvjp(_product_and_inputs, _gradients_of_product, symbolic_zeros=True)
-_gradients_at_once.defvjp(_product_and_inputs, _gradients_of_logits, symbolic_zeros=True)
+_gradients_at_once.defvjp(
+  custom_gradients.product_and_inputs, _gradients_of_logits, symbolic_zeros=True
+)
 
 
 def output_product(x: Array, kernel: Array) -> Array:
@@ -284,29 +256,8 @@ def bias_of_rows(bias: Array, rows: int) -> Array:
   bias = bias[:1].astype(jnp.float32)
   # Over several devices, halving the rows would reshard them.
   if platform() == 'cpu' and jax.sharding.get_abstract_mesh().size <= 1:
-    return _repeated(bias, rows)
+    return custom_gradients.repeated(bias, rows)
   return bias
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _repeated(bias: Array, rows: int) -> Array:
-  """Broadcasts `[1, h, Q, K]` to `[B, h, Q, K]`.
-
-  XLA's own sum over the rows of the gradient takes a CPU as long as a matrix product.
-  """
-  return jnp.broadcast_to(bias, (rows, *bias.shape[1:]))
-
-
-def _sum_of_rows(rows: int, _: None, gradient: Array) -> tuple[Array]:
-  while rows > 1:
-    half, odd = divmod(rows, 2)
-    halves = gradient[:half] + gradient[half : 2 * half]
-    gradient = jnp.concatenate([halves, gradient[-1:]]) if odd else halves
-    rows = half + odd
-  return (gradient,)
-
-
-_repeated.defvjp(lambda bias, rows: (_repeated(bias, rows), None), _sum_of_rows)
 
 
 def head_groups(queries: int, heads: int) -> int | None:

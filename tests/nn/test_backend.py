@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperprompt_jax.nn import backend, joined_heads
+from hyperprompt_jax.nn import backend, custom_gradients, joined_heads
 from hyperprompt_jax.planning import arithmetic
 
 NN = pathlib.Path(backend.__file__).parent
@@ -28,7 +28,7 @@ def test_the_gradient_of_a_bias_is_the_sum_over_rows(rows):
   rng = np.random.default_rng(0)
   bias = rng.normal(size=(1, 2, 3, 4)).astype(np.float32)
   weights = rng.normal(size=(rows, 2, 3, 4)).astype(np.float32)
-  loss = lambda bias: jnp.sum(backend._repeated(bias, rows) * weights)
+  loss = lambda bias: jnp.sum(custom_gradients.repeated(bias, rows) * weights)
   np.testing.assert_allclose(loss(bias), (bias * weights).sum(), rtol=1e-4)
   expected = weights.sum(axis=0, keepdims=True)
   np.testing.assert_allclose(jax.grad(loss)(bias), expected, rtol=1e-5, atol=1e-6)
