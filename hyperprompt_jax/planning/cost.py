@@ -294,6 +294,10 @@ def _read_of_parameter(module: Module, inner: Computation, parameter: Instructio
     elif user.opcode == 'fusion':
       nested = module.fused(user)
       assert nested is not None
+      if nested.instructions[nested.root].opcode == 'copy':
+        # It reads the parameter in another layout, as much of it as is used.
+        total += _read_of_parameter(module, inner, user)
+        continue
       for number, name in enumerate(user.operands):
         if name == parameter.name:
           total += _read_of_parameter(module, nested, _parameter(nested, number))

@@ -61,6 +61,24 @@ def test_a_fusion_that_sums_and_keeps_a_part_is_a_reduce_scatter():
   assert analysis.link_bytes == 64 * 4
 
 
+def test_a_slice_of_an_array_in_another_layout_is_charged_alone():
+  stack = '%stack = bf16[7,16,32]{2,1,0:T(8,128)(2,1)} parameter(0)\n'
+  again = (
+    '  %again = bf16[7,16,32]{2,1,0:T(16,128)(2,1)} fusion(%stack), kind=kLoop, '
+    'calls=%copied\n'
+  )
+  text = TEXT.replace(stack, stack + again).replace('slice(%stack,', 'slice(%again,')
+  text += (
+    '\n%copied (from: bf16[7,16,32]) -> bf16[7,16,32] {\n'
+    '  %from = bf16[7,16,32]{2,1,0:T(8,128)(2,1)} parameter(0)\n'
+    '  ROOT %copy = bf16[7,16,32]{2,1,0:T(16,128)(2,1)} copy(%from)\n'
+    '}\n'
+  )
+  assert text.count('%again') == 2
+  want = cost.analyse(hlo.parse(TEXT)).hbm_bytes
+  assert cost.analyse(hlo.parse(text)).hbm_bytes == want
+
+
 def test_a_loop_that_counts_by_two_runs_half_as_often():
   two = '%two = s32[] constant(2)\n  %later = s32[] add(%i, %two)\n  ROOT %next ='
   text = TEXT.replace('ROOT %next =', two).replace('tuple(%i,', 'tuple(%later,')
