@@ -15,7 +15,7 @@ from hyperprompt_jax.configuration.objects import ObjectSettings
 from hyperprompt_jax.losses import cross_entropy, log_likelihood
 from hyperprompt_jax.methods import Conditioning, Method, by_segment, within_budget
 from hyperprompt_jax.methods.parameters import with_last_tasks
-from hyperprompt_jax.nn import backend, statistics
+from hyperprompt_jax.nn import backend, int8, statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.segments import Segments
@@ -71,7 +71,7 @@ class Model:
     return Transformer(self.config, self.method, num_tasks=len(self.task_list))
 
   def _apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
-    return self.module.apply({'params': params}, *args, **kwargs)
+    return self.module.apply(int8.variables(params), *args, **kwargs)
 
   def encode(
     self, params: Params, conditioning: Conditioning, batch: Batch, **kwargs: Any
@@ -144,11 +144,14 @@ class Model:
     if task_ids is None or not self.conditions_segments(task_ids.size):
       return self._apply(params, method=Transformer.condition)
     module = self.module.clone(num_tasks=task_ids.size)
+    # These are all that a method reads.
+    parts = int8.variables(params)['params']
+    parts = {name: parts[name] for name in ('token_embedder', 'method') if name in parts}
 
     def condition(params: Params) -> Any:
       return module.apply({'params': params}, method=Transformer.condition)
 
-    return by_segment.of_segments(condition, params, self.param_axes(), task_ids)
+    return by_segment.of_segments(condition, parts, self.param_axes(), task_ids)
 
   def conditions_segments(self, num_segments: int) -> bool:
     """Whether a batch of `[B, S]` segments, B * S in all, is conditioned by segment."""
@@ -325,14 +328,15 @@ class Model:
       conditioning = self.condition(params, task_ids)
     encoded = self.encode(params, conditioning, batch)
     module = self.module.clone(config=self._step_config)
+    variables = int8.variables(params)
     if not self._step_config.scan_layers:
-      params = unstack_layers(params)
+      variables = unstack_layers(variables)
 
-    def apply(tokens: Array, variables: Any, index: Array, mutable: list[str]) -> Any:
+    def apply(tokens: Array, caches: Any, index: Array, mutable: list[str]) -> Any:
       # The candidates of a row are adjacent, and share its task.
       candidates = tokens.shape[0] // task_ids.shape[0]
       return module.apply(
-        {'params': params, **variables},
+        {**variables, **caches},
         encoded,
         tokens[:, None],
         jnp.repeat(task_ids, candidates, axis=0),

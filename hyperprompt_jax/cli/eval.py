@@ -104,6 +104,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     return compare.parse(words)
   parser = arguments.Parser('eval', __doc__)
   arguments.add_run(parser, (DataSettings, EvaluationSettings, ObjectSettings))
+  arguments.add_weights(parser, 'float32')
   arguments.add_hosts(parser)
   parser.add_argument(
     '--step',
@@ -151,11 +152,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
     return parsed
   run_folder.check_step(flags.model_dir, flags.step, _STEPS)
   run_folder.check(
-    flags.model_dir,
-    RUN_FILE,
-    flags.gin_file,
-    parsed.bindings,
-    trust_gin=flags.trust_gin,
+    flags.model_dir, RUN_FILE, flags.gin_file, parsed.bindings, trust_gin=flags.trust_gin
   )
   return parsed
 
@@ -177,14 +174,13 @@ def run(parsed: arguments.Parsed) -> None:
     flags.model_dir, RUN_FILE, flags.gin_file, parsed.bindings, trust_gin=flags.trust_gin
   )
   distributed.check_agreement(f'--step={flags.step}')
-  report = gin_files.call(evaluate, choice=flags.step, split=flags.split)
+  given = {'split': flags.split, 'weights': flags.weights}
+  report = gin_files.call(evaluate, choice=flags.step, **given)
   if flags.csv:
     _write_csv(report, flags.csv)
   if flags.confusion or flags.wrongest:
     step = report['checkpoints'][0]['step']
-    of_tasks = gin_files.call(
-      mistakes.find, step=step, split=flags.split, most=flags.wrongest or 0
-    )
+    of_tasks = gin_files.call(mistakes.find, step=step, most=flags.wrongest or 0, **given)
     report['mistakes'] = {task: one.report() for task, one in of_tasks.items()}
   if flags.json:
     print(json.dumps(report))

@@ -31,6 +31,7 @@ NEEDS = ('hyperprompt_jax.inference.loading',)
 _NEEDS_OF_GIN = ('tensorflow', 'hyperprompt_jax.evaluation.infer')
 RUN_FILE = 'runs/infer.gin'
 _OPTIONS = ('num_decodes', 'temperature', 'top_k', 'top_p', 'seed', 'max_length')
+_ALSO_ASKED = ('input', 'task', 'split', 'scores', 'weights')
 # Answers that are written before the file is flushed.
 _FLUSH = 64
 _BATCH_SIZE = 32
@@ -61,6 +62,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument(
     '--step', default='latest', help="a step, 'latest' (the default) or 'best'"
   )
+  arguments.add_weights(parser)
   _add_generation(parser)
   arguments.add_run(parser, (DataSettings, ObjectSettings))
   arguments.add_hosts(parser)
@@ -164,7 +166,11 @@ def _of_record(parsed: arguments.Parsed) -> tuple['Predictor', Questions, int | 
   given: dict[str, Any] = {'batch_size': max(_BATCH_SIZE, jax.device_count())}
   given |= _of_loading(parsed.bindings)
   predictor = load(
-    parsed.flags.model_dir, parsed.flags.step, partitioner=partitioner, **given
+    parsed.flags.model_dir,
+    parsed.flags.step,
+    partitioner=partitioner,
+    weights=parsed.flags.weights,
+    **given,
   )
   return predictor, *_of_file(parsed.flags.input, predictor)
 
@@ -174,15 +180,15 @@ def _of_gin(parsed: arguments.Parsed) -> tuple['Predictor', Questions, int | Non
   from hyperprompt_jax.configuration import gin_files
   from hyperprompt_jax.evaluation import infer
 
-  flags = parsed.flags
+  flags, weights = parsed.flags, parsed.flags.weights or 'float32'
   _configure(parsed)
   opened = gin_files.call(infer.Opened)
   if flags.input is not None:
-    predictor = opened.predictor(flags.step)
+    predictor = opened.predictor(flags.step, weights)
     return predictor, *_of_file(flags.input, predictor)
   split = flags.split or 'validation'
   task = opened.seqio_task(flags.task, split)
-  predictor = opened.predictor(flags.step)
+  predictor = opened.predictor(flags.step, weights)
   return predictor, infer.questions(opened, predictor, task, split), None
 
 
@@ -216,7 +222,8 @@ def _submit(parsed: arguments.Parsed) -> None:
 
   flags = parsed.flags
   _configure(parsed)
-  strange = gin_files.call(infer.submit, output=flags.output, step=flags.step)
+  given = {'step': flags.step, 'weights': flags.weights or 'float32'}
+  strange = gin_files.call(infer.submit, output=flags.output, **given)
   for name, number in strange.items():
     if number:
       terminal.say(f'{name}: {number} answers are no label, and written as its first')
@@ -286,7 +293,7 @@ def _output(flags: argparse.Namespace, predictor: 'Predictor') -> Iterator[Any]:
   from hyperprompt_jax.runtime import distributed
 
   request: dict[str, Any] = {name: getattr(flags, name) for name in _OPTIONS}
-  request |= {name: getattr(flags, name) for name in ('input', 'task', 'split', 'scores')}
+  request |= {name: getattr(flags, name) for name in _ALSO_ASKED}
   request |= {
     'model_dir': os.path.abspath(flags.model_dir),
     'step': predictor.step,

@@ -47,6 +47,7 @@ def _parser() -> arguments.Parser:
     'generation (--topology=v5p) or in all; or the best meshes of one slice',
   )
   parser.add_argument('--step', choices=('train', 'decode'), default='train')
+  arguments.add_weights(parser, 'float32')
   for name, (default, text) in SIZES.items():
     parser.add_argument(
       f'--{name}', type=int, default=default, help=f'{text} (default: %(default)s)'
@@ -71,6 +72,8 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
       raise UserError(f'--{name} must be a positive integer, not {getattr(flags, name)}')
   if flags.num_decodes > 1 and flags.step != 'decode':
     raise UserError(f'--num_decodes={flags.num_decodes}: beams are for --step=decode')
+  if flags.weights == 'int8' and flags.step != 'decode':
+    raise UserError('--weights=int8: int8 is for --step=decode')
   if flags.sweep and (flags.share or (flags.num_partitions, flags.fsdp) != (1, 1)):
     raise UserError('--sweep chooses the mesh: leave out --num_partitions, --fsdp, --share')
   if not flags.sweep and flags.topology is None:
@@ -108,6 +111,7 @@ def run(parsed: arguments.Parsed) -> None:
   flags = parsed.flags
   arguments.parse_gin([*flags.gin_file, RUN_FILE], parsed.bindings)
   planner: Planner = gin_files.call(Planner)
+  planner = dataclasses.replace(planner, weights=flags.weights)
   mesh = sweep.Mesh(flags.num_partitions, flags.fsdp)
   batch = Batch(
     flags.batch_size, flags.inputs_length, flags.targets_length, flags.num_decodes

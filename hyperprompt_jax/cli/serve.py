@@ -59,6 +59,7 @@ def parse(words: Sequence[str]) -> arguments.Parsed:
   parser.add_argument(
     '--lengths', metavar='INPUTS,TARGETS', help='the most tokens of inputs and answers'
   )
+  arguments.add_weights(parser)
   _add_http(parser)
   _add_batches(parser)
   parsed = parser.parse(words)
@@ -217,6 +218,7 @@ def _serve(flags: argparse.Namespace, listener: 'socket.socket') -> None:
     'lengths': _lengths(flags),
     'partitioner': Partitioner() if number > 1 else None,
     'batch_size': max(flags.batch_size, number),
+    'weights': flags.weights,
   }
   with terminal.phase(f'loading {flags.model_dir}'):
     predictor = loading.load(flags.model_dir, flags.step, **options)

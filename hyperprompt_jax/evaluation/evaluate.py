@@ -11,6 +11,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.evaluation.evaluator import Evaluator, Results
 from hyperprompt_jax.evaluation.scores import best_step
+from hyperprompt_jax.nn.int8 import FLOAT32
 from hyperprompt_jax.runtime import terminal
 from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
 
@@ -24,6 +25,7 @@ def evaluate(
   evaluation: EvaluationSettings,
   choice: str,
   split: str = 'validation',
+  weights: str = FLOAT32,
 ) -> dict[str, Any]:
   """Evaluates checkpoints on a split of the tasks of a mixture.
 
@@ -33,6 +35,7 @@ def evaluate(
     evaluation: sets how much is evaluated, and how.
     choice: is a step, 'latest', 'best', 'all', or 'best_per_task'.
     split: names the split of the tasks that have it.
+    weights: is the dtype of kernels, 'float32' or 'int8'.
 
   Returns:
     `checkpoints`, a list of `step`, `average`, `scores`, `metrics` and `losses` each;
@@ -58,7 +61,7 @@ def evaluate(
     results: dict[int, Results] = {}
     for number, step in enumerate(sorted(set(wanted.values())), 1):
       progress.print(f'step {step} ({number} of {len(set(wanted.values()))})')
-      results[step] = evaluator.evaluate(run.restore(step), step)
+      results[step] = evaluator.evaluate(run.restore(step, weights), step)
   report: dict[str, Any] = {'checkpoints': [_report(s, results[s]) for s in results]}
   if choice == BEST_PER_TASK:
     best = {

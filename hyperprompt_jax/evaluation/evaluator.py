@@ -21,6 +21,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation.scores import AVERAGE
 from hyperprompt_jax.inference import batches
 from hyperprompt_jax.model import Batch, Model
+from hyperprompt_jax.nn.int8 import Int8Params
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import distributed
 from hyperprompt_jax.runtime.files import write_whole, writing
@@ -174,10 +175,11 @@ class Evaluator:
     """Evaluates one state of the parameters.
 
     Args:
-      params: are the network's parameters.
+      params: are the network's parameters, float32 or int8.
       step: is their training step, for the files in `log_dir`.
     """
-    params = self._gather(params)
+    if not isinstance(params, Int8Params):
+      params = self._gather(params)
     # The hypernetworks run here, once, unless the mixture has too many tasks.
     conditioning = self._fold(params)
     losses = {name: self._mean_loss(params, x) for name, x in self._losses.items()}

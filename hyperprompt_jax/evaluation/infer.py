@@ -17,6 +17,7 @@ from hyperprompt_jax.evaluation import runs
 from hyperprompt_jax.inference.answers import Generation
 from hyperprompt_jax.inference.batches import Question
 from hyperprompt_jax.inference.predictor import Predictor
+from hyperprompt_jax.nn.int8 import FLOAT32
 from hyperprompt_jax.runtime import distributed, files, terminal
 from hyperprompt_jax.training.settings import DataSettings
 from hyperprompt_tasks import submissions
@@ -34,14 +35,18 @@ class Opened:
   run: runs.Run
   data: DataSettings
 
-  def predictor(self, step: str) -> Predictor:
-    """Returns the model of a step, which is a number, 'latest' or 'best'.
+  def predictor(self, step: str, weights: str = FLOAT32) -> Predictor:
+    """Returns the model of a step.
+
+    Args:
+      step: is a number, 'latest' or 'best'.
+      weights: is the dtype of kernels, 'float32' or 'int8'.
 
     Raises:
       UserError: if there is no such checkpoint.
     """
     self.run.partitioner.check(batch_size=self.data.batch_size)
-    return self.run.predictor(self.run.step(step), self.data)
+    return self.run.predictor(self.run.step(step), self.data, weights)
 
   def seqio_task(self, name: str, split: str) -> str:
     """Returns the SeqIO task of a name or of the short name of a member of the mixture.
@@ -86,6 +91,7 @@ def submit(
   data: DataSettings,
   output: str,
   step: str = 'latest',
+  weights: str = FLOAT32,
 ) -> dict[str, int]:
   """Writes the zip that the server of SuperGLUE or GLUE takes.
 
@@ -94,6 +100,7 @@ def submit(
     data: describes the benchmark's mixture, its lengths and batches.
     output: is the zip to write; it appears whole, when all is done.
     step: is a step, 'latest' or 'best'.
+    weights: is the dtype of kernels, 'float32' or 'int8'.
 
   Returns:
     By file, how many answers were none of its labels, and were written as its first.
@@ -114,7 +121,7 @@ def submit(
     submissions.check_rows(file, len(examples[file]))
   strange = {}
   with _output_file(output) as whole:
-    predictor = opened.predictor(step)
+    predictor = opened.predictor(step, weights)
     with zipfile.ZipFile(whole, 'w', zipfile.ZIP_DEFLATED) as zipped:
       for file in answer_files:
         texts = _texts(predictor, examples[file], file.name)

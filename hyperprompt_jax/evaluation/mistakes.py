@@ -13,6 +13,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.evaluation import examples, runs
 from hyperprompt_jax.inference.answers import Answer, Generation
 from hyperprompt_jax.inference.predictor import Predictor
+from hyperprompt_jax.nn.int8 import FLOAT32
 from hyperprompt_jax.training.settings import DataSettings, EvaluationSettings
 
 # The column of answers that are no label.
@@ -68,6 +69,7 @@ def find(
   step: int,
   split: str,
   most: int,
+  weights: str = FLOAT32,
 ) -> dict[str, TaskMistakes]:
   """Answers a split of each task of a mixture, and finds the mistakes.
 
@@ -78,6 +80,7 @@ def find(
     step: is the step of the checkpoint.
     split: names the split of the tasks that have it.
     most: is the number of wrongest answers to keep.
+    weights: is the dtype of kernels, 'float32' or 'int8'.
 
   Returns:
     Mistakes by the short name of the task (`hyperprompt_tasks.short_names`).
@@ -89,7 +92,7 @@ def find(
   members = seqio.get_subtasks(seqio.get_mixture_or_task(data.mixture_or_task_name))
   tasks = [task for task in members if split in task.splits]
   opened = examples.datasets(tasks, split, data)
-  predictor = run.predictor(step, data)
+  predictor = run.predictor(step, data, weights)
   names = hyperprompt_tasks.short_names(data.mixture_or_task_name, split)
   return {
     names[name]: _of_task(

@@ -10,7 +10,7 @@ from etils import epath
 import hyperprompt_tasks
 from hyperprompt_jax.checkpoints import Checkpointer, folders
 from hyperprompt_jax.checkpoints.identity import description_of
-from hyperprompt_jax.checkpoints.source import Source, open_source
+from hyperprompt_jax.checkpoints.source import Source, open_source, open_step
 from hyperprompt_jax.configuration import gin_files, recorded, run_folder
 from hyperprompt_jax.configuration.recorded import RecordedRun
 from hyperprompt_jax.errors import UserError
@@ -20,6 +20,7 @@ from hyperprompt_jax.inference.predictor import Predictor
 from hyperprompt_jax.inference.programs import Programs
 from hyperprompt_jax.inference.tokenizer import open_tokenizer
 from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.int8 import FLOAT32
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import reporting
 from hyperprompt_jax.training.settings import DataSettings
@@ -129,7 +130,7 @@ class Run:
     path = epath.Path(self.model_dir) / reporting.METRICS_FILE
     return scores_by_step(reporting.read_metrics(path))
 
-  def predictor(self, step: int, data: DataSettings) -> Predictor:
+  def predictor(self, step: int, data: DataSettings, weights: str = FLOAT32) -> Predictor:
     """Returns a step's model, ready to answer, with the lengths and batches of `data`."""
     record = RecordedRun(
       network=description_of(self.model),
@@ -138,14 +139,15 @@ class Run:
       tasks={},
     )
     partitioner = self.partitioner if self.partitioner.mesh.size > 1 else None
-    programs = Programs(self.model, self.restore(step), partitioner)
+    programs = Programs(self.model, self.restore(step, weights), partitioner)
     tokenizer = open_tokenizer(self.vocabulary)
     return Predictor(programs, tokenizer, record, step, data.batch_size)
 
-  def restore(self, step: int) -> Any:
-    """The parameters of a step, on the run's mesh."""
-    if self._source:
-      return read_params(self.model, self._source, self.partitioner)
+  def restore(self, step: int, weights: str = FLOAT32) -> Any:
+    """The parameters of a step, on the run's mesh; `weights` is the dtype of kernels."""
+    if self._source or weights != FLOAT32:
+      source = self._source or open_step(self.model_dir, step)
+      return read_params(self.model, source, self.partitioner, weights)
     like = abstract_params(self.model, self.partitioner)
     return self._checkpointer().restore_params(step, like)
 

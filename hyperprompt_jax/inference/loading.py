@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from hyperprompt_jax.checkpoints import folders
+from hyperprompt_jax.checkpoints import folders, rounded
 from hyperprompt_jax.checkpoints.differences import by_path, check_same_parameters
 from hyperprompt_jax.checkpoints.formats import bundle
 from hyperprompt_jax.checkpoints.identity import description_of, method_of, network_of
@@ -26,6 +26,7 @@ from hyperprompt_jax.methods import MultiTaskLearning
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn import backend
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.int8 import FLOAT32, INT8, Int8Params, variables
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.runtime import compilation_cache
 from hyperprompt_jax.runtime.metrics_file import METRICS_FILE, read_metrics
@@ -47,6 +48,7 @@ def load(
   lengths: Mapping[str, int] | None = None,
   partitioner: Partitioner | None = None,
   batch_size: int = 32,
+  weights: str | None = None,
 ) -> Predictor:
   """Loads a trained model, ready to answer.
 
@@ -65,14 +67,22 @@ def load(
     partitioner: spreads the model over a mesh of devices; None takes the first device. An
       ONNX export computes on the CPU, whatever it is.
     batch_size: is the most inputs that are computed at once.
+    weights: is the dtype of the kernels: 'float32' (the default), or 'int8', a quarter of
+      the memory. An ONNX export has the weights that it was exported with.
 
   Raises:
     UserError: if the folder is none of these, or a part of it is missing or damaged.
   """
   compilation_cache.enable()
   path = os.fspath(path)
+  check_weights(weights)
   decided = folders.decide(path)
   if decided.kind == folders.ONNX:
+    if weights is not None:
+      raise UserError(
+        f'{path} is an export to ONNX, whose weights were chosen by convert --dtype: leave '
+        f'out weights={weights}'
+      )
     return _of_onnx(decided, step, vocabulary, lengths, batch_size)
   if decided.run is None:
     source = open_source(path)
@@ -85,8 +95,19 @@ def load(
   record = _with_lengths(record, lengths)
   model = _model(path, source, record)
   tokenizer = _tokenizer(path, given, model.config)
-  programs = Programs(model, read_params(model, source, partitioner), partitioner)
+  params = read_params(model, source, partitioner, weights or FLOAT32)
+  programs = Programs(model, params, partitioner)
   return Predictor(programs, tokenizer, record, source.step, batch_size)
+
+
+def check_weights(weights: str | None) -> None:
+  """Checks the dtype of kernels.
+
+  Raises:
+    UserError: if there is no such option.
+  """
+  if weights not in (None, FLOAT32, INT8):
+    raise UserError(f'weights must be {FLOAT32!r} or {INT8!r}, not {shown(weights)}')
 
 
 def _of_onnx(
@@ -219,13 +240,19 @@ def describe_bare(source: Source, task_list: Sequence[str] | None = None) -> Rec
   )
 
 
-def read_params(model: Model, source: Source, partitioner: Partitioner | None) -> Any:
+def read_params(
+  model: Model, source: Source, partitioner: Partitioner | None, weights: str = FLOAT32
+) -> Any:
   """Reads a checkpoint's parameters onto the devices.
+
+  Kernels are rounded one by one as they are read, so that a host never holds them all in
+  float32.
 
   Args:
     model: is the network.
     source: is the checkpoint.
     partitioner: spreads them over a mesh; None puts them on the first device.
+    weights: is the dtype of the kernels, 'float32' or 'int8'.
 
   Raises:
     UserError: if they are not those of the network, or cannot be read.
@@ -236,15 +263,16 @@ def read_params(model: Model, source: Source, partitioner: Partitioner | None) -
   else:
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shardings = jax.tree.map(lambda _: place, shapes)
-  wanted = by_path(
-    jax.tree.map(
-      lambda leaf, sharding: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=sharding
-      ),
-      shapes,
-      shardings,
-    )
+  abstract = jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+    shapes,
+    shardings,
   )
+  wanted, title = by_path(abstract), f'reading {source.path}'
   arrays = arranged(source.arrays, wanted)
   check_same_parameters(source.path, wanted, arrays)
-  return load_arrays(arrays, wanted, f'reading {source.path}')
+  if weights == FLOAT32:
+    return load_arrays(arrays, wanted, title)
+  wanted = by_path(variables(rounded.shapes(abstract)))
+  arrays = arranged(rounded.arrays(source.arrays), wanted)
+  return Int8Params(**load_arrays(arrays, wanted, title))

@@ -15,6 +15,7 @@ from hyperprompt_jax import decoding
 from hyperprompt_jax.inference.answers import Generation
 from hyperprompt_jax.inference.engine import Features
 from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.int8 import Int8Params
 from hyperprompt_jax.partitioning import Partitioner
 
 
@@ -95,15 +96,19 @@ class Programs:
     """Takes over the compiled programs of other parameters of the same network.
 
     Returns:
-      Whether the networks and their meshes are the same. If not, no program is taken over.
+      Whether the networks, their meshes and the dtypes of their kernels are the same. If
+      not, no program is taken over.
     """
-    if not isinstance(other, Programs):
-      return False
-    if (self.model, self._partitioner) != (other.model, other._partitioner):
+    if not isinstance(other, Programs) or self._program != other._program:
       return False
     for name in ('_generate', '_score', '_rank', '_encode', '_attention', 'compiled'):
       setattr(self, name, getattr(other, name))
     return True
+
+  @property
+  def _program(self) -> tuple[Any, ...]:
+    """The things that programs are compiled for, beside the shapes of a batch."""
+    return self.model, self._partitioner, isinstance(self._params, Int8Params)
 
   @contextlib.contextmanager
   def _active(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from hyperprompt_jax.nn import backend
 from hyperprompt_jax.nn.backend import with_sharding_constraint
 from hyperprompt_jax.nn.config import SAVED
+from hyperprompt_jax.nn.int8 import SCALES
 from hyperprompt_jax.nn.segments import Array
 
 Initializer = Callable[..., Array]
@@ -56,7 +57,8 @@ class LayerNorm(nn.Module):
 class Dense(nn.Module):
   """A linear map of the last axis, without bias.
 
-  It is T5X's `DenseGeneral`, which also keeps kernels as matrices.
+  It is T5X's `DenseGeneral`, which also keeps kernels as matrices. For inference kernels
+  may be int8; see `hyperprompt_jax.nn.int8`.
 
   Attributes:
     features: is the output's width.
@@ -86,10 +88,13 @@ class Dense(nn.Module):
       jnp.float32,
       axes=self.kernel_axes,
     )
-    kernel = kernel.astype(self.dtype)
     if product is None:
       product = functools.partial(backend.matmul, inputs.astype(self.dtype))
-    return product(backend.gathered(kernel, self.kernel_axes))
+    y = product(backend.gathered(kernel.astype(self.dtype), self.kernel_axes))
+    if kernel.dtype != jnp.int8:
+      return y
+    scale: Array = self.get_variable(SCALES, 'kernel')
+    return (y.astype(jnp.float32) * scale).astype(self.dtype)
 
 
 class Embed(nn.Module):

@@ -29,6 +29,7 @@ from hyperprompt_jax.nn.insertion import (
   adapt,
   insert_input_prompts,
 )
+from hyperprompt_jax.nn.int8 import SCALES
 from hyperprompt_jax.nn.layers import (
   Dense,
   Embed,
@@ -145,7 +146,8 @@ class Decoder(nn.Module):
     # Final norm and output layer.
     x = LayerNorm(dtype=cfg.activation_dtype, name='decoder_norm')(x)
     x = dropout(x)
-    if cfg.logits_via_embedding:
+    # In int8 a tied output layer has a kernel of its own.
+    if cfg.logits_via_embedding and not self.has_variable(SCALES, 'logits_dense'):
       logits = self.shared_embedding.attend(x)
     else:
       x = x.astype(jnp.float32)
@@ -338,7 +340,7 @@ def _apply_layers(
     scanned = nn_partitioning.scan_with_axes(
       layer,
       variable_axes=dict.fromkeys(
-        ('params', 'cache', ENCODER_CACHE, statistics.COLLECTION), 0
+        ('params', SCALES, 'cache', ENCODER_CACHE, statistics.COLLECTION), 0
       ),
       split_rngs={'params': True, 'dropout': True},
       in_axes=(0, *(nn.broadcast for _ in shared)),

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hyperprompt_jax.nn import int8
+
 _OPSET, _IR_VERSION = 20, 9  # the first that have Gelu
 _RUNTIME = 'com.microsoft'  # the operations of ONNX Runtime itself
 # Files are mapped into memory by pages.
@@ -17,7 +19,7 @@ _PAGE = 4096
 # Weights have 7 bits and a sign less: two products of a weight and an activation of 8 bits
 # then fit into the 16 bits in which processors without VNNI add them.
 _LARGEST_WEIGHT, _LARGEST_ACTIVATION, _ZERO = 63.0, 127.0, 128
-_TINY = 1e-12  # in place of the size of a row or column of zeros
+_TINY = 1e-12  # in place of the size of a row of zeros
 
 Name = str
 Read = Callable[[], np.ndarray]
@@ -189,8 +191,8 @@ class Graph:
 
 def _columns_in_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns a kernel in int8, and the scales of its columns, float32."""
-  scales = np.maximum(np.abs(kernel).max(axis=0), _TINY) / _LARGEST_WEIGHT
-  return np.rint(kernel / scales).astype(np.int8), scales.astype(np.float32)
+  scales = int8.scales_of(kernel, _LARGEST_WEIGHT)
+  return int8.rounded(kernel, scales), scales
 
 
 def _described(name: Name, dtype: Any, shape: Sequence[Any]) -> onnx.ValueInfoProto:

@@ -19,6 +19,7 @@ from hyperprompt_jax.errors import UserError
 from hyperprompt_jax.methods import Method
 from hyperprompt_jax.model import Model
 from hyperprompt_jax.nn.config import Config
+from hyperprompt_jax.nn.int8 import FLOAT32
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning import cost, hlo, steps, sweep
 from hyperprompt_jax.planning.plan import Plan
@@ -26,7 +27,7 @@ from hyperprompt_jax.planning.steps import Batch
 from hyperprompt_jax.planning.sweep import Mesh
 from hyperprompt_jax.planning.topology import Slice
 from hyperprompt_jax.training.settings import OptimisationSettings
-from hyperprompt_jax.training.train_step import abstract_params, abstract_state
+from hyperprompt_jax.training.train_step import abstract_state
 from hyperprompt_jax.training.trainable import TrainableParameters, resolve
 
 # A slice is given up after this many meshes, those that need least memory first.
@@ -42,12 +43,14 @@ class Planner:
     method: is the method of task-conditioning.
     optimizer: is the optimizer of the training step.
     optimisation: chooses the trained parameters and the number of microbatches.
+    weights: is the dtype of kernels in decoding, 'float32' or 'int8'.
   """
 
   config: Config
   method: Method
   optimizer: optax.GradientTransformation
   optimisation: OptimisationSettings
+  weights: str = FLOAT32
 
   @property
   def num_microbatches(self) -> int:
@@ -104,7 +107,8 @@ class Planner:
   ) -> tuple[int, int]:
     """Returns the bytes of parameters and optimizer state that each chip always holds."""
     if step == steps.DECODE:
-      return steps.bytes_per_chip(abstract_params(model, partitioner)), 0
+      params = steps.decoding_params(model, partitioner, self.weights)
+      return steps.bytes_per_chip(params), 0
     state = abstract_state(model, self.optimizer, partitioner, self.trainable(model))
     return steps.bytes_per_chip(state.params), steps.bytes_per_chip(state.opt_state)
 
@@ -208,7 +212,7 @@ class Planner:
   ) -> tuple[Any, int | None]:
     """Lowers a step; a training step comes with the model's own FLOP over all chips."""
     if step == steps.DECODE:
-      return steps.lower_decode(model, partitioner, batch), None
+      return steps.lower_decode(model, partitioner, batch, self.weights), None
     lowered = steps.lower_train(
       model,
       self.optimizer,

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from hyperprompt_jax import decoding
+from hyperprompt_jax.checkpoints import rounded
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.data import features
 from hyperprompt_jax.model import Model
+from hyperprompt_jax.nn.int8 import FLOAT32, INT8
 from hyperprompt_jax.nn.stacking import STACK
 from hyperprompt_jax.partitioning import Partitioner
 from hyperprompt_jax.planning import arithmetic, cost
@@ -66,13 +68,28 @@ def lower_train(
     return step.lower(like, _train_batch(batch, tokens))  # type: ignore[attr-defined]
 
 
-def lower_decode(model: Model, partitioner: Partitioner, batch: Batch) -> Any:
-  """Lowers the decoding of a batch as `eval` and `infer` run it."""
+def decoding_params(model: Model, partitioner: Partitioner, weights: str) -> Any:
+  """Shapes, dtypes and shardings of parameters in decoding; `weights` is their dtype."""
+  params = train_step.abstract_params(model, partitioner)
+  return rounded.shapes(params) if weights == INT8 else params
+
+
+def lower_decode(
+  model: Model, partitioner: Partitioner, batch: Batch, weights: str = FLOAT32
+) -> Any:
+  """Lowers the decoding of a batch as `eval` and `infer` run it.
+
+  Args:
+    model: is the network.
+    partitioner: lays parameters out over the mesh.
+    batch: gives the shape of a batch.
+    weights: is the dtype of kernels, 'float32' or 'int8'.
+  """
   if batch.num_decodes > 1:
     beams = functools.partial(decoding.beam_search, num_decodes=batch.num_decodes)
     model = dataclasses.replace(model, decode_fn=beams)
   with partitioner.activate():
-    params = train_step.abstract_params(model, partitioner)
+    params = decoding_params(model, partitioner, weights)
     tokens = functools.partial(_tokens, partitioner, batch.size)
     predict = functools.partial(model.predict, max_decode_length=batch.targets)
     return jax.jit(predict).lower(

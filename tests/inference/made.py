@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from hyperprompt_jax.checkpoints.differences import by_path
 from hyperprompt_jax.checkpoints.formats import bundle
@@ -54,3 +55,33 @@ def write_bundle(folder, network, params, **changes):
   written = bundle.write(folder, str(run), record(network, **changes), arrays, 12)
   assert {*written} == {*arrays}
   return arrays
+
+
+QUESTIONS = [('a', 'some words'), ('c', 'x'), ('d', 'many more words to read'), ('a', 'z')]
+
+
+def check_same(ours: Predictor, theirs: Predictor) -> None:
+  """Checks that two models answer, score, rank and encode alike."""
+  assert theirs.tasks == ours.tasks and theirs.step == ours.step
+  same_answers(ours.predict(QUESTIONS), theirs.predict(QUESTIONS))
+  texts = [text for _, text in QUESTIONS]
+  targets = ['yes', 'no', 'may', 'x y']
+  for one, other in zip(
+    ours.score('d', texts, targets), theirs.score('d', texts, targets), strict=True
+  ):
+    assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
+  same_answers(ours.rank('a', texts), theirs.rank('a', texts))
+  for one, other in zip(ours.encode('c', texts), theirs.encode('c', texts), strict=True):
+    np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def same_answers(ours, theirs) -> None:
+  """Checks that answers have the same tokens and likelihoods."""
+  for one, other in zip(ours, theirs, strict=True):
+    assert (one.text, one.tokens, one.finished) == (
+      other.text,
+      other.tokens,
+      other.finished,
+    )
+    assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
+    same_answers(one.alternatives, other.alternatives)

@@ -17,8 +17,7 @@ from hyperprompt_jax.onnx.graph import Graph, WeightFile
 from hyperprompt_jax.serving import requests
 from tests import tiny
 from tests.inference import made
-
-QUESTIONS = [('a', 'some words'), ('c', 'x'), ('d', 'many more words to read'), ('a', 'z')]
+from tests.inference.made import QUESTIONS, check_same, same_answers
 
 
 def exported(folder, method, dtype=None, **sizes):
@@ -35,31 +34,6 @@ def pair(tmp_path_factory):
   """A network with prompts in both stacks, from its second layer on, and offsets."""
   folder = tmp_path_factory.mktemp('export')
   return exported(folder, tiny.VARIANTS['lengths_and_offsets']), folder
-
-
-def check_same(ours, theirs):
-  assert theirs.tasks == ours.tasks and theirs.step == ours.step
-  same_answers(ours.predict(QUESTIONS), theirs.predict(QUESTIONS))
-  texts = [text for _, text in QUESTIONS]
-  targets = ['yes', 'no', 'may', 'x y']
-  for one, other in zip(
-    ours.score('d', texts, targets), theirs.score('d', texts, targets), strict=True
-  ):
-    assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
-  same_answers(ours.rank('a', texts), theirs.rank('a', texts))
-  for one, other in zip(ours.encode('c', texts), theirs.encode('c', texts), strict=True):
-    np.testing.assert_allclose(one, other, atol=2e-5)
-
-
-def same_answers(ours, theirs):
-  for one, other in zip(ours, theirs, strict=True):
-    assert (one.text, one.tokens, one.finished) == (
-      other.text,
-      other.tokens,
-      other.finished,
-    )
-    assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
-    same_answers(one.alternatives, other.alternatives)
 
 
 def test_an_export_answers_as_the_run_does(pair):
@@ -159,6 +133,8 @@ def test_verbs_take_an_export_where_they_can(pair, tmp_path, capsys):
   assert cli.main(['infer', *words]) == 0
   answer = json.loads(answers.read_text())
   assert answer['prediction'] == ours.predict('a', ['some words'])[0].text
+  assert cli.main(['infer', *words, '--weights=int8']) == 2
+  assert 'chosen by convert --dtype: leave out weights=int8' in capsys.readouterr().err
   words = [f'--input={folder}/onnx', f'--output={tmp_path}/out', '--to=t5x']
   assert cli.main(['convert', *words]) == 2
   message = 'was exported to ONNX, from which no parameters are read'

@@ -141,6 +141,29 @@ def test_parameters_and_optimizer_are_sharded(capsys, monkeypatch, decoding):
   assert (fsdp['fits'], fsdp['peak_bytes']) == (False, 2**40)
 
 
+def test_a_kernel_in_int8_takes_a_byte_for_each_number(capsys, monkeypatch, decoding):
+  monkeypatch.setattr(planner, '_compile', lambda lowered: 2**40)
+  report = json_of(capsys, '--step=decode', '--weights=int8')
+  # Three attentions with heads of 2 x 4, two MLPs and the output layer, of width 16.
+  numbers = 3 * 4 * 16 * 8 + 2 * 3 * 16 * 16 + 16 * 384
+  scales = 3 * (3 * 8 + 16) + 2 * 3 * 16 + 384
+  saved = decoding['params_bytes'] - report['params_bytes']
+  assert saved == 3 * numbers - 4 * scales
+
+
+@pytest.mark.slow(held_by='test_a_kernel_in_int8_takes_a_byte_for_each_number')
+def test_kernels_are_read_in_int8(capsys, monkeypatch):
+  programs, parse = [], hlo.parse
+  monkeypatch.setattr(hlo, 'parse', lambda text: programs.append(text) or parse(text))
+  network = {**FUSED, 'config.Config.vocab_size': VOCAB}
+  json_of(capsys, '--step=decode', '--weights=int8', topology='v4:1x1x1', network=network)
+  # The loop over positions holds the stacks of layers in int8, and not converted.
+  own = ' while(', 'op_name="jit(predict)/while"'
+  (loop,) = (x for x in programs[0].splitlines() if all(part in x for part in own))
+  stack = f'[{LAYERS},{EMB},{MLP}]'
+  assert f's8{stack}' in loop and f'f16{stack}' not in loop and f'f32{stack}' not in loop
+
+
 @pytest.mark.slow(held_by='test_parameters_and_optimizer_are_sharded')
 def test_a_training_step_gathers_sharded_parameters(capsys, decoding):
   fsdp = json_of(capsys, *SHARDED)
@@ -261,6 +284,8 @@ def test_a_sweep_in_a_table(capsys):
     (('--topology=v7:2x2',), 'expected a generation'),
     (('--step=eval',), "invalid choice: 'eval'"),
     (('--num_decodes=4',), '--num_decodes=4: beams are for --step=decode'),
+    (('--weights=int8',), '--weights=int8: int8 is for --step=decode'),
+    (('--weights=int4', '--step=decode'), "invalid choice: 'int4'"),
     (('--num_decodes=0',), '--num_decodes must be a positive integer, not 0'),
   ],
 )  # fmt: skip
