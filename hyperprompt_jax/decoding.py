@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hyperprompt_jax.nn import backend
 from hyperprompt_jax.sampling import Narrowing
 
 PyTree = Any
@@ -119,7 +120,7 @@ def greedy(
     Tokens `[B, P]` int32 and scores `[B]` float32, the sum of the generated tokens'
     log probabilities.
   """
-  select = lambda logits, index: jnp.argmax(logits, axis=-1)
+  select = lambda logits, index: backend.argmax(logits)
   return _generate(step_fn, state, select, settings.batch_size, settings)
 
 

@@ -203,7 +203,7 @@ class Model:
     return loss, {
       'loss': loss,
       'z_loss': jnp.sum(token_z_loss),
-      'correct': jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
+      'correct': jnp.sum((backend.argmax(logits) == targets) * weights),
       'tokens': jnp.sum(weights),
       'examples': jnp.sum(jnp.max(segments.ids, axis=1)).astype(jnp.float32),
       'task_loss': sum_by_task(token_loss),

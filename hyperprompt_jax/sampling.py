@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hyperprompt_jax.nn import backend
+
 # Below this temperature, sampling is greedy: dividing the logits would lose all precision.
 MIN_TEMPERATURE = 1.0e-4
 
@@ -72,7 +74,7 @@ class Narrowing:
     temperature = jnp.asarray(self.temperature, jnp.float32)
     tokens = self._drawn(keys, logits / jnp.maximum(temperature, MIN_TEMPERATURE))
     # Dividing by less would lose all precision.
-    return jnp.where(temperature < MIN_TEMPERATURE, jnp.argmax(logits, axis=-1), tokens)
+    return jnp.where(temperature < MIN_TEMPERATURE, backend.argmax(logits), tokens)
 
   def _drawn(self, keys: jax.Array, logits: jax.Array) -> jax.Array:
     draw = jax.vmap(jax.random.categorical)

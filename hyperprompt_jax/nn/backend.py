@@ -28,9 +28,8 @@ with_sharding_constraint = nn_partitioning.with_sharding_constraint
 # The order in which a decoding cache has the axes B, K, h, k on CPUs: that of a product
 # with one query, so that no step transposes the cache. Elsewhere it is `[B, K, h * k]`.
 _CACHE_ORDER = (0, 2, 3, 1)
-# Rows whose number of float32 values is a multiple of this begin in the same one or two of
-# the 64 sets of a CPU's first cache.
-_ALIASED = 512
+# The blocks in which a CPU looks for a maximum have as many values, or a part of that.
+_BLOCK = 128
 # The widest encoder whose projections a TPU computes again. By the compiler's estimate this
 # takes less time than to keep them at T5 1.1 Base (768), and would take more at XL (2048).
 _QUICK_WIDTH = 1024
@@ -45,6 +44,11 @@ def platform() -> str:
   mesh = jax.sharding.get_abstract_mesh()
   device = None if mesh.empty else mesh.abstract_device
   return jax.default_backend() if device is None else device.platform
+
+
+def _is_one_cpu() -> bool:
+  """Whether the network runs on one CPU device, on which a reshape moves nothing."""
+  return platform() == 'cpu' and jax.sharding.get_abstract_mesh().size <= 1
 
 
 def mesh_axis(logical: str) -> tuple[Any, int]:
@@ -165,14 +169,12 @@ def _spread(gradient: Array, axes: tuple[str, ...]) -> Array:
 def matmul(x: Array, kernel: Array) -> Array:
   """`x` `[..., inputs]` times a kernel `[inputs, outputs]`.
 
-  A CPU computes the kernel's gradient, a sum over several axes, by way of transposed
-  copies; over one axis it does not. On TPUs a reshape costs memory traffic.
+  A CPU computes the kernel's gradient, a sum over several axes, by way of slow copies;
+  over one axis it does not. On TPUs a reshape costs memory traffic.
   """
   if platform() != 'cpu':
     return jnp.matmul(x, kernel)
-  product = (
-    jnp.matmul if kernel.shape[-1] % _ALIASED else custom_gradients.transposing_product
-  )
+  product = custom_gradients.transposing_product if _is_one_cpu() else jnp.matmul
   rows = product(x.reshape(-1, x.shape[-1]), kernel)
   return rows.reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -254,8 +256,7 @@ def saved_projection(x: Array, *, encoder_width: int | None = None) -> Array:
 def bias_of_rows(bias: Array, rows: int) -> Array:
   """The first copy of a bias `[C, h, Q, K]` in float32, broadcast to `[B, h, Q, K]`."""
   bias = bias[:1].astype(jnp.float32)
-  # Over several devices, halving the rows would reshard them.
-  if platform() == 'cpu' and jax.sharding.get_abstract_mesh().size <= 1:
+  if _is_one_cpu():
     return custom_gradients.repeated(bias, rows)
   return bias
 
@@ -271,6 +272,21 @@ def head_groups(queries: int, heads: int) -> int | None:
     return None
   _, devices = mesh_axis('heads')
   return 1 if heads % devices else devices
+
+
+def argmax(x: Array) -> Array:
+  """The place of the first of the largest values in the last axis, `[...]` int32.
+
+  A CPU's own operation takes one value at a time, where a maximum takes 16. The largest
+  block is found first, and then the place in it. With NaN the place may be any.
+  """
+  size = math.gcd(x.shape[-1], _BLOCK)
+  if not _is_one_cpu() or size == 1:
+    return jnp.argmax(x, axis=-1)
+  blocks = x.reshape(*x.shape[:-1], -1, size)
+  block = jnp.argmax(jnp.max(blocks, axis=-1), axis=-1)
+  values = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+  return block * size + jnp.argmax(values, axis=-1)
 
 
 # ---- The decoding cache ----

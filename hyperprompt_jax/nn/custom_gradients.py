@@ -8,20 +8,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import xla_metadata
 
 from hyperprompt_jax.nn.segments import Array
 
 
 @jax.custom_vjp
 def transposing_product(x: Array, kernel: Array) -> Array:
-  """`x` `[rows, inputs]` times a kernel `[inputs, outputs]`, for certain widths on CPUs.
+  """`x` `[rows, inputs]` times a kernel `[inputs, outputs]`, on CPUs.
 
-  The kernel's gradient is a sum over the rows of two matrices. At the widths for which
-  `backend.matmul` calls this, XLA computes it at 39 to 48 GFLOP/s on one core, and at 59 to
-  77 at other widths. Once `x` is transposed, XLA takes another product, which reaches 56 to
-  70. The barrier keeps XLA from undoing the transposition.
+  The kernel's gradient is a sum over the rows of two matrices, which XLA computes by a slow
+  library. Once `x` is transposed, XLA takes the library of other products.
   """
   return jnp.matmul(x, kernel)
+
+
+@jax.jit
+def _transposed(x: Array) -> Array:
+  # The barrier keeps XLA from undoing the transposition.
+  return jax.lax.optimization_barrier(x.T)
 
 
 def product_and_inputs(x: Any, kernel: Any) -> tuple[Array, tuple[Array | None, ...]]:
@@ -45,7 +50,11 @@ def _gradients_of_product(
   of_x = of_input(kernel, gradient)
   if x is None:
     return of_x, None
-  return of_x, jnp.matmul(jax.lax.optimization_barrier(x.T), gradient)
+  # XLA would take `x` out of a loop's stack and transpose it in one slow operation. Nothing
+  # is fused into a function that is called.
+  with xla_metadata.set_xla_metadata(inlineable='false'):
+    transposed = _transposed(x)
+  return of_x, jnp.matmul(transposed, gradient)
 
 
 transposing_product.defvjp(product_and_inputs, _gradients_of_product, symbolic_zeros=True)

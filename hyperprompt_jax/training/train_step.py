@@ -270,7 +270,9 @@ def _update(
   )
   active = optax.apply_updates(active, updates)
   metrics |= learning_rates(optimizer, opt_state, new_state)
-  metrics['grad_norm'] = optax.global_norm(grads)
+  # The squares of the divided gradients, which the optimizer takes as well, would be
+  # written to memory for two uses.
+  metrics['grad_norm'] = optax.global_norm(summed_grads) / tokens
   metrics['param_norm'] = optax.global_norm(active)
   skipped_steps = optax.tree_utils.tree_get(new_state, 'skipped_steps')
   if skipped_steps is not None:
