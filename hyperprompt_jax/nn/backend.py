@@ -30,6 +30,8 @@ with_sharding_constraint = nn_partitioning.with_sharding_constraint
 _CACHE_ORDER = (0, 2, 3, 1)
 # The blocks in which a CPU looks for a maximum have as many values, or a part of that.
 _BLOCK = 128
+# The narrowest layers that a CPU unrolls in training, those of T5 Small.
+_UNROLLED_WIDTH = 512
 # The widest encoder whose projections a TPU computes again. By the compiler's estimate this
 # takes less time than to keep them at T5 1.1 Base (768), and would take more at XL (2048).
 _QUICK_WIDTH = 1024
@@ -251,6 +253,19 @@ def saved_projection(x: Array, *, encoder_width: int | None = None) -> Array:
       return x
     return checkpoint_name(x[None], SAVED)[0]
   return checkpoint_name(x, SAVED)
+
+
+def unrolls_training(width: int) -> bool:
+  """Whether the layers of a training step are unrolled, where parameters stay stacked.
+
+  On a CPU a loop over layers copies the parameters of each layer, and what the backward
+  pass needs. A longer program compiles for longer, which steps of narrow layers are too
+  short to make up for.
+
+  Args:
+    width: is d.
+  """
+  return _is_one_cpu() and width >= _UNROLLED_WIDTH
 
 
 def bias_of_rows(bias: Array, rows: int) -> Array:

@@ -314,7 +314,7 @@ def _apply_layers(
   conditioning: LayerConditioning,
   *shared: Any,
 ) -> Array:
-  """Runs the layers of a stack, scanned or unrolled; for a compact method.
+  """Runs the layers of a stack, in a loop or unrolled; for a compact method.
 
   Args:
     layer: is the class of the layers.
@@ -329,12 +329,12 @@ def _apply_layers(
     `[B, P, d]`.
   """
   config = attributes['config']
+  trains = not attributes['deterministic']
+  loops = config.scan_layers and not (trains and backend.unrolls_training(config.emb_dim))
   if config.remat_policy != 'none':
-    # Within a scan the loop itself keeps XLA from merging the two computations.
+    # Within a loop the loop itself keeps XLA from merging the two computations.
     layer = nn.remat(
-      layer,
-      policy=REMAT_POLICIES[config.remat_policy],
-      prevent_cse=not config.scan_layers,
+      layer, policy=REMAT_POLICIES[config.remat_policy], prevent_cse=not loops
     )
   if config.scan_layers:
     scanned = nn_partitioning.scan_with_axes(
@@ -346,6 +346,7 @@ def _apply_layers(
       in_axes=(0, *(nn.broadcast for _ in shared)),
       length=num_layers,
       axis_name='layers',
+      unroll=1 if loops else num_layers,
     )
     return scanned(**attributes, name='layers')(x, conditioning, *shared)[0]
   for index in range(num_layers):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperprompt_jax.nn import backend
 from hyperprompt_jax.nn.attention import ENCODER_CACHE
 from hyperprompt_jax.nn.config import Config
 from hyperprompt_jax.nn.stacking import stack_layers, unstack_layers
@@ -114,6 +115,24 @@ def test_remat_policies_change_neither_outputs_nor_gradients(remat_policy):
   got, _, got_gradient = tiny.outputs(remat, params, batch)
   np.testing.assert_allclose(got, want, atol=1e-5)
   tiny.assert_trees_close(got_gradient, want_gradient, 1e-4)
+
+
+@pytest.mark.parametrize('remat_policy', ['none', 'minimal'])
+def test_layers_unrolled_in_training_have_the_loops_gradients(monkeypatch, remat_policy):
+  """A CPU unrolls wide layers; dropout is drawn as in the loop."""
+  model = tiny.model(tiny.VARIANTS['both'], dropout_rate=0.3, remat_policy=remat_policy)
+  params, batch, rng = tiny.init(model), tiny.batch(), jax.random.key(7)
+  made = []
+  for width in (model.config.emb_dim + 1, model.config.emb_dim):
+    monkeypatch.setattr(backend, '_UNROLLED_WIDTH', width)
+    loss_of = lambda params: model.loss(params, batch, rng)[0]
+    traced = jax.jit(jax.value_and_grad(loss_of)).trace(params)
+    unrolled = f'unroll={model.config.num_encoder_layers}' in str(traced.jaxpr)
+    made.append((unrolled, *traced.lower().compile()(params)))
+  (unrolled, loss, gradient), (also_unrolled, other_loss, other_gradient) = made
+  assert not unrolled and also_unrolled
+  np.testing.assert_allclose(other_loss, loss, rtol=1e-5)
+  tiny.assert_trees_close(other_gradient, gradient, 1e-4)
 
 
 def test_prompt_length_zero_equals_multi_task_learning_bit_for_bit():
