@@ -11,6 +11,7 @@ import seqio
 
 from hyperprompt_jax import decoding
 from hyperprompt_jax.data import features
+from hyperprompt_jax.nn import backend
 from tests import tiny
 
 
@@ -47,6 +48,24 @@ def test_score_is_the_log_likelihood_of_the_targets():
 def _predict(m, params, batch, length):
   predict = jax.jit(m.predict, static_argnums=3)
   return np.asarray(predict(params, tiny.condition(m, params), batch, length))
+
+
+@pytest.mark.parametrize('number', [1, 2])
+def test_decoding_in_a_loop_over_layers_equals_decoding_with_unrolled_ones(
+  monkeypatch, number
+):
+  """Accelerators decode in a loop, whose caches are those of all layers."""
+  search = functools.partial(decoding.beam_search, num_decodes=number)
+  m = tiny.model(tiny.hyperprompt(stacks='both'), num_encoder_layers=1)
+  m = dataclasses.replace(m, decode_fn=search if number > 1 else decoding.greedy)
+  params, batch = tiny.init(m, 4), tiny.batch()
+  conditioning, predicted = tiny.condition(m, params), []
+  for unrolls in (True, False):
+    monkeypatch.setattr(backend, 'unrolls_decoding', lambda unrolls=unrolls: unrolls)
+    predict = jax.jit(lambda params: m.predict(params, conditioning, batch, 7))
+    predicted.append(np.asarray(predict(params)))
+  np.testing.assert_array_equal(*predicted)
+  assert len({*predicted[0].ravel()}) > 5  # different tokens
 
 
 def test_greedy_predictions_are_the_argmax_of_teacher_forcing():

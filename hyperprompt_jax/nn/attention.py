@@ -152,6 +152,7 @@ class MultiHeadDotProductAttention(nn.Module):
     prompts: Prompts | None = None,
     bias: Array | None = None,
     decode_index: Array | None = None,
+    layer: Array | None = None,
   ) -> Array:
     """Attends from `inputs_q` to itself, or to `inputs_kv` (cross-attention).
 
@@ -165,6 +166,8 @@ class MultiHeadDotProductAttention(nn.Module):
       bias: has shape `[C, h, Q, K]`; see `RelativePositionBiases`.
       decode_index: is the position of the query in the self-attention of decoding, an int32
         scalar.
+      layer: is the number of the layer, an int32 scalar, if the cache is that of all layers
+        of a stack; else None.
 
     Returns:
       `[B, Q, d]`.
@@ -184,7 +187,7 @@ class MultiHeadDotProductAttention(nn.Module):
       causal=self.causal,
     )
     if decode_index is not None:
-      inputs = self._with_cache(inputs, decode_index)
+      inputs = self._with_cache(inputs, decode_index, layer)
     if self.dropout_rate > 0.0:
       inputs = self._with_dropout(inputs)
     watched = inputs_kv is None and self._is_watched()
@@ -265,7 +268,9 @@ class MultiHeadDotProductAttention(nn.Module):
     prompts = None if inputs.prompts is None else drop(inputs.prompts)
     return inputs.replace(tokens=tokens, prompts=prompts)
 
-  def _with_cache(self, inputs: AttentionInputs, index: Array) -> AttentionInputs:
+  def _with_cache(
+    self, inputs: AttentionInputs, index: Array, layer: Array | None
+  ) -> AttentionInputs:
     """Writes one position's key and value into the cache, and attends to the whole cache.
 
     Prompts stand in the cache before the first position. The first call makes the cache
@@ -274,6 +279,7 @@ class MultiHeadDotProductAttention(nn.Module):
     Args:
       inputs: are the inputs of this position, with queries and keys `[B, 1, h * k]`.
       index: is the position, an int32 scalar.
+      layer: is the number of the layer, if the cache is that of all layers.
 
     Returns:
       Inputs whose tokens are the cache, `[B, l + K, h * k]`. The positions that are not
@@ -295,9 +301,9 @@ class MultiHeadDotProductAttention(nn.Module):
       cache = self.variable('cache', f'cached_{name}', self._empty_cache, new, *own)
       if is_made:
         cache.value = backend.write_cache(
-          cache.value, num_prompts + index, new, self.head_dim
+          cache.value, layer, num_prompts + index, new, self.head_dim
         )
-      return backend.from_cache(cache.value)
+      return backend.from_cache(cache.value, layer)
 
     return inputs.replace(
       tokens=Keys(cached('key'), cached('value'), segments),

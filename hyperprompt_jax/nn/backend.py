@@ -314,19 +314,34 @@ def to_cache(x: Array, head_dim: int) -> Array:
   return x.reshape(*x.shape[:2], -1, head_dim).transpose(_CACHE_ORDER)
 
 
-def from_cache(x: Array) -> Array:
-  """The inverse of `to_cache`."""
+def from_cache(x: Array, layer: Array | None = None) -> Array:
+  """The inverse of `to_cache`, of one layer's part if the cache is that of all layers."""
+  if layer is not None:
+    x = jax.lax.dynamic_index_in_dim(x, layer, axis=0, keepdims=False)
   if x.ndim == 3:
     return x
   x = x.transpose(np.argsort(_CACHE_ORDER))
   return x.reshape(*x.shape[:2], -1)
 
 
-def write_cache(cached: Array, position: Array, x: Array, head_dim: int) -> Array:
-  """Writes keys or values `[B, 1, h * k]` into a cache at one position."""
-  axis = 1 if cached.ndim == 3 else _CACHE_ORDER.index(1)
+def write_cache(
+  cached: Array, layer: Array | None, position: Array, x: Array, head_dim: int
+) -> Array:
+  """Writes keys or values `[B, 1, h * k]` into a cache at one position.
+
+  Args:
+    cached: is the cache of a layer, or of all layers with a leading axis.
+    layer: is the number of the layer in a cache of all layers; else None.
+    position: is the position, an int32 scalar.
+    x: holds the keys or values.
+    head_dim: is k.
+  """
   new = to_cache(x, head_dim)
-  return jax.lax.dynamic_update_slice_in_dim(cached, new, position, axis=axis)
+  start: list[Any] = [0] * new.ndim
+  start[1 if new.ndim == 3 else _CACHE_ORDER.index(1)] = position
+  if layer is None:
+    return jax.lax.dynamic_update_slice(cached, new, start)
+  return jax.lax.dynamic_update_slice(cached, new[None], (layer, *start))
 
 
 def unrolls_decoding() -> bool:

@@ -39,6 +39,7 @@ from hyperprompt_jax.nn.layers import (
   broadcast_dropout,
 )
 from hyperprompt_jax.nn.segments import Array, Segments
+from hyperprompt_jax.nn.stacking import STACK
 
 
 @struct.dataclass
@@ -130,7 +131,10 @@ class Decoder(nn.Module):
       )
     x = dropout(self.shared_embedding(tokens))  # [B, Q, d]
 
-    # Layers.
+    # Layers. A loop over them writes the caches of all layers in place. Those of beams move
+    # between two steps, and would be copied once more.
+    one_candidate = len(tokens) == len(encoded.segment_ids)
+    carries = cfg.scan_layers and self.has_variable('cache', STACK) and one_candidate
     x = _apply_layers(
       DecoderLayer,
       {'config': cfg, 'deterministic': deterministic, 'cache_length': cache_length},
@@ -141,6 +145,7 @@ class Decoder(nn.Module):
       encoded,
       bias,
       decode_index,
+      carries=carries,
     )
 
     # Final norm and output layer.
@@ -211,8 +216,12 @@ class DecoderLayer(nn.Module):
     encoded: Encoded,
     bias: Array | None,
     decode_index: Array | None,
+    layer: Array | None = None,
   ) -> tuple[Array, None]:
-    """Maps `[B, Q, d]` to the same shape, with one layer's conditioning `[t, ...]`."""
+    """Maps `[B, Q, d]` to the same shape, with one layer's conditioning `[t, ...]`.
+
+    While decoding in a loop over layers, `layer` is the number of the layer.
+    """
     cfg = self.config
     if bias is None:
       length = self.cache_length or x.shape[1]
@@ -233,6 +242,7 @@ class DecoderLayer(nn.Module):
       prompts=conditioning.prompts,
       bias=bias,
       decode_index=decode_index,
+      layer=layer,
     )
     y = adapt(conditioning.attention_adapter, segments, scatter_positions(y))
     x = checkpoint_name(x + dropout(y), SAVED)
@@ -313,6 +323,7 @@ def _apply_layers(
   x: Array,
   conditioning: LayerConditioning,
   *shared: Any,
+  carries: bool = False,
 ) -> Array:
   """Runs the layers of a stack, in a loop or unrolled; for a compact method.
 
@@ -324,6 +335,8 @@ def _apply_layers(
     x: has shape `[B, P, d]`.
     conditioning: is the stack's conditioning, `[m, t, ...]`; each layer is given its own.
     *shared: are further arguments, which all layers share.
+    carries: tells whether a loop carries the caches of all layers, in place of giving each
+      layer its own. Each layer then gets its number, as the last argument.
 
   Returns:
     `[B, P, d]`.
@@ -337,19 +350,20 @@ def _apply_layers(
       layer, policy=REMAT_POLICIES[config.remat_policy], prevent_cse=not loops
     )
   if config.scan_layers:
+    numbers = (jnp.arange(num_layers),) if carries else ()
+    stacked = ['params', SCALES, ENCODER_CACHE, statistics.COLLECTION]
     scanned = nn_partitioning.scan_with_axes(
       layer,
-      variable_axes=dict.fromkeys(
-        ('params', SCALES, 'cache', ENCODER_CACHE, statistics.COLLECTION), 0
-      ),
+      variable_axes=dict.fromkeys(stacked if carries else [*stacked, 'cache'], 0),
+      variable_carry='cache' if carries else False,
       split_rngs={'params': True, 'dropout': True},
-      in_axes=(0, *(nn.broadcast for _ in shared)),
+      in_axes=(0, *(nn.broadcast for _ in shared), *(0 for _ in numbers)),
       length=num_layers,
       axis_name='layers',
       unroll=1 if loops else num_layers,
     )
-    return scanned(**attributes, name='layers')(x, conditioning, *shared)[0]
+    return scanned(**attributes, name=STACK)(x, conditioning, *shared, *numbers)[0]
   for index in range(num_layers):
     own = jax.tree.map(lambda leaf, i=index: leaf[i], conditioning)
-    x, _ = layer(**attributes, name=f'layers_{index}')(x, own, *shared)
+    x, _ = layer(**attributes, name=f'{STACK}_{index}')(x, own, *shared)
   return x
