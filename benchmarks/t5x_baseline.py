@@ -29,10 +29,11 @@ def make_model(config: Config, *, scanned: bool) -> models.EncoderDecoderModel:
 
   Args:
     config: is our configuration, which T5X's follows.
-    scanned: whether it is T5X's `scalable_t5`, with remat `minimal`.
+    scanned: whether it is T5X's `scalable_t5`, with remat `minimal`; its layers are in a
+      loop if the configuration has them in one.
   """
   network = scanned_network if scanned else unrolled_network
-  extra = {'scan_layers': True, 'remat_policy': 'minimal'} if scanned else {}
+  extra = {'scan_layers': config.scan_layers, 'remat_policy': 'minimal'} if scanned else {}
   names = (
     *('vocab_size', 'dtype', 'emb_dim', 'num_heads', 'num_encoder_layers'),
     *('num_decoder_layers', 'head_dim', 'mlp_dim', 'mlp_activations', 'dropout_rate'),
@@ -88,11 +89,11 @@ def lower_train(
 ) -> Any:
   """Lowers the training step for devices that are absent, with T5X's own sharding rules.
 
-  Layers are in a loop and remat is `minimal`, as in our step. Random numbers are the
-  hardware's, as T5X's `use_hardware_rng` makes them.
+  Remat is `minimal`, as in our step. Random numbers are the hardware's, as T5X's
+  `use_hardware_rng` makes them.
 
   Args:
-    config: is our configuration, which T5X's follows.
+    config: is our configuration, which T5X's follows, `scan_layers` included.
     devices: are the devices of a slice.
     num_partitions: is the number of devices that share a model.
     batch: has the sizes of a batch.

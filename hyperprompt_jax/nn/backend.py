@@ -8,7 +8,7 @@ reason, and no other module of `nn` asks for the platform. Axis letters: see
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -220,6 +220,18 @@ def output_product(x: Array, kernel: Array) -> Array:
   if platform() == 'tpu' and rows >= kernel.shape[0]:
     return _gradients_at_once(x, kernel)
   return matmul(x, kernel)
+
+
+def gated_product(activations: Sequence[str]) -> Callable[..., Array] | None:
+  """The last product of an MLP with these activations, by a gradient written by hand.
+
+  Returns:
+    `custom_gradients.gated_product` on TPUs for T5 1.1, whose MLP has GELU and a linear
+    branch; else None.
+  """
+  if platform() == 'tpu' and tuple(activations) == ('gelu', 'linear'):
+    return custom_gradients.gated_product
+  return None
 
 
 def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:

@@ -30,6 +30,8 @@ from hyperprompt_jax.nn.attention_inputs import MASKED_LOGIT, AttentionInputs, K
 from hyperprompt_jax.nn.segments import Array, sees
 
 _LANES = 128
+# The queries of a part, whose logits fit into registers and cache.
+_PART = 128
 # The largest bias of a block that fits into a core's vector memory of 16 MiB, in entries of
 # float32. Bias and gradient each take twice their size: one copy is worked on while the
 # next is loaded.
@@ -65,7 +67,7 @@ class _Block:
 
 def supports(heads: int, head_dim: int, query_length: int, key_length: int) -> bool:
   """Whether the kernel takes these sizes: whole tiles, and a bias that fits."""
-  whole_tiles = query_length % 16 == 0 and key_length % _LANES == 0
+  whole_tiles = query_length % 16 == 0 and key_length % 16 == 0
   bias = _heads_per_block(heads, head_dim) * query_length * key_length
   return whole_tiles and bias <= _MAX_BIAS
 
@@ -205,8 +207,8 @@ def _run(
   """
   given: AttentionInputs = inputs[0]
   rows, queries, width = given.query.shape
-  logits = rows * queries * sum(keys.key.shape[1] for keys in _kinds(given))
-  logits *= width // block.head_dim
+  heads = rows * queries * width // block.head_dim
+  lengths = [keys.key.shape[1] for keys in _kinds(given)]
   specs = functools.partial(_block_specs, block)
   out_specs = tuple(map(specs, outputs)) if type(outputs) is tuple else specs(outputs)
   return pl.pallas_call(
@@ -217,8 +219,9 @@ def _run(
     out_shape=outputs,
     compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'arbitrary')),
     cost_estimate=pl.CostEstimate(
-      flops=matmuls * 2 * logits * block.head_dim,
-      transcendentals=logits,
+      flops=matmuls * 2 * heads * sum(lengths) * block.head_dim,
+      # A register holds the powers of 128 keys, or of fewer.
+      transcendentals=heads * sum(-(-length // _LANES) * _LANES for length in lengths),
       bytes_accessed=sum(
         x.size * x.dtype.itemsize for x in jax.tree.leaves((inputs, outputs))
       ),
@@ -270,8 +273,9 @@ def _forward_kernel(block: _Block, inputs: AttentionInputs, out: Any) -> None:
   for part in _parts(inputs.query.shape[1]):
     part_out = jnp.zeros((part.stop - part.start, block.width), jnp.float32)
     for head in range(block.heads):
-      weights, _ = _weights(block, head, part, inputs, query_segments[part])
-      part_out = jnp.where(block.lanes(head), _weighted_sum(weights, values), part_out)
+      powers, total, _ = _powers(block, head, part, inputs, query_segments[part])
+      head_out = _weighted_sum(powers, values) * (1.0 / total)
+      part_out = jnp.where(block.lanes(head), head_out, part_out)
     out[0, part] = part_out.astype(out.dtype)
 
 
@@ -302,15 +306,17 @@ def _backward_kernel(
       lanes = block.lanes(head)
       query = _keep(lanes, inputs.query[0, part])
       head_gradient = _keep(lanes, out_gradient[0, part])
-      weights, sees_any = _weights(block, head, part, inputs, query_segments[part])
-      part_out = jnp.where(lanes, _weighted_sum(weights, values), part_out)
-      weight_gradients = [_dot_t(head_gradient, value) for value in values]
-      centre: Any = sum(
-        jnp.sum(a * g, axis=1, keepdims=True)
-        for a, g in zip(weights, weight_gradients, strict=True)
-      )
+      powers, total, sees_any = _powers(block, head, part, inputs, query_segments[part])
+      inverse = 1.0 / total
+      weights = [x * inverse for x in powers]
+      head_out = _weighted_sum(weights, values)
+      part_out = jnp.where(lanes, head_out, part_out)
+      # The mean of the weights' gradients, weighted, is the product of attention and its
+      # gradient (Dao et al. 2022, appendix B): a sum over k in place of K.
+      seen_gradient = _keep(sees_any, head_gradient)
+      centre = jnp.sum(head_out * seen_gradient, axis=1, keepdims=True)
       for i, keys in enumerate(kinds):
-        logit_gradient = _keep(sees_any, weights[i] * (weight_gradients[i] - centre))
+        logit_gradient = weights[i] * (_dot_t(seen_gradient, values[i]) - centre)
         if keys is inputs.tokens and bias_gradient is not None:
           bias_gradient[head, part] += logit_gradient
         logit_gradient = logit_gradient.astype(query.dtype)
@@ -327,9 +333,8 @@ def _backward_kernel(
 
 
 def _parts(length: int) -> Iterator[slice]:
-  """Parts of the queries whose logits fit into registers and cache."""
-  size = next(size for size in (128, 64, 32, 16) if length % size == 0)
-  return (slice(start, start + size) for start in range(0, length, size))
+  """Parts of the queries; the last may be smaller."""
+  return (slice(start, min(start + _PART, length)) for start in range(0, length, _PART))
 
 
 def _kinds(inputs: AttentionInputs) -> list[Any]:
@@ -349,10 +354,10 @@ def _dropped_values(block: _Block, keys: Keys) -> tuple[Array, Any]:
   return (value.astype(jnp.float32) * scale).astype(value.dtype), scale
 
 
-def _weights(
+def _powers(
   block: _Block, head: int, part: slice, inputs: AttentionInputs, query_segments: Array
-) -> tuple[list[Array], Array]:
-  """The softmax of one head of a part of the queries, in float32.
+) -> tuple[list[Array], Array, Array]:
+  """The softmax of one head of a part of the queries, in float32, not yet divided.
 
   Args:
     block: holds the static options.
@@ -362,9 +367,9 @@ def _weights(
     query_segments: are the segments of that part, `[Q, 1]`.
 
   Returns:
-    The weights of tokens `[Q, K]` and of prompts `[Q, l]`, and whether a query sees any
-    key, `[Q, 1]`: the weights of a query that sees none are uniform, but its masked logits
-    have no gradient.
+    The powers of tokens `[Q, K]` and of prompts `[Q, l]`, their sum `[Q, 1]`, and whether a
+    query sees any key, `[Q, 1]`: the weights of a query that sees none are uniform, but its
+    masked logits have no gradient.
   """
   query = _keep(block.lanes(head), inputs.query[0, part])
   logits = []
@@ -383,8 +388,8 @@ def _weights(
     jnp.maximum, [jnp.max(x, axis=1, keepdims=True) for x in logits]
   )
   powers = [jnp.exp(x - largest) for x in logits]
-  total = sum(jnp.sum(x, axis=1, keepdims=True) for x in powers)
-  return [x / total for x in powers], largest > MASKED_LOGIT / 2
+  total: Any = sum(jnp.sum(x, axis=1, keepdims=True) for x in powers)
+  return powers, total, largest > MASKED_LOGIT / 2
 
 
 def _weighted_sum(weights: list[Array], values: Sequence[Array]) -> Any:

@@ -284,13 +284,16 @@ class MlpBlock(nn.Module):
       )
       return functools.reduce(operator.mul, activated)
 
-    branches = map(branch, range(len(self.activations)))
-    x = backend.recomputed(gated)(*branches)  # [B, P, F]
-    x = broadcast_dropout(self.dropout_rate, self.deterministic)(x)
-    x = with_sharding_constraint(x, ('batch', 'length', 'mlp'))
-    return Dense(
+    branches = [branch(index) for index in range(len(self.activations))]  # [B, P, F]
+    dropout = broadcast_dropout(self.dropout_rate, self.deterministic)
+    project = Dense(
       features=inputs.shape[-1],
       kernel_axes=('mlp', 'embed'),
       dtype=self.dtype,
       name='wo',
-    )(x)
+    )
+    if product := backend.gated_product(self.activations):
+      scale = dropout(jnp.ones((inputs.shape[0], 1, self.intermediate_dim)))
+      return project(branches[0], functools.partial(product, *branches, scale))
+    x = dropout(backend.recomputed(gated)(*branches))
+    return project(with_sharding_constraint(x, ('batch', 'length', 'mlp')))

@@ -15,6 +15,7 @@ Array = jax.Array
 PADDING = 0
 # The segment of a key that every query sees.
 EVERY_SEGMENT = -1
+_NO_SEGMENT = -2
 
 
 def sees(
@@ -38,8 +39,9 @@ def sees(
   Returns:
     bool, of the shape that the arguments broadcast to.
   """
-  own = (query_segment == key_segment) & (key_segment > PADDING)
-  visible = own | (key_segment == EVERY_SEGMENT)
+  # Only the two operations of the second line are done for each pair.
+  own, every = jnp.where(key_segment > PADDING, key_segment, _NO_SEGMENT), EVERY_SEGMENT
+  visible = (query_segment == own) | (key_segment == every)
   if query_position is None or key_position is None:
     return visible
   return visible & (key_position <= query_position)

@@ -8,6 +8,7 @@ import pytest
 from hyperprompt_jax.nn import attention, fused_attention
 from hyperprompt_jax.nn.attention_inputs import AttentionInputs, Keys
 from hyperprompt_jax.nn.segments import EVERY_SEGMENT
+from hyperprompt_jax.planning import plan
 from tests import slow
 
 
@@ -96,6 +97,8 @@ def test_attention_equals_a_naive_loop(function, packed, prompts):
     # Heads that no block of whole lanes divides; fewer queries than a tile; no dropout.
     ((2, 48, 256, 0, 3, 64), {'dropout': False}),
     ((1, 128, 128, 16, 2, 128), {'packed': True}),
+    # A second part of 16 queries, and keys that fill no whole lanes.
+    ((1, 144, 48, 16, 2, 64), {}),
   ],
 )
 @pytest.mark.parametrize('causal', slow.all_but([True], [False, True]))
@@ -155,10 +158,43 @@ def test_dropout_drops_a_key_for_all_queries_of_a_head():
     ((12, 64, 512, 512), True),
     ((12, 64, 64, 512), True),
     ((12, 64, 1024, 512), False),  # its bias would not fit
-    ((12, 64, 512, 528), False),  # not of whole tiles
+    ((12, 64, 496, 48), True),
+    ((12, 64, 512, 504), False),  # not of whole tiles
     ((12, 64, 60, 512), False),
     ((3, 64, 512, 512), False),  # three heads do not fill whole lanes by twos
   ],
 )
 def test_sizes_that_there_is_a_kernel_for(sizes, want):
   assert fused_attention.supports(*sizes) is want
+
+
+def _rounded(keys):
+  key, value = (x.astype(jnp.bfloat16) for x in (keys.key, keys.value))
+  return keys.replace(key=key, value=value)
+
+
+def _operations(jaxpr, shape):
+  """The primitives of a kernel that take or return an array of a shape."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'pallas_call':
+      yield from _operations(equation.params['jaxpr'], shape)
+    elif shape in {x.aval.shape for x in (*equation.invars, *equation.outvars)}:
+      yield equation.primitive.name
+
+
+def test_the_planner_knows_the_operations_of_each_logit():
+  given = _inputs(1, 128, 256, 16, 1, 128)
+  given = given.replace(
+    query=given.query.astype(jnp.bfloat16),
+    tokens=_rounded(given.tokens),
+    prompts=_rounded(given.prompts),
+  )
+  kernel = fused_attention.Kernel()
+  passes = (kernel.attend, lambda inputs: kernel.gradients(inputs, inputs.query))
+  traced = [jax.make_jaxpr(function)(given).jaxpr for function in passes]
+  names = [name for jaxpr in traced for name in _operations(jaxpr, (128, 256))]
+  # Products are those of the matrix units. Layouts and copies are no operations. (`jit`
+  # stands for `where`.)
+  others = ('dot_general', 'broadcast_in_dim', 'transpose', 'get', 'swap')
+  assert names.count('dot_general') / 2 == plan.PRODUCTS
+  assert len([x for x in names if x not in others]) / 2 == plan.VECTOR_OPERATIONS

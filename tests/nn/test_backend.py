@@ -71,6 +71,34 @@ def test_argmax_is_the_first_of_the_largest(size):
   np.testing.assert_array_equal(places, x.argmax(axis=-1))
 
 
+@pytest.mark.parametrize('kernel_is_trained', [True, False])
+def test_the_product_of_a_gated_mlp_has_the_gradients_of_jax(kernel_is_trained):
+  keys = map(jax.random.key, range(5))
+  shapes = ((2, 3, 16), (2, 3, 16), (16, 5), (2, 3, 5))
+  gate, linear, kernel, weights = (
+    jax.random.normal(key, shape) for shape, key in zip(shapes, keys, strict=False)
+  )
+  scale = jax.random.bernoulli(next(keys), 0.5, (2, 1, 16)).astype(jnp.float32) / 0.5
+  assert 0 < jnp.mean(scale == 0) < 1
+
+  def plain(gate, linear, scale, kernel):
+    return (jax.nn.gelu(gate) * linear * scale) @ kernel
+
+  values = []
+  for product in (custom_gradients.gated_product, plain):
+    loss = lambda gate, linear, kernel, product=product: jnp.sum(
+      product(gate, linear, scale, kernel) * weights
+    )
+    argnums = (0, 1, 2) if kernel_is_trained else (0, 1)
+    gradients = jax.value_and_grad(loss, argnums=argnums)
+    values.append(jax.jit(gradients)(gate, linear, kernel))
+    # A kernel's gradient that is not asked for is not computed either.
+    flops = arithmetic.count(gradients, gate, linear, kernel).flops
+    assert flops == (2 + kernel_is_trained) * 2 * gate.size * kernel.shape[-1]
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, *values)
+
+
 @pytest.mark.parametrize('groups', [1, 2])
 def test_products_of_joined_heads_are_those_of_each_head(groups):
   """Also in bfloat16, in which the other heads add nothing but zeros."""

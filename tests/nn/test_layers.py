@@ -63,3 +63,22 @@ def test_layer_norm_scales_by_the_root_mean_square_in_float32():
   want = x / np.sqrt((x**2).mean(-1, keepdims=True)) * np.arange(5)
   assert out.dtype == jnp.bfloat16
   np.testing.assert_allclose(out.astype(np.float32), want, rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize('dropout_rate', [0.0, 0.5])
+def test_the_mlp_of_tpus_is_that_of_other_devices(monkeypatch, dropout_rate):
+  module = layers.MlpBlock(6, ('gelu', 'linear'), dropout_rate, dropout_rate == 0.0)
+  x = _random(2, 3, 4)
+  params = module.init({'params': jax.random.key(0), 'dropout': jax.random.key(1)}, x)
+
+  def value_and_gradients():
+    function = lambda params: module.apply(
+      params, x, rngs={'dropout': jax.random.key(1)}
+    ).sum()
+    return jax.value_and_grad(function)(params)
+
+  elsewhere = value_and_gradients()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  assert layers.backend.gated_product(module.activations) is not None
+  close = lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+  jax.tree.map(close, value_and_gradients(), elsewhere)

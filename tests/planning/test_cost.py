@@ -121,12 +121,17 @@ def test_a_kernel_takes_the_time_of_both_units():
   assert analysis.unestimated_flops == 550_000_000
   assert analysis.unestimated_exponentials == 1_000_000
   chip = topology.CHIPS['v4']
-  half, whole = (Plan.seconds(chip, analysis, head_dim) for head_dim in (64, 128))
+  half, whole, wide = (
+    Plan.seconds(chip, analysis, head_dim) for head_dim in (64, 128, 192)
+  )
   assert half['kernels_bound_seconds'] == pytest.approx(2e-6)
-  # The vector units of a v4 have 4,096 arithmetic units at 1.05 GHz.
-  vector = 17 * 1_000_000 / 4096 / 1.05e9
-  assert half['kernels_seconds'] == pytest.approx(4e-6 + vector)
-  assert whole['kernels_seconds'] == pytest.approx(2e-6 + vector)
+  # The vector units of a v4 have 4,096 arithmetic units at 1.05 GHz. A head of 64 takes a
+  # matrix unit as long as one of 128.
+  vector = 12 * 1_000_000 / 4096 / 1.05e9
+  matrix = 4 * 2 * 128 * 1_000_000 / 275e12
+  assert half['kernels_seconds'] == pytest.approx(matrix + vector)
+  assert whole['kernels_seconds'] == pytest.approx(matrix + vector)
+  assert wide['kernels_seconds'] == pytest.approx(2 * matrix + vector)
   others = half['compiler_seconds'] + half['communication_seconds']
   assert half['step_seconds'] == pytest.approx(others + half['kernels_seconds'])
 
