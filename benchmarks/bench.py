@@ -29,8 +29,6 @@ AGAINST_T5X = (
 # Figures that are compared with our own network without prompts.
 AGAINST_MTL = ('flops', 'hbm_bytes', 'peak_bytes', 'step_seconds')
 MOST_OF_MTL = 1.02
-# Marks figures of T5X from before its better setting was looked for.
-OLD = '*'
 
 
 class Row(NamedTuple):
@@ -68,28 +66,11 @@ class Row(NamedTuple):
 def of_tpu_step(measured: dict[str, Any]) -> Iterator[Row]:
   """Yields the rows of the compiled steps."""
   for size, topology, _ in tpu_step.SIZES:
-    programs = measured[size]
-    ours, others = (
-      programs['global'],
-      [programs[name] for name in tpu_step.T5X if name in programs],
-    )
-    # A date of 2026-11-28 or later says that the random numbers are the hardware's.
-    is_new = [program['measured'] >= '2026-11-28' for program in others]
-    mark = '' if len(others) == len(tpu_step.T5X) and all(is_new) else OLD
     where = f'TPU step, {size.upper() if "x" in size else size.title()} on {topology}'
-    for key, what, most in AGAINST_T5X if others else ():
-      best = min(program[key] for program in others)
-      told = f'T5X{mark} {_shown(key, best)}'
-      yield Row(f'{where}: {what}', _shown(key, ours[key]), told, ours[key] / best, most)
-    if mtl := programs.get('mtl'):
-      ratios = {key: ours[key] / mtl[key] for key in AGAINST_MTL}
-      yield Row(
-        f'{where}: the same four figures',
-        ', '.join(_shown(key, ours[key]) for key in ratios),
-        'without prompts: ' + ', '.join(f'{ratio:.3f}' for ratio in ratios.values()),
-        max(ratios.values()),
-        MOST_OF_MTL,
-      )
+    yield from _beside_others(where, measured[size], '')
+  name = tpu_step.UNROLLED_SIZE
+  unrolled = f'TPU step, {name.title()}, layers unrolled'
+  yield from _beside_others(unrolled, measured[name], tpu_step.UNROLLED)
   sizes = [size for size, *_ in tpu_step.SIZES]
   compiled = {size: measured[size]['global']['compile_seconds'] for size in sizes}
   yield Row(
@@ -106,6 +87,28 @@ def of_tpu_step(measured: dict[str, Any]) -> Iterator[Row]:
     compiled['large'] / compiled['base'],
     1.3,
   )
+
+
+def _beside_others(
+  where: str, programs: dict[str, dict[str, Any]], suffix: str
+) -> Iterator[Row]:
+  """Yields our step beside T5X's at its better setting, and beside plain T5."""
+  ours = programs.get(f'global{suffix}')
+  others = [programs[x] for name in tpu_step.T5X if (x := name + suffix) in programs]
+  for key, what, most in AGAINST_T5X if ours and others else ():
+    best = min(program[key] for program in others)
+    told = f'T5X {_shown(key, best)}'
+    yield Row(f'{where}: {what}', _shown(key, ours[key]), told, ours[key] / best, most)
+  mtl = programs.get(f'mtl{suffix}')
+  if ours and mtl:
+    ratios = {key: ours[key] / mtl[key] for key in AGAINST_MTL}
+    yield Row(
+      f'{where}: the same four figures',
+      ', '.join(_shown(key, ours[key]) for key in ratios),
+      'without prompts: ' + ', '.join(f'{ratio:.3f}' for ratio in ratios.values()),
+      max(ratios.values()),
+      MOST_OF_MTL,
+    )
 
 
 def _shown(key: str, value: float) -> str:

@@ -3,6 +3,7 @@
     python -m benchmarks.tpu_step                          (part of make bench)
     python -m benchmarks.tpu_step global base v4:2x2x2 1        one program, as JSON
     python -m benchmarks.tpu_step --size xxl --program global   some of the programs
+    python -m benchmarks.tpu_step --unrolled       Base with its layers one after another
 
 T5X's step is compiled where T5X can be imported. Each program is compiled in its own
 process, one after another, as the compiler uses all cores and its time is reported. Results
@@ -29,6 +30,8 @@ SIZES = (
   ('xl', 'v4:4x4x4', 8),
   ('xxl', 'v4:4x4x8', 8),
 )
+# The size that is also compiled with its layers one after another, which takes minutes.
+UNROLLED_SIZE, UNROLLED = 'base', '_unrolled'
 # T5X's programs, by its `parameter_partitioning_dims`.
 T5X = {'t5x': 1, 't5x_spread': 2}
 METHODS = {'global': 'hyperprompt_global', 'mtl': 'mtl'}
@@ -45,9 +48,10 @@ def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[
   from hyperprompt_jax.planning.sweep import Mesh
   from hyperprompt_jax.planning.topology import Slice
 
+  scanned, program = not program.endswith(UNROLLED), program.removesuffix(UNROLLED)
   method = METHODS.get(program, 'mtl')
   files = (f'models/{size}.gin', f'methods/{method}.gin', 'runs/plan.gin')
-  gin_files.parse(files, [])
+  gin_files.parse(files, [f'config.Config.scan_layers = {scanned}'])
   planner = gin_files.call(Planner)
   where, batch = Slice.parse(topology), steps.Batch(*BATCH)
   if program in METHODS:
@@ -124,15 +128,18 @@ def main(arguments: Sequence[str]) -> None:
   programs = [*METHODS, *(T5X if results.has('t5x') else ())]
   parser.add_argument('--size', nargs='+', choices=sizes, default=sizes)
   parser.add_argument('--program', nargs='+', choices=programs, default=programs)
+  parser.add_argument('--unrolled', action='store_true')
   flags = parser.parse_args(arguments)
+  sizes = [UNROLLED_SIZE] if flags.unrolled else flags.size
+  suffix = UNROLLED if flags.unrolled else ''
   by_size = results.read('tpu_step') or {}
   for size, where, chips in SIZES:
-    for program in flags.program if size in flags.size else ():
+    for program in flags.program if size in sizes else ():
       of_size = by_size.setdefault(size, {})
       # A program that no longer compiles has no figures.
-      of_size.pop(program, None)
-      if figures := _run(program, size, where, chips):
-        of_size[program] = figures
+      of_size.pop(program + suffix, None)
+      if figures := _run(program + suffix, size, where, chips):
+        of_size[program + suffix] = figures
       # Everything takes half an hour: each result is written at once.
       results.write('tpu_step', by_size)
 

@@ -73,13 +73,16 @@ def test_a_step_on_four_chips(capsys, monkeypatch):
   encoder, decoder = (attention + mlp) * LAYERS * 256, (attention + mlp) * LAYERS * 32
   flops = 6 * 8 * (encoder + decoder)
   assert flops < report['cost']['flops'] < 2 * flops
-  # Gradients are summed over the chips. Parameters are gathered, mostly in bfloat16.
+  # Gradients are summed over the chips. Layers' parameters are gathered in bfloat16, those
+  # of the encoder twice, and the two embeddings in float32 at most.
   kinds = report['cost']['collective_bytes']
   assert kinds.keys() == {'all-reduce', 'all-gather', 'reduce-scatter'}
-  assert kinds['all-gather'] < 0.7 * whole
+  twice, once = attention + mlp, 2 * attention + mlp
+  most = 2 * LAYERS * (2 * twice + once) + 4 * 2 * VOCAB * EMB
+  assert 0.5 * most < kinds['all-gather'] < 1.05 * most
   assert report['cost']['unknown_loops'] == 0
-  # The kernels are attention's, forward and backward, in the encoder and across the stacks.
-  assert report['cost']['unestimated'] == 4 * LAYERS
+  # The kernels are attention's, forward and backward, three in each pair of layers.
+  assert report['cost']['unestimated'] == 6 * LAYERS
   assert report['compute_seconds'] < report['compiler_seconds'] < 1
   # An all-reduce sends its bytes around the ring twice.
   sent = 2 * kinds['all-reduce'] + kinds['all-gather'] + kinds['reduce-scatter']
@@ -95,7 +98,7 @@ def test_a_step_on_four_chips(capsys, monkeypatch):
   assert report['kernels_seconds'] > 2 * report['kernels_bound_seconds']
   # Recomputed operations do not count.
   at_peak = report['utilisation'] * report['step_seconds']
-  assert 0.9 < at_peak / report['compute_seconds'] < 1
+  assert 0.85 < at_peak / report['compute_seconds'] < 1
   assert report['carried_whole'] == {}
   # The activations that the backward pass needs of 6 layers, 8 rows and 256 positions have
   # their memory, which is not filled before the layers write it.
