@@ -63,6 +63,26 @@ class DecodeSettings:
     return self.max_decode_len if self.limit is None else self.limit
 
 
+class InPlace(NamedTuple):
+  """A state whose arrays stay where they are, whatever prefixes candidates go on from.
+
+  Attributes:
+    arrays: have the axis of positions after that of the rows. With N candidates, each
+      position has N slots side by side, `[..., B, K * N, ...]`, and candidate n writes slot
+      n.
+    slots: names the slot in which each candidate's prefix has each position, `[B * N, P]`
+      int32.
+  """
+
+  arrays: PyTree
+  slots: jax.Array
+
+  def at(self, position: jax.Array, num_decodes: int) -> 'InPlace':
+    """Returns the state in which each candidate has its own slot at a position."""
+    own = jnp.arange(len(self.slots)) % num_decodes
+    return self._replace(slots=self.slots.at[:, position].set(own))
+
+
 def expand_beams(state: PyTree, num_decodes: int, batch_axis: int = 0) -> PyTree:
   """Repeats every row of a pytree `num_decodes` times, side by side.
 
@@ -70,13 +90,17 @@ def expand_beams(state: PyTree, num_decodes: int, batch_axis: int = 0) -> PyTree
   encoder's outputs, must be expanded by the same number.
 
   Args:
-    state: holds arrays with B at `batch_axis`.
+    state: holds arrays with B at `batch_axis`, or is `InPlace`.
     num_decodes: is the number of candidates of each row, N.
     batch_axis: is the axis of the rows.
 
   Returns:
-    The pytree with B * N at `batch_axis`; candidate j of row i is row `i * N + j`.
+    The pytree with B * N at `batch_axis`; candidate j of row i is row `i * N + j`. If it is
+    `InPlace`, positions are repeated in place of rows.
   """
+  if isinstance(state, InPlace):
+    arrays = expand_beams(state.arrays, num_decodes, batch_axis + 1)
+    return InPlace(arrays, expand_beams(state.slots, num_decodes))
   return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_decodes, axis=batch_axis), state)
 
 
@@ -357,6 +381,8 @@ def _advance_beams(
 
 def _gather_state(state: PyTree, beams: jax.Array, batch_axis: int) -> PyTree:
   """Returns the state of the beams `[B, N]`, which are indices of a row's candidates."""
+  if isinstance(state, InPlace):
+    return state._replace(slots=_gather_state(state.slots, beams, 0))
 
   def gather(leaf: jax.Array) -> jax.Array:
     # The batch keeps an axis of its own, so that its shards need not exchange rows.

@@ -26,7 +26,7 @@ from hyperprompt_jax.nn.transformer import Transformer
 Array = jax.Array
 Batch = Mapping[str, Array]
 Params = Mapping[str, Any]
-DecodeStep = Callable[[Array, Any, Array], tuple[Array, Any]]
+DecodeStep = Callable[..., tuple[Array, Any]]
 
 # The largest conditioning of all tasks that inference keeps, in bytes over all devices.
 LARGEST_FOLDED = 2**30
@@ -302,6 +302,40 @@ class Model:
       return self.config
     return dataclasses.replace(self.config, scan_layers=False)
 
+  def _step_function(
+    self,
+    params: Params,
+    conditioning: Conditioning,
+    encoded: Any,
+    task_ids: Array,
+    max_decode_length: int,
+  ) -> Callable[..., tuple[Array, Any]]:
+    """Returns the network's step as a function of tokens, caches and the position."""
+    module = self.module.clone(config=self._step_config)
+    variables = int8.variables(params)
+    if not self._step_config.scan_layers:
+      variables = unstack_layers(variables)
+
+    def apply(
+      tokens: Array, caches: Any, index: Array, mutable: list[str], slots: Any = None
+    ) -> Any:
+      # The candidates of a row are adjacent, and share its task.
+      candidates = tokens.shape[0] // task_ids.shape[0]
+      return module.apply(
+        {**variables, **caches},
+        encoded,
+        tokens[:, None],
+        jnp.repeat(task_ids, candidates, axis=0),
+        conditioning,
+        index,
+        max_decode_length=max_decode_length,
+        method=Transformer.decode_step,
+        mutable=mutable,
+        slots=slots,
+      )
+
+    return apply
+
   def start_decoding(
     self,
     params: Params,
@@ -320,33 +354,15 @@ class Model:
 
     Returns:
       A function of tokens `[B * N]`, the cache and the position, which returns logits
-      `[B * N, V]` and the next cache; the N candidates of a row are adjacent. The second
-      result is the first cache, in which N is 1.
+      `[B * N, V]` and the next cache; the N candidates of a row are adjacent. It may also
+      be given the slots of a `DecodePosition`. The second result is the first cache, in
+      which N is 1.
     """
     inputs, task_ids = batch['encoder_input_tokens'], batch['task_ids']
     if conditioning is None:
       conditioning = self.condition(params, task_ids)
     encoded = self.encode(params, conditioning, batch)
-    module = self.module.clone(config=self._step_config)
-    variables = int8.variables(params)
-    if not self._step_config.scan_layers:
-      variables = unstack_layers(variables)
-
-    def apply(tokens: Array, caches: Any, index: Array, mutable: list[str]) -> Any:
-      # The candidates of a row are adjacent, and share its task.
-      candidates = tokens.shape[0] // task_ids.shape[0]
-      return module.apply(
-        {**variables, **caches},
-        encoded,
-        tokens[:, None],
-        jnp.repeat(task_ids, candidates, axis=0),
-        conditioning,
-        index,
-        max_decode_length=max_decode_length,
-        method=Transformer.decode_step,
-        mutable=mutable,
-      )
-
+    apply = self._step_function(params, conditioning, encoded, task_ids, max_decode_length)
     # The first call only makes the caches; its logits are not used.
     start = jnp.zeros(inputs.shape[0], jnp.int32)
     _, caches = apply(start, {}, jnp.int32(0), ['cache', ENCODER_CACHE])
@@ -354,11 +370,44 @@ class Model:
     # a row read the same one. Without the barrier, XLA would transpose it at every step.
     encoder_cache = jax.lax.optimization_barrier({ENCODER_CACHE: caches[ENCODER_CACHE]})
 
-    def step(tokens: Array, cache: Any, index: Array) -> tuple[Array, Any]:
-      logits, mutated = apply(tokens, {'cache': cache, **encoder_cache}, index, ['cache'])
+    def step(
+      tokens: Array, cache: Any, index: Array, slots: Array | None = None
+    ) -> tuple[Array, Any]:
+      given = {'cache': cache, **encoder_cache}
+      logits, mutated = apply(tokens, given, index, ['cache'], slots)
       return logits, mutated['cache']
 
     return step, caches['cache']
+
+  def start_search(
+    self,
+    params: Params,
+    conditioning: Conditioning | None,
+    batch: Batch,
+    max_decode_length: int,
+  ) -> tuple[DecodeStep, Any]:
+    """Does what `start_decoding` does, for the decoders of `hyperprompt_jax.decoding`.
+
+    Their beams may share the cache of a row.
+    """
+    step, cache = self.start_decoding(params, conditioning, batch, max_decode_length)
+    if not backend.keeps_caches_in_place():
+      return step, cache
+    rows = batch['task_ids'].shape[0]
+
+    def in_place(
+      tokens: Array, state: decoding.InPlace, index: Array
+    ) -> tuple[Array, decoding.InPlace]:
+      candidates, slots = tokens.shape[0] // rows, None
+      if candidates > 1:
+        state = state.at(index, candidates)
+        slots = state.slots
+      logits, cache = step(tokens, state.arrays, index, slots)
+      return logits, state._replace(arrays=cache)
+
+    return in_place, decoding.InPlace(
+      cache, jnp.zeros((rows, max_decode_length), jnp.int32)
+    )
 
   def predict(
     self,
@@ -379,7 +428,7 @@ class Model:
     Returns:
       Tokens, `[B, max_decode_length]` int32; 0 after EOS.
     """
-    step, cache = self.start_decoding(params, conditioning, batch, max_decode_length)
+    step, state = self.start_search(params, conditioning, batch, max_decode_length)
     is_padding = jnp.all(batch['encoder_input_tokens'] == 0, axis=1)
     step = decoding.end_at_once(step, is_padding, self.config.eos_id)
     settings = decoding.DecodeSettings(
@@ -388,7 +437,7 @@ class Model:
       eos_id=self.config.eos_id,
       batch_axis=self.cache_batch_axis,
     )
-    tokens, _ = self.decode_fn(step, cache, settings)
+    tokens, _ = self.decode_fn(step, state, settings)
     # Beam search returns several candidates, the best one first.
     return tokens if tokens.ndim == 2 else tokens[:, 0]
 

@@ -11,8 +11,7 @@ import seqio
 
 from hyperprompt_jax import decoding
 from hyperprompt_jax.data import features
-from hyperprompt_jax.nn import backend
-from tests import tiny
+from tests import slow, tiny
 
 
 def test_loss_counts_target_tokens_only_and_splits_by_task():
@@ -50,22 +49,33 @@ def _predict(m, params, batch, length):
   return np.asarray(predict(params, tiny.condition(m, params), batch, length))
 
 
-@pytest.mark.parametrize('number', [1, 2])
-def test_decoding_in_a_loop_over_layers_equals_decoding_with_unrolled_ones(
-  monkeypatch, number
-):
-  """Accelerators decode in a loop, whose caches are those of all layers."""
-  search = functools.partial(decoding.beam_search, num_decodes=number)
-  m = tiny.model(tiny.hyperprompt(stacks='both'), num_encoder_layers=1)
-  m = dataclasses.replace(m, decode_fn=search if number > 1 else decoding.greedy)
+SEARCHES = {
+  'greedy': decoding.greedy,
+  'beams': functools.partial(decoding.beam_search, num_decodes=3),
+  'samples': functools.partial(decoding.sample, rng=jax.random.key(3), num_decodes=2),
+}
+
+
+@pytest.mark.parametrize('scan_layers', slow.all_but([True], [True, False]))
+@pytest.mark.parametrize('name', SEARCHES)
+def test_searches_on_tpus_find_what_those_on_cpus_do(monkeypatch, name, scan_layers):
+  """On TPUs layers are in a loop, and candidates share the cache of their row."""
+  m = tiny.model(tiny.VARIANTS['lengths_and_offsets'], scan_layers=scan_layers)
   params, batch = tiny.init(m, 4), tiny.batch()
-  conditioning, predicted = tiny.condition(m, params), []
-  for unrolls in (True, False):
-    monkeypatch.setattr(backend, 'unrolls_decoding', lambda unrolls=unrolls: unrolls)
-    predict = jax.jit(lambda params: m.predict(params, conditioning, batch, 7))
-    predicted.append(np.asarray(predict(params)))
-  np.testing.assert_array_equal(*predicted)
-  assert len({*predicted[0].ravel()}) > 5  # different tokens
+  conditioning, results = tiny.condition(m, params), {}
+  for platform in ('cpu', 'tpu'):
+    monkeypatch.setattr(jax, 'default_backend', lambda platform=platform: platform)
+    settings = decoding.DecodeSettings(4, 7, m.config.eos_id, m.cache_batch_axis)
+
+    def search(platform=platform, settings=settings):
+      step, state = m.start_search(params, conditioning, batch, 7)
+      assert isinstance(state, decoding.InPlace) == (platform == 'tpu')
+      return SEARCHES[name](step, state, settings)
+
+    results[platform] = jax.jit(search)()
+  np.testing.assert_array_equal(results['tpu'][0], results['cpu'][0])
+  np.testing.assert_allclose(results['tpu'][1], results['cpu'][1], atol=1e-4)
+  assert len({*np.ravel(results['cpu'][0])}) > 5  # different tokens
 
 
 def test_greedy_predictions_are_the_argmax_of_teacher_forcing():

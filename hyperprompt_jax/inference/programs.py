@@ -183,7 +183,7 @@ def _generate(
   *,
   shape: Shape,
 ) -> tuple[Any, Any]:
-  step, cache = model.start_decoding(params, conditioning, features, shape.length)
+  step, state = model.start_search(params, conditioning, features, shape.length)
   is_padding = jnp.all(features['encoder_input_tokens'] == 0, axis=1)
   step = decoding.end_at_once(step, is_padding, model.config.eos_id)
   settings = decoding.DecodeSettings(
@@ -193,7 +193,7 @@ def _generate(
     batch_axis=model.cache_batch_axis,
     limit=numbers['limit'],
   )
-  return search(step, cache, settings, shape, numbers)
+  return search(step, state, settings, shape, numbers)
 
 
 def numbers_of(generation: Generation, limit: int, places: np.ndarray) -> dict[str, Any]:

@@ -15,7 +15,12 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from hyperprompt_jax.nn import backend, fused_attention, joined_heads, statistics
-from hyperprompt_jax.nn.attention_inputs import MASKED_LOGIT, AttentionInputs, Keys
+from hyperprompt_jax.nn.attention_inputs import (
+  MASKED_LOGIT,
+  AttentionInputs,
+  DecodePosition,
+  Keys,
+)
 from hyperprompt_jax.nn.config import SAVED
 from hyperprompt_jax.nn.insertion import Prompts
 from hyperprompt_jax.nn.layers import Dense, fan_in_normal, with_sharding_constraint
@@ -84,10 +89,12 @@ def _weighted_sum(weights: Array, value: Array) -> Array:
 
 def visible_tokens(inputs: AttentionInputs) -> Array:
   """Whether each query sees each token, `[B, Q, K]` bool."""
+  if inputs.visible is not None:
+    return inputs.visible
   positions: tuple[Array, ...] = ()
   if inputs.causal:
     first = 0 if inputs.first_query is None else inputs.first_query
-    queries, keys = inputs.query.shape[1], inputs.tokens.key.shape[1]
+    queries, keys = inputs.query.shape[1], inputs.tokens.segments.shape[1]
     positions = (first + jnp.arange(queries)[:, None], jnp.arange(keys))
   return sees(
     inputs.query_segments[:, :, None], inputs.tokens.segments[:, None, :], *positions
@@ -117,6 +124,35 @@ def _with_offset(bias: Array | None, prompts: Prompts | None) -> Array | None:
     return bias
   assert bias is not None
   return bias - prompts.logit_offset[:, None, None]
+
+
+def _with_slots(inputs: AttentionInputs, slots: Array) -> AttentionInputs:
+  """Lets the N candidates of a row attend to the slots of the row's cache that are theirs.
+
+  Args:
+    inputs: have a query for each candidate, `[B * N, 1, h * k]`, the segments of its own
+      keys, `[B * N, K]`, and the keys of all slots, `[B, K * N, h * k]`.
+    slots: are those of a `DecodePosition`. Prompts come before all positions, and each
+      candidate has its own.
+
+  Returns:
+    Inputs with N queries for each row.
+  """
+  assert inputs.bias is not None
+  rows = inputs.tokens.key.shape[0]
+  number = inputs.query.shape[0] // rows
+  own = jnp.tile(jnp.arange(number), rows)[:, None]
+  num_prompts = inputs.tokens.segments.shape[1] - slots.shape[1]
+  past = jnp.pad(slots, ((0, 0), (num_prompts, 0)))
+  past = jnp.where(jnp.arange(past.shape[1]) < num_prompts, own, past)
+  seen = visible_tokens(inputs)[:, 0, :, None]  # [B * N, K, 1]
+  visible = seen & (past[..., None] == jnp.arange(number))
+  return inputs.replace(
+    query=inputs.query.reshape(rows, number, -1),
+    query_segments=inputs.query_segments.reshape(rows, number),
+    bias=jnp.repeat(inputs.bias, number, axis=-1),
+    visible=visible.reshape(rows, number, -1),
+  )
 
 
 class MultiHeadDotProductAttention(nn.Module):
@@ -151,8 +187,7 @@ class MultiHeadDotProductAttention(nn.Module):
     key_segments: Array | None = None,
     prompts: Prompts | None = None,
     bias: Array | None = None,
-    decode_index: Array | None = None,
-    layer: Array | None = None,
+    position: DecodePosition | None = None,
   ) -> Array:
     """Attends from `inputs_q` to itself, or to `inputs_kv` (cross-attention).
 
@@ -164,10 +199,7 @@ class MultiHeadDotProductAttention(nn.Module):
       key_segments: are the segments of the keys for cross-attention, `[B, K]` int32.
       prompts: are this layer's prompts of all tasks, `[t, l, h, k]`.
       bias: has shape `[C, h, Q, K]`; see `RelativePositionBiases`.
-      decode_index: is the position of the query in the self-attention of decoding, an int32
-        scalar.
-      layer: is the number of the layer, an int32 scalar, if the cache is that of all layers
-        of a stack; else None.
+      position: is that of the query in the self-attention of decoding.
 
     Returns:
       `[B, Q, d]`.
@@ -186,8 +218,8 @@ class MultiHeadDotProductAttention(nn.Module):
       head_dim=self.head_dim,
       causal=self.causal,
     )
-    if decode_index is not None:
-      inputs = self._with_cache(inputs, decode_index, layer)
+    if position is not None:
+      inputs = self._with_cache(inputs, position)
     if self.dropout_rate > 0.0:
       inputs = self._with_dropout(inputs)
     watched = inputs_kv is None and self._is_watched()
@@ -269,7 +301,7 @@ class MultiHeadDotProductAttention(nn.Module):
     return inputs.replace(tokens=tokens, prompts=prompts)
 
   def _with_cache(
-    self, inputs: AttentionInputs, index: Array, layer: Array | None
+    self, inputs: AttentionInputs, position: DecodePosition
   ) -> AttentionInputs:
     """Writes one position's key and value into the cache, and attends to the whole cache.
 
@@ -278,8 +310,7 @@ class MultiHeadDotProductAttention(nn.Module):
 
     Args:
       inputs: are the inputs of this position, with queries and keys `[B, 1, h * k]`.
-      index: is the position, an int32 scalar.
-      layer: is the number of the layer, if the cache is that of all layers.
+      position: is the position, and its place in the cache.
 
     Returns:
       Inputs whose tokens are the cache, `[B, l + K, h * k]`. The positions that are not
@@ -293,6 +324,7 @@ class MultiHeadDotProductAttention(nn.Module):
     if prompts is not None:
       num_prompts = prompts.key.shape[1]
       segments = jnp.concatenate([prompts.segments, segments], axis=1)
+    index = num_prompts + position.index
 
     def cached(name: str) -> Array:
       new = getattr(inputs.tokens, name)
@@ -301,16 +333,17 @@ class MultiHeadDotProductAttention(nn.Module):
       cache = self.variable('cache', f'cached_{name}', self._empty_cache, new, *own)
       if is_made:
         cache.value = backend.write_cache(
-          cache.value, layer, num_prompts + index, new, self.head_dim
+          cache.value, position.layer, index, new, self.head_dim
         )
-      return backend.from_cache(cache.value, layer)
+      return backend.from_cache(cache.value, position.layer)
 
-    return inputs.replace(
+    inputs = inputs.replace(
       tokens=Keys(cached('key'), cached('value'), segments),
       prompts=None,
       bias=jnp.pad(inputs.bias, ((0, 0), (0, 0), (0, 0), (num_prompts, 0))),
-      first_query=num_prompts + index,
+      first_query=index,
     )
+    return inputs if position.slots is None else _with_slots(inputs, position.slots)
 
   def _empty_cache(self, new: Array, *prompts: Array) -> Array:
     """A cache for positions like `new`, `[B, 1, h * k]`, with prompts before them."""

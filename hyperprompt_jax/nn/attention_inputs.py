@@ -44,6 +44,8 @@ class AttentionInputs(struct.PyTreeNode):
     bias: is added to the logits of tokens, `[C, h, Q, K]`; prompts take zero bias.
     first_query: is the index among the keys at which the first query of causal attention
       stands, an int32 scalar; None is 0.
+    visible: tells which tokens each query sees, `[B, Q, K]` bool, in place of segments and
+      order; None is for these.
     head_dim: is the width of a head, k.
     causal: tells whether a query sees no later tokens. Prompts come before all tokens.
   """
@@ -54,6 +56,7 @@ class AttentionInputs(struct.PyTreeNode):
   prompts: Keys | None = None
   bias: Array | None = None
   first_query: Array | None = None
+  visible: Array | None = None
   head_dim: int = struct.field(pytree_node=False, kw_only=True)
   causal: bool = struct.field(pytree_node=False, default=False)
 
@@ -61,3 +64,20 @@ class AttentionInputs(struct.PyTreeNode):
   def num_heads(self) -> int:
     """The number of heads h."""
     return self.query.shape[-1] // self.head_dim
+
+
+class DecodePosition(struct.PyTreeNode):
+  """The position of a decoded token, and its place in the caches.
+
+  Attributes:
+    index: is the position, an int32 scalar.
+    slots: names the slot in which each candidate's past has each position, `[B * N, P]`
+      int32. The cache of a row has N slots for each position, side by side, and candidate n
+      writes slot n. None is for candidates that have a cache each.
+    layer: is the number of the layer, an int32 scalar, if the cache is that of all layers
+      of a stack; else None.
+  """
+
+  index: Array
+  slots: Array | None = None
+  layer: Array | None = None

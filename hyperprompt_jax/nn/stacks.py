@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from hyperprompt_jax.nn import backend, statistics
 from hyperprompt_jax.nn.attention import ENCODER_CACHE, MultiHeadDotProductAttention
+from hyperprompt_jax.nn.attention_inputs import DecodePosition
 from hyperprompt_jax.nn.backend import (
   gather_positions,
   scatter_positions,
@@ -117,6 +118,7 @@ class Decoder(nn.Module):
     deterministic: bool,
     cache_length: int | None = None,
     decode_index: Array | None = None,
+    slots: Array | None = None,
   ) -> Array:
     """Logits `[B, Q, V]`, float32, of `[B, Q]` int32 tokens (Q = 1 while decoding)."""
     cfg = self.config
@@ -131,10 +133,10 @@ class Decoder(nn.Module):
       )
     x = dropout(self.shared_embedding(tokens))  # [B, Q, d]
 
-    # Layers. A loop over them writes the caches of all layers in place. Those of beams move
-    # between two steps, and would be copied once more.
-    one_candidate = len(tokens) == len(encoded.segment_ids)
-    carries = cfg.scan_layers and self.has_variable('cache', STACK) and one_candidate
+    # Layers. A loop over them writes the caches of all layers in place. Beams that have
+    # caches of their own move them between two steps: they would be copied once more.
+    stay = slots is not None or tokens.shape[0] == encoded.segment_ids.shape[0]
+    carries = cfg.scan_layers and self.has_variable('cache', STACK) and stay
     x = _apply_layers(
       DecoderLayer,
       {'config': cfg, 'deterministic': deterministic, 'cache_length': cache_length},
@@ -144,7 +146,7 @@ class Decoder(nn.Module):
       segments,
       encoded,
       bias,
-      decode_index,
+      None if decode_index is None else DecodePosition(decode_index, slots),
       carries=carries,
     )
 
@@ -215,7 +217,7 @@ class DecoderLayer(nn.Module):
     segments: Segments,
     encoded: Encoded,
     bias: Array | None,
-    decode_index: Array | None,
+    position: DecodePosition | None,
     layer: Array | None = None,
   ) -> tuple[Array, None]:
     """Maps `[B, Q, d]` to the same shape, with one layer's conditioning `[t, ...]`.
@@ -223,10 +225,16 @@ class DecoderLayer(nn.Module):
     While decoding in a loop over layers, `layer` is the number of the layer.
     """
     cfg = self.config
+    if position is not None:
+      position = position.replace(layer=layer)
     if bias is None:
       length = self.cache_length or x.shape[1]
       bias = _position_bias(
-        cfg, x.shape[0], length, bidirectional=False, query_index=decode_index
+        cfg,
+        x.shape[0],
+        length,
+        bidirectional=False,
+        query_index=None if position is None else position.index,
       )
     norm = functools.partial(_norm, cfg)
     dropout = broadcast_dropout(cfg.dropout_rate, self.deterministic)
@@ -241,8 +249,7 @@ class DecoderLayer(nn.Module):
       segments=segments,
       prompts=conditioning.prompts,
       bias=bias,
-      decode_index=decode_index,
-      layer=layer,
+      position=position,
     )
     y = adapt(conditioning.attention_adapter, segments, scatter_positions(y))
     x = checkpoint_name(x + dropout(y), SAVED)

@@ -160,6 +160,7 @@ class Transformer(nn.Module):
     decode_index: Array,
     *,
     max_decode_length: int,
+    slots: Array | None = None,
   ) -> Array:
     """Logits of one position, from a cache of those before; call with mutable `cache`.
 
@@ -176,6 +177,7 @@ class Transformer(nn.Module):
       conditioning: is the result of `condition`.
       decode_index: is the position, an int32 scalar.
       max_decode_length: is the length of the cache.
+      slots: are those of a `DecodePosition`, if the beams of a row share its cache.
 
     Returns:
       `[B * N, V]` float32.
@@ -188,5 +190,6 @@ class Transformer(nn.Module):
       True,
       cache_length=max_decode_length,
       decode_index=decode_index,
+      slots=slots,
     )
     return logits[:, 0]
