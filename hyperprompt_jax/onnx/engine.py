@@ -196,6 +196,8 @@ def _session(path: pathlib.Path) -> Any:
     ) from error
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = environment.num_threads()
+  # Threads that wait by counting take the time of whatever else runs on their cores.
+  options.add_session_config_entry('session.intra_op.allow_spinning', '0')
   options.log_severity_level = 3  # errors
   try:
     return onnxruntime.InferenceSession(

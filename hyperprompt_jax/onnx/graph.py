@@ -82,7 +82,7 @@ class Graph:
     self._inputs: list[onnx.ValueInfoProto] = []
     self._outputs: list[onnx.ValueInfoProto] = []
     self._renamed: dict[Name, Name] = {}
-    # Activations in int8, with the factors of their rows.
+    # Activations in int8, with the sizes of their rows.
     self._rounded: dict[Name, tuple[Name, Name]] = {}
 
   def input(self, name: Name, dtype: Any, shape: Sequence[Any]) -> Name:
@@ -141,31 +141,33 @@ class Graph:
     if not self._weights.int8:
       return self.op('MatMul', x, self.weight(name, read))
     columns = functools.cache(lambda: _columns_in_int8(read()))
-    rows, factors = self._rows_in_int8(x)
+    rows, sizes = self._rows_in_int8(x)
     product = self.op(
       'MatMulIntegerToFloat',
       rows,
       self.weight(f'{name}.int8', lambda: columns()[0]),
-      self.constant(1, np.float32),
+      self.constant(1 / _LARGEST_ACTIVATION, np.float32),
       self.weight(f'{name}.scale', lambda: columns()[1]),
       self.constant(_ZERO, np.uint8),
       domain=_RUNTIME,
     )
-    return self.op('Div', product, factors)
+    return self.op('Mul', product, sizes)
 
   def _rows_in_int8(self, x: Name) -> tuple[Name, Name]:
-    """Returns `[..., inputs]` in 8 bits, and the factors of its rows, `[..., 1]`."""
+    """Returns `[..., inputs]` in 8 bits, and the sizes of its rows, `[..., 1]`.
+
+    A row of zeros is divided by zero, and rounded to some number. Its size, by which the
+    product is multiplied, makes zeros of it again.
+    """
     if x not in self._rounded:
-      size = self.op('ReduceMax', self.op('Abs', x), self.constant([-1]))
-      size = self.op('Max', size, self.constant(_TINY, np.float32))
-      factors = self.op('Div', self.constant(_LARGEST_ACTIVATION, np.float32), size)
+      sizes = self.op('ReduceMax', self.op('Abs', x), self.constant([-1]))
       rows = self.op(
         'QuantizeLinear',
-        self.op('Mul', x, factors),
-        self.constant(1, np.float32),
+        self.op('Div', x, sizes),
+        self.constant(1 / _LARGEST_ACTIVATION, np.float32),
         self.constant(_ZERO, np.uint8),
       )
-      self._rounded[x] = rows, factors
+      self._rounded[x] = rows, sizes
     return self._rounded[x]
 
   def save(self, path: pathlib.Path) -> None:

@@ -20,6 +20,9 @@ from hyperprompt_jax.onnx.graph import Graph, Name, WeightFile
 from hyperprompt_jax.onnx.layers import FLOAT, INT, Stack
 from hyperprompt_jax.onnx.network import Network
 
+# The blocks in which the likeliest token is sought have as many tokens, or a part of that.
+_BLOCK = 128
+
 
 def encoder(network: Network, weights: WeightFile) -> Graph:
   """Returns the graph of the encoder."""
@@ -219,12 +222,27 @@ class _Decoder(Stack):
     places = self.op('Cast', self.op('Unsqueeze', targets, last), to=TensorProto.INT64)
     of_targets = self.op('GatherElements', logs, places, axis=-1)
     graph.output('log_probabilities', logs, FLOAT, ['B', 'Q', config.vocab_size])
-    best = self.op('ArgMax', logits, axis=-1, keepdims=0)
-    graph.output('best', best, np.int64, ['B', 'Q'])
+    graph.output('best', self.best(logits), np.int64, ['B', 'Q'])
     highest = self.op('ReduceMax', logs, last, keepdims=0)
     graph.output('best_log_probability', highest, FLOAT, ['B', 'Q'])
     of_targets = self.op('Squeeze', of_targets, last)
     graph.output('target_log_probability', of_targets, FLOAT, ['B', 'Q'])
+
+  def best(self, logits: Name) -> Name:
+    """The likeliest token, `[B, Q]`.
+
+    As in `backend.argmax`, the best block is found first: ONNX Runtime's ArgMax takes one
+    value at a time.
+    """
+    constant, last = self.graph.constant, self.graph.constant([-1])
+    size = math.gcd(self.config.vocab_size, _BLOCK)
+    blocks = self.op('Reshape', logits, constant([0, 0, -1, size]))
+    maxima = self.op('ReduceMax', blocks, last, keepdims=0)
+    block = self.op('ArgMax', maxima, axis=-1, keepdims=1)  # [B, Q, 1]
+    values = self.op('GatherND', blocks, block, batch_dims=2)  # [B, Q, size]
+    place = self.op('ArgMax', values, axis=-1, keepdims=0)
+    first = self.op('Mul', self.op('Squeeze', block, last), constant(size))
+    return self.op('Add', first, place)
 
   def output_kernel(self) -> np.ndarray:
     """Reads the kernel of the output layer, `[d, V]`."""
