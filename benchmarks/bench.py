@@ -95,12 +95,13 @@ def _beside_others(
   """Yields our step beside T5X's at its better setting, and beside plain T5."""
   ours = programs.get(f'global{suffix}')
   others = [programs[x] for name in tpu_step.T5X if (x := name + suffix) in programs]
-  for key, what, most in AGAINST_T5X if ours and others else ():
+  if not ours:
+    return
+  for key, what, most in AGAINST_T5X if others else ():
     best = min(program[key] for program in others)
     told = f'T5X {_shown(key, best)}'
     yield Row(f'{where}: {what}', _shown(key, ours[key]), told, ours[key] / best, most)
-  mtl = programs.get(f'mtl{suffix}')
-  if ours and mtl:
+  if mtl := programs.get(f'mtl{suffix}'):
     ratios = {key: ours[key] / mtl[key] for key in AGAINST_MTL}
     yield Row(
       f'{where}: the same four figures',

@@ -76,7 +76,7 @@ class Encoder(nn.Module):
     dropout = broadcast_dropout(cfg.dropout_rate, deterministic)
 
     # Embedding, and input prompts before it.
-    x = self.shared_embedding(tokens)  # [B, P, d]
+    x = scatter_positions(self.shared_embedding(tokens))  # [B, P, d]
     if conditioning.input_prompts is not None:
       x, segments = insert_input_prompts(conditioning.input_prompts, segments, x)
     bias = None
@@ -131,7 +131,7 @@ class Decoder(nn.Module):
       bias = _position_bias(
         cfg, tokens.shape[0], length, bidirectional=False, query_index=decode_index
       )
-    x = dropout(self.shared_embedding(tokens))  # [B, Q, d]
+    x = dropout(scatter_positions(self.shared_embedding(tokens)))  # [B, Q, d]
 
     # Layers. A loop over them writes the caches of all layers in place. Beams that have
     # caches of their own move them between two steps: they would be copied once more.
