@@ -23,6 +23,7 @@ from hyperprompt_jax.nn.attention_inputs import (
 )
 from hyperprompt_jax.nn.config import SAVED
 from hyperprompt_jax.nn.insertion import Prompts
+from hyperprompt_jax.nn.kernel_layout import KernelLayout
 from hyperprompt_jax.nn.layers import Dense, fan_in_normal, with_sharding_constraint
 from hyperprompt_jax.nn.segments import Array, Segments, sees
 
@@ -64,7 +65,7 @@ def attend_written_out(inputs: AttentionInputs) -> tuple[Array, Array]:
   return x.reshape(*x.shape[:2], -1), logits
 
 
-def _kernel_for(inputs: AttentionInputs) -> backend.KernelLayout | None:
+def _kernel_for(inputs: AttentionInputs) -> KernelLayout | None:
   """The layout of the TPU's kernel, where there is one for the sizes."""
   if inputs.first_query is not None:
     return None
