@@ -68,9 +68,12 @@ def of_tpu_step(measured: dict[str, Any]) -> Iterator[Row]:
   for size, topology, _ in tpu_step.SIZES:
     where = f'TPU step, {size.upper() if "x" in size else size.title()} on {topology}'
     yield from _beside_others(where, measured[size], '')
-  name = tpu_step.UNROLLED_SIZE
-  unrolled = f'TPU step, {name.title()}, layers unrolled'
-  yield from _beside_others(unrolled, measured[name], tpu_step.UNROLLED)
+  for ending, where in (
+    (tpu_step.UNROLLED, 'Base, layers unrolled'),
+    (tpu_step.FOUR, 'XL, four chips to a model'),
+  ):
+    size, _ = tpu_step.VARIANTS[ending]
+    yield from _beside_others(f'TPU step, {where}', measured[size], ending)
   sizes = [size for size, *_ in tpu_step.SIZES]
   compiled = {size: measured[size]['global']['compile_seconds'] for size in sizes}
   yield Row(

@@ -18,7 +18,7 @@ from hyperprompt_jax.planning.topology import GIB
 # Size, slice, chips that share a model, whether to compare with mtl.
 PLANS = [
   ('xxl', 'v4:4x4x8', 8, True),
-  ('xl', 'v4:4x4x4', 8, False),
+  ('xl', 'v4:4x4x4', 4, False),
   ('large', 'v4:2x2x4', 2, False),
   ('base', 'v4:2x2x2', 1, True),
   ('base', 'v5e:2x4', 1, False),

@@ -3,7 +3,8 @@
     python -m benchmarks.tpu_step                          (part of make bench)
     python -m benchmarks.tpu_step global base v4:2x2x2 1        one program, as JSON
     python -m benchmarks.tpu_step --size xxl --program global   some of the programs
-    python -m benchmarks.tpu_step --unrolled       Base with its layers one after another
+    python -m benchmarks.tpu_step --variant unrolled    Base, its layers one after another
+    python -m benchmarks.tpu_step --variant four        XL, four chips that share a model
 
 T5X's step is compiled where T5X can be imported. Each program is compiled in its own
 process, one after another, as the compiler uses all cores and its time is reported. Results
@@ -30,8 +31,10 @@ SIZES = (
   ('xl', 'v4:4x4x4', 8),
   ('xxl', 'v4:4x4x8', 8),
 )
-# The size that is also compiled with its layers one after another, which takes minutes.
-UNROLLED_SIZE, UNROLLED = 'base', '_unrolled'
+# Variants of a size: the name's ending, the size, and the chips that share a model. The
+# first has its layers one after another, and compiles for minutes.
+UNROLLED, FOUR = '_unrolled', '_four'
+VARIANTS = {UNROLLED: ('base', 1), FOUR: ('xl', 4)}
 # T5X's programs, by its `parameter_partitioning_dims`.
 T5X = {'t5x': 1, 't5x_spread': 2}
 METHODS = {'global': 'hyperprompt_global', 'mtl': 'mtl'}
@@ -48,7 +51,9 @@ def lower(program: str, size: str, topology: str, num_partitions: int) -> tuple[
   from hyperprompt_jax.planning.sweep import Mesh
   from hyperprompt_jax.planning.topology import Slice
 
-  scanned, program = not program.endswith(UNROLLED), program.removesuffix(UNROLLED)
+  scanned = not program.endswith(UNROLLED)
+  for ending in VARIANTS:
+    program = program.removesuffix(ending)
   method = METHODS.get(program, 'mtl')
   files = (f'models/{size}.gin', f'methods/{method}.gin', 'runs/plan.gin')
   gin_files.parse(files, [f'config.Config.scan_layers = {scanned}'])
@@ -128,18 +133,19 @@ def main(arguments: Sequence[str]) -> None:
   programs = [*METHODS, *(T5X if results.has('t5x') else ())]
   parser.add_argument('--size', nargs='+', choices=sizes, default=sizes)
   parser.add_argument('--program', nargs='+', choices=programs, default=programs)
-  parser.add_argument('--unrolled', action='store_true')
+  parser.add_argument('--variant', choices=[x.removeprefix('_') for x in VARIANTS])
   flags = parser.parse_args(arguments)
-  sizes = [UNROLLED_SIZE] if flags.unrolled else flags.size
-  suffix = UNROLLED if flags.unrolled else ''
+  ending = f'_{flags.variant}' if flags.variant else ''
+  variant_of, shared_by = VARIANTS.get(ending, (None, None))
+  sizes = [variant_of] if variant_of else flags.size
   by_size = results.read('tpu_step') or {}
   for size, where, chips in SIZES:
     for program in flags.program if size in sizes else ():
       of_size = by_size.setdefault(size, {})
       # A program that no longer compiles has no figures.
-      of_size.pop(program + suffix, None)
-      if figures := _run(program + suffix, size, where, chips):
-        of_size[program + suffix] = figures
+      of_size.pop(program + ending, None)
+      if figures := _run(program + ending, size, where, shared_by or chips):
+        of_size[program + ending] = figures
       # Everything takes half an hour: each result is written at once.
       results.write('tpu_step', by_size)
 
