@@ -33,10 +33,10 @@ UNROLLED = '--gin.config.Config.scan_layers=False'
 # The largest increases over `mtl`. Prompts add the same bytes to every peak, and the peak
 # of `mtl` has become smaller twice.
 MOST = {'flops': 0.02, 'peak_bytes': 0.05}
-# Largest relative difference between a loop and unrolled layers in arithmetic and
-# communication, and in traffic: a loop's stacks are in HBM, while unrolled layers keep on
+# Largest relative differences between a loop and unrolled layers: a loop gathers the
+# encoder's kernels in both passes, and its stacks are in HBM, while unrolled layers keep on
 # the chip what fits there.
-SAME, STACKS = 0.01, 0.35
+MOST_OF_UNROLLED = {'flops': 0.01, 'link_bytes': 0.15, 'hbm_bytes': 0.35}
 # A layer's matrix is used forward, again to recompute the layer, and backward.
 USES = 3
 SHARED = '--fsdp=16'
@@ -69,7 +69,14 @@ plan` does the same for any run.
   leaves out attention kernels and collectives, which the estimate of `hyperprompt plan`
   adds. A chip of TPU7x is two devices, and its rows are those of one. On a real chip some
   instructions overlap. Both serve to compare programs, not to predict the time of a step.
+- **Compiled in** depends on what else the machine does.
 
+"""
+
+
+CAUTION = """
+The bytes that XXL sends on TPU7x look too few beside those on v4. Whether the planner knows
+all collectives of that compiler was not checked, so do not rely on this figure.
 """
 
 
@@ -153,7 +160,7 @@ def main(arguments: Sequence[str]) -> None:
   text += head('size', 'slice', 'mesh (data x model)', *FIGURES)
   for size, plan in planned:
     text += row(size, plan['topology'], mesh_of(plan), plan=plan)
-  text += '\n## What hyper-prompts add to `mtl`\n\n'
+  text += CAUTION + '\n## What hyper-prompts add to `mtl`\n\n'
   text += head('size', 'slice', 'FLOP', 'traffic', 'peak')
   for size, plan in planned:
     if share := plan['share']:
@@ -172,8 +179,8 @@ def main(arguments: Sequence[str]) -> None:
 ## Scanned against unrolled
 
 Base on v4:2x2x2, the same step with its layers in loops and one after another. Arithmetic
-and communication are the same. Traffic and time are not: a loop writes the arrays that the
-backward pass needs to a stack in HBM, while unrolled layers keep on the chip what fits
+is the same. A loop gathers the encoder's kernels in both passes, and writes the arrays that
+the backward pass needs to a stack in HBM, while unrolled layers keep on the chip what fits
 there. Unrolling is `--gin.config.Config.scan_layers=False`; compilation then takes longer
 with each layer.
 
@@ -189,10 +196,9 @@ with each layer.
   differences = ', '.join(f'{key} {by:+.2%}' for key, by in change.items())
   print(f'{path}: scanned by unrolled: {differences}')
   kept = {
-    'loops and unrolled layers have the same arithmetic and communication': all(
-      abs(change[key]) < SAME for key in ('flops', 'link_bytes')
+    'a loop costs little more than unrolled layers': all(
+      change[key] < most for key, most in MOST_OF_UNROLLED.items()
     ),
-    "the traffic of the loops' stacks is within its limit": change['hbm_bytes'] < STACKS,
     'each matrix is carried whole at most once per use': ungathered,
     'the cost of hyper-prompts is within its limit': all(
       plan['share'][key] <= most
