@@ -100,9 +100,9 @@ def _rounded_array(kernel: LazyArray) -> tuple[LazyArray, LazyArray]:
     if place in known:
       return int8.rounded(kernel.read(index).astype(np.float32), known[place])
     # The scale of an output needs all inputs, whatever part of them is asked for.
-    whole = kernel.read((slice(0, inputs), columns)).astype(np.float32)
-    known[place] = int8.scales_of(whole)
-    return int8.rounded(whole[rows], known[place])
+    entries = kernel.read((slice(0, inputs), columns)).astype(np.float32)
+    known[place] = int8.scales_of(entries)
+    return int8.rounded(entries[rows], known[place])
 
   return (
     LazyArray(kernel.shape, np.dtype(np.int8), read_kernel),

@@ -19,7 +19,6 @@ _PAGE = 4096
 # Weights have 7 bits and a sign less: two products of a weight and an activation of 8 bits
 # then fit into the 16 bits in which processors without VNNI add them.
 _LARGEST_WEIGHT, _LARGEST_ACTIVATION, _ZERO = 63.0, 127.0, 128
-_TINY = 1e-12  # in place of the size of a row of zeros
 
 Name = str
 Read = Callable[[], np.ndarray]

@@ -123,15 +123,15 @@ def test_a_part_of_a_kernel_is_rounded_as_the_whole():
   kernel = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
   path = 'encoder/layers_0/mlp/wi_0/kernel'
   given = {path: in_memory(kernel), EMBEDDING: in_memory(kernel)}
-  whole = rounded.arrays(given)
+  all_arrays = rounded.arrays(given)
   for rows, columns in [(slice(0, 6), slice(2, 8)), (slice(6, 12), slice(0, 2))]:
     part = rounded.arrays(given)
-    scales = whole[f'scales/{path}'].read()[columns]
+    scales = all_arrays[f'scales/{path}'].read()[columns]
     np.testing.assert_array_equal(part[f'scales/{path}'].read((columns,)), scales)
     for arrays in (part, rounded.arrays(given)):
       np.testing.assert_array_equal(
         arrays[f'params/{path}'].read((rows, columns)),
-        whole[f'params/{path}'].read()[rows, columns],
+        all_arrays[f'params/{path}'].read()[rows, columns],
       )
 
 
